@@ -1,0 +1,1 @@
+"""Frozen pretrained networks and the registry of their weights."""

@@ -1,0 +1,1 @@
+"""Losses, density control, optimizers, stages, the step, checkpoints."""
