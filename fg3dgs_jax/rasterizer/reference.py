@@ -1,7 +1,8 @@
-"""The rasterizer's definition: plain jnp, differentiated by JAX. The kernels must agree with it, and it runs everywhere.
+"""The rasterizer's definition: plain jnp, differentiated by JAX; the kernels must agree with it.
 
-Projection is the EWA splat of 3D Gaussian splatting (eqs. 2-3), blending is front-to-back alpha compositing (eq. 4). The image
-is dense, [pixels x N] in chunks of pixels, so it suits up to about 4,000 Gaussians.
+Projection is the EWA splat of 3D Gaussian splatting (eqs. 2-3), blending is front-to-back alpha
+compositing (eq. 4). The image is dense, [pixels x N] in chunks of pixels: up to about 4,000
+Gaussians are practical.
 """
 
 import jax
@@ -50,10 +51,11 @@ def project(
     far: float = FAR,
     antialiased: bool = False,
 ) -> Projection:
-    """Gaussians (means [..., N, 3] m, quats [..., N, 4] wxyz of any length, scales [..., N, 3] m, opacities [..., N]) as a camera sees them.
+    """Gaussians as a camera sees them.
 
-    Culled (radii 0): outside [near, far], off the picture, opacity too low to leave a trace, NaN or infinite parameters, zero
-    quaternions. Opacities only decide the radii, without gradient.
+    means [..., N, 3] m, quats [..., N, 4] wxyz of any length, scales [..., N, 3] m, opacities
+    [..., N], which only decide the radii, without gradient. Culled (radii 0): outside [near, far],
+    off the picture, too faint to leave a trace, NaN or infinite parameters, zero quaternions.
     """
     check_gaussians(means, quats, scales, opacities)
     check_camera(camera)
@@ -76,8 +78,8 @@ def project(
     )  # [..., 1], against N
     world_to_camera = camera.world_to_camera
 
-    # Two passes: the first finds which Gaussians are sound, the second sees harmless values in place of the others, so that
-    # neither their numbers nor their gradients (0 * inf) reach a sum.
+    # Two passes: the first finds which Gaussians are sound, the second sees harmless values in
+    # place of the others, so that neither their numbers nor their gradients (0 * inf) reach a sum.
     frozen = jax.lax.stop_gradient((means, quats, scales, world_to_camera, intrinsics))
     everyone = jnp.ones((*batch, count), bool)
     *drawn, squared_norm = _splat(*frozen, everyone, width, height, eps2d)
@@ -134,9 +136,10 @@ def rasterize(
     background: Array | None = None,
     isect_capacity: int | None = None,
 ) -> RenderOutput:
-    """Blends projected Gaussians with colors [..., N, D] and opacities [..., N] front to back; equal depths in input order.
+    """Blends projected Gaussians front to back; equal depths in input order.
 
-    The background is [..., D] (None: black). `isect_capacity` is the kernels' static list length; nothing overflows here.
+    colors [..., N, D], opacities [..., N], background [..., D] (None: black). `isect_capacity` is
+    the kernels' static list length; nothing overflows here.
     """
     check_rasterize(projection, colors, opacities, background)
     check_size(width, height)
@@ -162,7 +165,10 @@ def rasterize(
 
 
 def _splat(means, quats, scales, world_to_camera, intrinsics, sound, width, height, eps2d):
-    """means2d, depths, conics, det of the 2D covariance, its share before the low-pass, |q|^2; harmless values where not `sound`."""
+    """means2d, depths, conics, the 2D determinant, its share before the low-pass, |q|^2.
+
+    Where not `sound`, those of a harmless Gaussian in front of the camera.
+    """
     fx, fy, cx, cy = intrinsics
     keep = sound[..., None]
     rotation, translation = world_to_camera[..., :3, :3], world_to_camera[..., :3, 3]
@@ -181,7 +187,8 @@ def _splat(means, quats, scales, world_to_camera, intrinsics, sound, width, heig
         _rotation_matrix(quats / jnp.sqrt(squared_norm)[..., None]) * scales[..., None, :]
     )  # Sigma = M M^T, eq. (2)
 
-    # The Jacobian of the pinhole at the centre; outside the picture plus a margin it stops following it, or J explodes.
+    # The Jacobian of the pinhole at the centre; outside the picture plus a margin it stops
+    # following the centre, or a Gaussian beside the camera would cover everything.
     tan_x, tan_y = 0.5 * width / fx, 0.5 * height / fy
     slope_x = jnp.clip(
         x / z, -(cx / fx + FRUSTUM_MARGIN * tan_x), (width - cx) / fx + FRUSTUM_MARGIN * tan_x
@@ -223,18 +230,17 @@ def _rotation_matrix(quats):
 
 
 def _compensation(ratio):
-    """What blurring by the low-pass would add in brightness, taken back; floored, where its gradient is zero."""
+    """Takes back the brightness that the low-pass adds; floored, with no gradient there."""
     floor = COMPENSATION_MIN**2
     return jnp.sqrt(jnp.where(ratio > floor, ratio, floor))
 
 
 def _half_extents(conics, opacities, sound):
-    """Half width and height, px, of the box around the ellipse alpha >= 1/255; 0 where nothing can be seen."""
+    """Half width and height, px, of the box around the ellipse alpha >= 1/255; 0 if unseen."""
     a, b, c = conics[..., 0], conics[..., 1], conics[..., 2]
     determinant = a * c - b * b
-    reach = 2.0 * jnp.log(
-        jnp.where(opacities > ALPHA_MIN, opacities / ALPHA_MIN, 1.0)
-    )  # alpha = 1/255 at distance sqrt(reach)
+    brightness = jnp.where(opacities > ALPHA_MIN, opacities / ALPHA_MIN, 1.0)
+    reach = 2.0 * jnp.log(brightness)  # squared distance, in sigmas, at which alpha = 1/255
     sound = sound & (determinant > 0.0)
     safe = jnp.where(sound, determinant, 1.0)
     half_x = jnp.where(sound, jnp.sqrt(reach * jnp.where(sound, c / safe, 0.0)), 0.0)
@@ -258,7 +264,7 @@ def _blend(means2d, depths, conics, radii, colors, opacities, background, width,
     order = jnp.argsort(jnp.where(visible, depths, jnp.inf), stable=True)  # ties by index
     means2d, conics, colors, opacities = (x[order] for x in (means2d, conics, colors, opacities))
 
-    # Every chunk is recomputed in the backward pass: its [pixels x N] intermediates would not fit otherwise.
+    # Recomputed in the backward pass: all chunks' [pixels x N] intermediates would not fit.
     @jax.checkpoint
     def blend_chunk(pixels):
         weights = _weights(pixels, means2d, conics, opacities)
@@ -297,7 +303,7 @@ def _weights(pixels, means2d, conics, opacities):
 
 
 def _count_isects(means2d, conics, opacities, visible, width, height):
-    """How many (tile, Gaussian) pairs have a pixel centre of the tile inside the Gaussian's box."""
+    """How many (tile, Gaussian) pairs have a pixel centre of the tile in the Gaussian's box."""
     spans = []
     for axis, half in enumerate(_half_extents(conics, opacities, visible)):
         size = (width, height)[axis]

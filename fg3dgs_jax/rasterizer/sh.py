@@ -1,4 +1,7 @@
-"""Real spherical harmonics up to degree 3 in the sign convention of 3D Gaussian splatting; colour = SH + 0.5, not below 0."""
+"""Real spherical harmonics up to degree 3 in the sign convention of 3D Gaussian splatting.
+
+A colour is their sum + 0.5, clamped below at 0.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +23,7 @@ _C3 = (
 
 
 def sh_basis(dirs: Array, degree: int) -> Array:
-    """The (degree + 1)^2 basis values [..., K] of unit vectors dirs [..., 3]; order l, then m = -l .. l."""
+    """The K = (degree + 1)^2 basis values [..., K] of unit vectors dirs [..., 3]; by l, then m."""
     _check_degree(degree)
     x, y, z = dirs[..., 0], dirs[..., 1], dirs[..., 2]
     values = [jnp.full_like(x, _C0)]
@@ -49,15 +52,17 @@ def sh_basis(dirs: Array, degree: int) -> Array:
 
 
 def eval_sh(sh: Array, dirs: Array, degree: int) -> Array:
-    """Colours [..., N, 3] of coefficients sh [..., N, K, 3] seen along dirs [..., N, 3] (any length; camera to Gaussian).
+    """Colours [..., N, 3] of coefficients sh [..., N, K, 3] seen along dirs [..., N, 3].
 
-    Only the first (degree + 1)^2 coefficients are read, so the degree can grow during training with K fixed.
+    dirs point from the camera to the Gaussian, of any length. Only the first (degree + 1)^2
+    coefficients are read, so the degree can grow during training with K fixed.
     """
     _check_degree(degree)
     bases = (degree + 1) ** 2
     if sh.ndim < 2 or sh.shape[-2] < bases:
         raise ValueError(
-            f"sh has shape {tuple(sh.shape)}; expected [..., N, K, 3] with K >= {bases} for degree {degree}"
+            f"sh has shape {tuple(sh.shape)}; "
+            f"expected [..., N, K, 3] with K >= {bases} for degree {degree}"
         )
     basis = sh_basis(_normalize(dirs), degree)
     color = jnp.sum(basis[..., None] * sh[..., :bases, :], axis=-2)

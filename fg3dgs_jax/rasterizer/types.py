@@ -1,6 +1,6 @@
 """What passes between the rasterizer's stages, and the checks at its doors.
 
-Letters: N Gaussians, D channels, K = (degree + 1)^2 SH bases, H x W pixels; leading batch dimensions are `...` and each may be
+Letters: N Gaussians, D channels, H x W pixels; leading batch dimensions are `...`, and each may be
 1 where another argument has B.
 """
 
@@ -21,7 +21,7 @@ class Projection(NamedTuple):
 
     means2d: Array  # [..., N, 2] px; pixel (row i, column j) has its centre at (j + 0.5, i + 0.5)
     depths: Array  # [..., N] camera z, metres
-    conics: Array  # [..., N, 3] A, B, C of A dx^2 + 2 B dx dy + C dy^2: the inverse 2D covariance, 1/px^2
+    conics: Array  # [..., N, 3] A, B, C of A dx^2 + 2 B dx dy + C dy^2, 1/px^2
     radii: Array  # [..., N, 2] int32 px, half the box where alpha can reach 1/255; 0 = culled
     compensations: Array  # [..., N] what antialiasing multiplies the opacity by; 1 without it
 
@@ -31,7 +31,7 @@ class RasterAux(NamedTuple):
 
     radii: Array  # [..., N, 2] int32 px
     n_isects: Array  # [...] int32, (tile, Gaussian) pairs that the image needed
-    overflow: Array  # [...] bool, True where the static capacity was too small and the farthest pairs were dropped
+    overflow: Array  # [...] bool: the capacity was too small, the farthest pairs were dropped
 
 
 class RenderOutput(NamedTuple):
@@ -44,7 +44,7 @@ class RenderOutput(NamedTuple):
 
 
 def check_gaussians(means, quats, scales, opacities) -> None:
-    """Refuses parameters that are not float [..., N, 3], [..., N, 4], [..., N, 3], [..., N] of one N."""
+    """Refuses all but float [..., N, 3], [..., N, 4], [..., N, 3], [..., N] of one N."""
     _check_array("means", means, ("N", 3))
     _check_array("quats", quats, ("N", 4))
     _check_array("scales", scales, ("N", 3))
@@ -67,10 +67,11 @@ def check_gaussians(means, quats, scales, opacities) -> None:
 
 
 def check_camera(camera: Camera) -> None:
-    """Refuses a camera whose pose is not float [..., 4, 4] or whose intrinsics do not broadcast with it."""
+    """Refuses a pose that is not float [..., 4, 4], intrinsics that do not broadcast with it."""
     if not all(hasattr(camera, field) for field in Camera._fields):
         raise ValueError(
-            f"camera is a {type(camera).__name__}; expected a Camera(world_to_camera, fx, fy, cx, cy)"
+            f"camera is a {type(camera).__name__}; "
+            "expected a Camera(world_to_camera, fx, fy, cx, cy)"
         )
     _check_array("camera.world_to_camera", camera.world_to_camera, (4, 4))
     leading = {"camera.world_to_camera": camera.world_to_camera.shape[:-2]}
@@ -81,7 +82,7 @@ def check_camera(camera: Camera) -> None:
 
 
 def check_rasterize(projection: Projection, colors, opacities, background) -> None:
-    """Refuses a projection, colours [..., N, D], opacities [..., N] and background [..., D] that do not fit together."""
+    """Refuses colours [..., N, D], opacities [..., N], a background [..., D] that do not fit."""
     if not all(hasattr(projection, field) for field in Projection._fields):
         raise ValueError(
             f"projection is a {type(projection).__name__}; expected what project() returns"
@@ -102,7 +103,8 @@ def check_rasterize(projection: Projection, colors, opacities, background) -> No
     channels = colors.shape[-1]
     if not 1 <= channels <= MAX_CHANNELS:
         raise ValueError(
-            f"colors have {channels} channels; expected 1 to {MAX_CHANNELS}: blend the rest in a second call"
+            f"colors have {channels} channels; "
+            f"expected 1 to {MAX_CHANNELS}: blend the rest in a second call"
         )
     leading = {
         "projection": projection.means2d.shape[:-2],
@@ -119,7 +121,7 @@ def check_rasterize(projection: Projection, colors, opacities, background) -> No
 
 
 def check_size(width, height) -> None:
-    """Refuses a picture size that is not two positive Python ints (they are static: part of the compiled shape)."""
+    """Refuses a picture size that is not two positive static ints (they shape the program)."""
     for name, value in (("width", width), ("height", height)):
         if isinstance(value, bool) or not hasattr(value, "__index__"):
             raise ValueError(f"{name} is a {type(value).__name__}; expected a static int, in px")
@@ -133,7 +135,7 @@ def leading_shape(*shapes) -> tuple[int, ...]:
 
 
 def _check_array(name: str, value, core: tuple) -> None:
-    """`core`: the trailing dimensions, an int where the length is fixed, a letter where it is free."""
+    """`core`: the trailing dimensions, an int where the length is fixed, a letter if free."""
     expected = "[" + ", ".join(("...", *map(str, core))) + "]"
     if not hasattr(value, "shape") or not hasattr(value, "dtype"):
         raise ValueError(f"{name} is a {type(value).__name__}; expected a float array {expected}")
