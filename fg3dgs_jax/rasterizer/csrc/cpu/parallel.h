@@ -51,7 +51,7 @@ void parallel_for(xla::ffi::ThreadPool& pool, int64_t n, const Body& body) {
   const int64_t pooled = std::max<int64_t>(1, pool.num_threads());
   for (int k = 1; k < workers; ++k) {
     if (k < pooled) {
-      pool.Schedule(run);
+      pool.Schedule([run] { run(); });  // a fresh closure: Schedule keeps what it is given
     } else {
       extra.emplace_back(run);
     }
