@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from fg3dgs_jax.rasterizer.types import (
     Array,
+    MAX_CHANNELS,
     Projection,
     RasterAux,
     RenderOutput,
@@ -32,7 +33,7 @@ FRUSTUM_MARGIN = (
     0.3  # how far past the border, in units of tan(fov / 2), the Jacobian still follows the centre
 )
 COMPENSATION_MIN = 0.005  # antialiasing never dims more than this
-TILE = 16  # px
+TILE_SIZE = 16  # px
 
 _CHUNK_ELEMENTS = 1 << 19  # pixels x Gaussians held at once: 2 MB an array
 
@@ -310,6 +311,6 @@ def _count_isects(means2d, conics, opacities, visible, width, height):
         center = means2d[:, axis]
         first = jnp.clip(jnp.ceil(center - half - 0.5), 0.0, float(size))
         last = jnp.clip(jnp.floor(center + half - 0.5), -1.0, float(size - 1))
-        tiles = jnp.floor(last / TILE) - jnp.floor(first / TILE) + 1.0
+        tiles = jnp.floor(last / TILE_SIZE) - jnp.floor(first / TILE_SIZE) + 1.0
         spans.append(jnp.where(visible & (last >= first), tiles, 0.0).astype(jnp.int32))
     return jnp.sum(spans[0] * spans[1])

@@ -268,7 +268,8 @@ def test_constants_equal_the_kernels():
         "TRANSMITTANCE_MIN",
         "FRUSTUM_MARGIN",
         "COMPENSATION_MIN",
-        "TILE",
+        "TILE_SIZE",
+        "MAX_CHANNELS",
     ):
         key = name.replace("_", "").lower()
         assert key in found, f"{name} is not in constants.h, which has {sorted(found)}"
