@@ -1,4 +1,4 @@
-"""The tri-plane encoding as a custom call: `encode` of `hash_encoding.py`, which defines it, fast on a CPU.
+"""The tri-plane encoding as a CPU custom call; `encode` of `hash_encoding.py` is its definition.
 
 XLA's CPU scatter-add makes the gradient of the tables cost 100-200 ms at 10-30k points; this one
 takes a few. The table layout is `hash_encoding.Levels`.
@@ -24,7 +24,7 @@ def is_available() -> bool:
 
 
 def encode(tables: jax.Array, coords: jax.Array, *, levels) -> jax.Array:
-    """Features [N, 3 * L] of coords [N, 3] metres, float32; zeros in a plane whose square they miss.
+    """Features [N, 3 * L] of coords [N, 3] metres; zeros in a plane whose square they miss.
 
     Args:
       tables: float32 [levels.num_params].
@@ -38,6 +38,8 @@ def encode(tables: jax.Array, coords: jax.Array, *, levels) -> jax.Array:
         raise ValueError(f"tables are {tables.dtype} {tables.shape}; expected float32 ({size},)")
     if coords.ndim != 2 or coords.shape[1] != 3 or coords.dtype != jnp.float32:
         raise ValueError(f"coords are {coords.dtype} {coords.shape}; expected float32 [N, 3]")
+    if not native.has_targets("hash_encoding"):
+        raise ValueError(f"the compiled encoding was not found: {native.BUILD_COMMAND}")
     return _encode(levels, tables, coords)
 
 

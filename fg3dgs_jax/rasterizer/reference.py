@@ -10,7 +10,6 @@ import jax.numpy as jnp
 
 from fg3dgs_jax.rasterizer.types import (
     Array,
-    MAX_CHANNELS,
     Projection,
     RasterAux,
     RenderOutput,
@@ -29,9 +28,7 @@ TRANSMITTANCE_MIN = 1e-4  # a pixel stops before the Gaussian that would take it
 LOW_PASS = 0.3  # px^2 on the 2D covariance's diagonal
 NEAR = 0.2  # metres
 FAR = 1e10
-FRUSTUM_MARGIN = (
-    0.3  # how far past the border, in units of tan(fov / 2), the Jacobian still follows the centre
-)
+FRUSTUM_MARGIN = 0.3  # in tan(fov / 2): how far past the border the Jacobian follows the centre
 COMPENSATION_MIN = 0.005  # antialiasing never dims more than this
 TILE_SIZE = 16  # px
 
