@@ -28,11 +28,9 @@ TRANSMITTANCE_MIN = 1e-4  # a pixel stops before the Gaussian that would take it
 LOW_PASS = 0.3  # px^2 on the 2D covariance's diagonal
 NEAR = 0.2  # metres
 FAR = 1e10
-FRUSTUM_MARGIN = (
-    0.3  # how far past the border, in units of tan(fov / 2), the Jacobian still follows the centre
-)
+FRUSTUM_MARGIN = 0.3  # in tan(fov / 2): how far past the border the Jacobian follows the centre
 COMPENSATION_MIN = 0.005  # antialiasing never dims more than this
-TILE = 16  # px
+TILE_SIZE = 16  # px
 
 _CHUNK_ELEMENTS = 1 << 19  # pixels x Gaussians held at once: 2 MB an array
 
@@ -310,6 +308,6 @@ def _count_isects(means2d, conics, opacities, visible, width, height):
         center = means2d[:, axis]
         first = jnp.clip(jnp.ceil(center - half - 0.5), 0.0, float(size))
         last = jnp.clip(jnp.floor(center + half - 0.5), -1.0, float(size - 1))
-        tiles = jnp.floor(last / TILE) - jnp.floor(first / TILE) + 1.0
+        tiles = jnp.floor(last / TILE_SIZE) - jnp.floor(first / TILE_SIZE) + 1.0
         spans.append(jnp.where(visible & (last >= first), tiles, 0.0).astype(jnp.int32))
     return jnp.sum(spans[0] * spans[1])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from fg3dgs_jax.rasterizer import reference
+from fg3dgs_jax.rasterizer import reference, types
 from fg3dgs_jax.types import Camera
 
 from . import brute_force
@@ -268,10 +268,13 @@ def test_constants_equal_the_kernels():
         "TRANSMITTANCE_MIN",
         "FRUSTUM_MARGIN",
         "COMPENSATION_MIN",
-        "TILE",
+        "TILE_SIZE",
+        "MAX_CHANNELS",
     ):
         key = name.replace("_", "").lower()
         assert key in found, f"{name} is not in constants.h, which has {sorted(found)}"
         parts = [float(part.strip().rstrip("f")) for part in found[key].split("/")]
         value = parts[0] / parts[1] if len(parts) == 2 else parts[0]
-        assert value == pytest.approx(getattr(reference, name), rel=1e-7), name
+        assert value == pytest.approx(
+            getattr(types if name == "MAX_CHANNELS" else reference, name), rel=1e-7
+        ), name

@@ -1,0 +1,118 @@
+"""Rotations, rigid transforms and pose interpolation; jnp, differentiable, any leading batch dimensions.
+
+Quaternions are wxyz. Rigid transforms are [..., 4, 4] acting on column vectors. Camera axes are OpenCV's.
+"""
+
+import jax.numpy as jnp
+
+EPS = 1e-12
+
+
+def safe_norm(x, axis=-1, keepdims=False):
+    """Euclidean norm whose gradient at 0 is 0, where `jnp.linalg.norm` gives NaN."""
+    square = jnp.sum(x * x, axis=axis, keepdims=keepdims)
+    positive = square > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1.0)), 0.0)
+
+
+def normalize(x, axis=-1):
+    """x / |x|; a vector shorter than 1e-12 stays (nearly) zero."""
+    return x / jnp.maximum(safe_norm(x, axis, keepdims=True), EPS)
+
+
+def quat_to_rotmat(quat):
+    """[..., 4] wxyz of any length (normalised here) -> rotation matrices [..., 3, 3]."""
+    w, x, y, z = jnp.moveaxis(normalize(quat), -1, 0)
+    rows = (
+        (1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),
+        (2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)),
+        (2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)),
+    )
+    return jnp.stack([jnp.stack(row, -1) for row in rows], -2)
+
+
+def rotmat_to_quat(rotation):
+    """Rotation matrices [..., 3, 3] -> unit quaternions [..., 4] wxyz with w >= 0.
+
+    Row k of the symmetric matrix below is 4 q_k q: the row of the largest component is the well-conditioned one, so
+    near half turns, where w is 0, are as exact as any.
+    """
+    m = rotation
+    (a, b, c), (d, e, f), (g, h, i) = [[m[..., r, s] for s in range(3)] for r in range(3)]
+    rows = (
+        (1 + a + e + i, h - f, c - g, d - b),
+        (h - f, 1 + a - e - i, b + d, c + g),
+        (c - g, b + d, 1 - a + e - i, f + h),
+        (d - b, c + g, f + h, 1 - a - e + i),
+    )
+    table = jnp.stack([jnp.stack(row, -1) for row in rows], -2)  # [..., 4, 4]
+    best = jnp.argmax(jnp.diagonal(table, axis1=-2, axis2=-1), -1)[..., None, None]
+    quat = normalize(jnp.take_along_axis(table, best, axis=-2)[..., 0, :])
+    return jnp.where(quat[..., :1] < 0, -quat, quat)
+
+
+def rigid(rotation, translation):
+    """[..., 3, 3] and [..., 3] -> [..., 4, 4]."""
+    top = jnp.concatenate([rotation, translation[..., None]], -1)
+    last = jnp.broadcast_to(jnp.array([0.0, 0.0, 0.0, 1.0], top.dtype), (*top.shape[:-2], 1, 4))
+    return jnp.concatenate([top, last], -2)
+
+
+def invert_rigid(transform):
+    """Inverse of a rigid [..., 4, 4] by transposition."""
+    rotation = jnp.swapaxes(transform[..., :3, :3], -1, -2)
+    return rigid(rotation, -jnp.einsum("...ij,...j->...i", rotation, transform[..., :3, 3]))
+
+
+def transform_points(transform, points):
+    """[..., 4, 4], [..., N, 3] -> [..., N, 3]."""
+    rotated = jnp.einsum("...ij,...nj->...ni", transform[..., :3, :3], points)
+    return rotated + transform[..., None, :3, 3]
+
+
+def camera_center(world_to_camera):
+    """World position [..., 3] of the camera of [..., 4, 4]."""
+    rotation, translation = world_to_camera[..., :3, :3], world_to_camera[..., :3, 3]
+    return -jnp.einsum("...ji,...j->...i", rotation, translation)
+
+
+def look_at(eye, target, up=(0.0, 1.0, 0.0)):
+    """world_to_camera [..., 4, 4] of a camera at `eye` looking at `target`; `up` points up in the picture (-y)."""
+    eye, target = jnp.asarray(eye, jnp.float32), jnp.asarray(target, jnp.float32)
+    forward = normalize(target - eye)
+    right = normalize(
+        jnp.cross(forward, jnp.broadcast_to(jnp.asarray(up, jnp.float32), forward.shape))
+    )
+    rotation = jnp.stack([right, jnp.cross(forward, right), forward], -2)  # rows x, y (down), z
+    return rigid(rotation, -jnp.einsum("...ij,...j->...i", rotation, eye))
+
+
+def slerp(start, end, fraction):
+    """Unit quaternion(s) [..., 4] a `fraction` [...] of the shorter way from `start` to `end`."""
+    start, end = normalize(start), normalize(end)
+    cosine = jnp.sum(start * end, -1)
+    end = jnp.where(cosine[..., None] < 0, -end, end)
+    cosine = jnp.minimum(jnp.abs(cosine), 1.0)
+    near = cosine > 1 - 1e-6  # sin(angle) loses its digits there and the chord equals the arc
+    angle = jnp.arccos(jnp.where(near, 0.0, cosine))
+    t = jnp.asarray(fraction)
+    first = jnp.where(near, 1 - t, jnp.sin((1 - t) * angle) / jnp.sin(angle))
+    second = jnp.where(near, t, jnp.sin(t * angle) / jnp.sin(angle))
+    return normalize(first[..., None] * start + second[..., None] * end)
+
+
+def interpolate_poses(transforms, times):
+    """Rigid transforms [T, 4, 4] known at 0, 1 .. T-1, read at `times` [M] (clamped) -> [M, 4, 4].
+
+    Rotations go along great circles, and camera centres (not translations) along straight lines: a camera that turns
+    about itself then stays where it is.
+    """
+    last = len(transforms) - 1
+    t = jnp.clip(jnp.asarray(times, jnp.float32), 0, last)
+    low = jnp.clip(jnp.floor(t).astype(jnp.int32), 0, max(last - 1, 0))
+    high = jnp.minimum(low + 1, last)
+    fraction = t - low
+    quats, centers = rotmat_to_quat(transforms[:, :3, :3]), camera_center(transforms)
+    rotation = quat_to_rotmat(slerp(quats[low], quats[high], fraction))
+    center = centers[low] + fraction[:, None] * (centers[high] - centers[low])
+    return rigid(rotation, -jnp.einsum("mij,mj->mi", rotation, center))

@@ -1,0 +1,86 @@
+"""tau_a of eq. (5): feature windows around a frame -> f_a.
+
+A small convolutional net embeds each of the 8 windows; attention over the 8 embeddings smooths them into one vector.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from fg3dgs_jax.models.layers import Linear, uniform_bias, uniform_fan_in
+
+SLOPE = 0.02  # of every leaky ReLU here
+WINDOW_LENGTHS = (
+    1,
+    2,
+    16,
+)  # what four strides of 2 reduce to one step: mel-like and logits 16, 50 Hz states 2, AVE 1
+
+
+class AudioCode(NamedTuple):
+    """What the networks hear of one frame."""
+
+    windows: jax.Array  # [..., 8, dim], one embedding a window, before pooling
+    pooled: jax.Array  # [..., dim]: f_a
+
+
+class AudioNet(nn.Module):
+    """Feature windows [..., A, D], unnormalised, A in 1..16 -> [..., dim], each window by itself.
+
+    Raises:
+      ValueError: a window longer than 16 rows, which the four strides do not reduce to one.
+    """
+
+    dim: int = 32
+    widths: Sequence[int] = (32, 32, 64, 64)
+
+    @nn.compact
+    def __call__(self, windows):
+        if not 1 <= windows.shape[-2] <= 2 ** len(self.widths):
+            raise ValueError(
+                f"audio windows have shape {windows.shape}; expected [..., A, D] with A in 1..{2 ** len(self.widths)}"
+            )
+        x = windows
+        for i, width in enumerate(self.widths):
+            x = nn.leaky_relu(_conv(width, 2, x.shape[-1], f"conv_{i}")(x), SLOPE)
+        x = nn.leaky_relu(Linear(x.shape[-1], name="hidden")(x[..., 0, :]), SLOPE)
+        return Linear(self.dim, name="out")(x)
+
+
+class AudioAttention(nn.Module):
+    """Embeddings [..., K, dim] of consecutive windows -> their weighted mean [..., dim]."""
+
+    @nn.compact
+    def __call__(self, embeddings):
+        x = embeddings
+        for i, width in enumerate((16, 8, 4, 2, 1)):
+            x = nn.leaky_relu(_conv(width, 1, x.shape[-1], f"conv_{i}")(x), SLOPE)
+        weights = nn.softmax(Linear(embeddings.shape[-2], name="weights")(x[..., 0]))
+        return jnp.einsum("...k,...kd->...d", weights, embeddings)
+
+
+class AudioEncoder(nn.Module):
+    """tau_a: windows [..., 8, A, D] -> AudioCode. Eq. (5)."""
+
+    dim: int = 32
+    widths: Sequence[int] = (32, 32, 64, 64)
+
+    @nn.compact
+    def __call__(self, windows) -> AudioCode:
+        embeddings = AudioNet(self.dim, self.widths, name="net")(windows)
+        return AudioCode(embeddings, AudioAttention(name="attention")(embeddings))
+
+
+def _conv(width, stride, channels, name):
+    return nn.Conv(
+        width,
+        (3,),
+        strides=stride,
+        padding=1,
+        kernel_init=uniform_fan_in(),
+        bias_init=uniform_bias(3 * channels),
+        name=name,
+    )

@@ -1,0 +1,72 @@
+"""The tri-plane encoding as a CPU custom call; `encode` of `hash_encoding.py` is its definition.
+
+XLA's CPU scatter-add makes the gradient of the tables cost 100-200 ms at 10-30k points; this one
+takes a few. The table layout is `hash_encoding.Levels`.
+"""
+
+import os
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fg3dgs_jax import native
+
+_PLANES = 3
+
+
+def is_available() -> bool:
+    """Whether `encode` can run here: a CPU, the library built, and no other backend asked for."""
+    wanted = os.environ.get("FG3DGS_BACKEND") or "auto"
+    on_cpu = jax.default_backend() == "cpu" and wanted in ("auto", "cpu")
+    return on_cpu and native.has_targets("hash_encoding")
+
+
+def encode(tables: jax.Array, coords: jax.Array, *, levels) -> jax.Array:
+    """Features [N, 3 * L] of coords [N, 3] metres; zeros in a plane whose square they miss.
+
+    Args:
+      tables: float32 [levels.num_params].
+      coords: float32 [N, 3].
+      levels: `hash_encoding.Levels`, static.
+
+    Differentiable in tables and coords. Works under vmap, one batch entry after the other.
+    """
+    size = _PLANES * levels.offsets[-1]
+    if tables.shape != (size,) or tables.dtype != jnp.float32:
+        raise ValueError(f"tables are {tables.dtype} {tables.shape}; expected float32 ({size},)")
+    if coords.ndim != 2 or coords.shape[1] != 3 or coords.dtype != jnp.float32:
+        raise ValueError(f"coords are {coords.dtype} {coords.shape}; expected float32 [N, 3]")
+    if not native.has_targets("hash_encoding"):
+        raise ValueError(f"the compiled encoding was not found: {native.BUILD_COMMAND}")
+    return _encode(levels, tables, coords)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _encode(levels, tables, coords):
+    features = jax.ShapeDtypeStruct((coords.shape[0], levels.num_features), jnp.float32)
+    call = jax.ffi.ffi_call("fg3dgs_encode_fwd", features, vmap_method="sequential")
+    return call(tables, coords, **_attributes(levels))
+
+
+def _encode_fwd(levels, tables, coords):
+    return _encode(levels, tables, coords), (tables, coords)
+
+
+def _encode_bwd(levels, residuals, v_features):
+    gradients = tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in residuals)
+    call = jax.ffi.ffi_call("fg3dgs_encode_bwd", gradients, vmap_method="sequential")
+    return tuple(call(*residuals, v_features, **_attributes(levels)))
+
+
+_encode.defvjp(_encode_fwd, _encode_bwd)
+
+
+def _attributes(levels):
+    return {
+        "resolutions": np.array(levels.resolutions, np.int32),
+        "scales": np.array(levels.scales, np.float32),
+        "offsets": np.array(levels.offsets, np.int32),
+        "bound": np.float32(levels.bound),
+    }

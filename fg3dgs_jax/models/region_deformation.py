@@ -1,0 +1,62 @@
+"""Low-frequency motion, eqs. (6)-(8), and the plain concatenation net that the ablation without FAM uses."""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from fg3dgs_jax.geometry import safe_norm
+from fg3dgs_jax.models.layers import MLP
+from fg3dgs_jax.types import Gates, GaussianDeltas
+
+METRES = 1e-2  # a network output of 1 moves a Gaussian by a centimetre
+
+
+class RegionDeformation(nn.Module):
+    """Spatial gates pick from both conditions what concerns a place; an MLP turns it into motion.
+
+    h [N, C], f_a [D], f_e [E] -> GaussianDeltas (means, quats, raw_scales) and Gates [N].
+
+    `num_outputs` 11 also carries TalkingGaussian's opacity offset, which nothing uses, for parity of parameter counts.
+    """
+
+    audio_gate_width: int = 32
+    expression_gate_width: int = 16
+    widths: Sequence[int] = (64, 64)
+    num_outputs: int = 10
+    last_layer_scale: float = 1.0
+
+    @nn.compact
+    def __call__(self, h, f_a, f_e) -> tuple[GaussianDeltas, Gates]:
+        if self.num_outputs not in (10, 11):
+            raise ValueError(
+                f"num_outputs is {self.num_outputs}; expected 10 (means, quats, scales) or 11"
+            )
+        s_a = MLP((self.audio_gate_width, f_a.shape[-1]), name="audio_gate")(h)  # eq. (6)
+        s_e = nn.relu(
+            MLP((self.expression_gate_width, f_e.shape[-1]), name="expression_gate")(h)
+        )  # eq. (6)
+        z = jnp.concatenate([h, s_a * f_a, s_e * f_e], -1)  # eq. (7)
+        out = MLP((*self.widths, self.num_outputs), self.last_layer_scale, name="deformation")(
+            z
+        )  # eq. (8)
+        deltas = GaussianDeltas(
+            means=METRES * out[:, :3], quats=out[:, 3:7], raw_scales=out[:, 7:10]
+        )
+        return deltas, Gates(audio=safe_norm(s_a), expression=safe_norm(s_e))
+
+
+class ConcatDeformation(nn.Module):
+    """h [N, C], condition [D] -> displacement [N, 3] metres, by an MLP on both (TalkingGaussian's mouth)."""
+
+    widths: Sequence[int] = (32, 32)
+    axis_gain: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    last_layer_scale: float = 1.0
+
+    @nn.compact
+    def __call__(self, h, condition):
+        repeated = jnp.broadcast_to(condition, (len(h), condition.shape[-1]))
+        out = MLP((*self.widths, 3), self.last_layer_scale, name="deformation")(
+            jnp.concatenate([h, repeated], -1)
+        )
+        return METRES * out * jnp.array(self.axis_gain)
