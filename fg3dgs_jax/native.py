@@ -1,7 +1,8 @@
 """Finds the compiled libraries, registers their XLA FFI handlers once, and chooses the backend.
 
-One library per platform (libfg3dgs_cpu, libfg3dgs_cuda) holds every custom call of the package; a handler's C symbol is
-its target name, and the name is the same on both platforms, so that callers never ask where they run.
+One library per platform (libfg3dgs_cpu, libfg3dgs_cuda) holds every custom call of the package; a
+handler's C symbol is its target name, and the name is the same on both platforms, so that callers
+never ask where they run.
 """
 
 import ctypes
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import jax
 
-# What each part of the package calls. A library built before a target existed simply lacks it (see `has_targets`).
+# What each part of the package calls. A library built before a target existed simply lacks it.
 TARGETS = {
     "rasterizer": (
         "fg3dgs_project_fwd",
@@ -29,8 +30,8 @@ BUILD_COMMAND = "pip install -e . (in the checkout; needs a C++17 compiler)"
 
 
 def _search_dirs() -> list[Path]:
-    """Where a library may lie, best first: FG3DGS_NATIVE_DIR, beside this file (wheel), on sys.path (editable install,
-    where the checkout holds the Python files and site-packages the library)."""
+    """Where a library may lie, best first: FG3DGS_NATIVE_DIR; beside this file (a wheel); on sys.path
+    (an editable install: the checkout holds the Python files, site-packages the library)."""
     dirs = [Path(d) for d in [os.environ.get("FG3DGS_NATIVE_DIR")] if d]
     dirs.append(Path(__file__).parent / "_native")
     dirs += [Path(entry or ".") / "fg3dgs_jax" / "_native" for entry in sys.path]
@@ -65,7 +66,7 @@ def _register(backend: str) -> frozenset[str]:
 
 
 def has_targets(group: str, backend: str = "cpu") -> bool:
-    """Whether the library of `backend` is there and has every target of `group` (a key of TARGETS)."""
+    """Whether the library of `backend` is there and has all of `group` (a key of TARGETS)."""
     return set(TARGETS[group]) <= _register(backend)
 
 
@@ -88,7 +89,8 @@ def _warn_missing(group: str, backend: str) -> None:
 def resolve_backend(requested: str = "auto", group: str = "rasterizer") -> str:
     """The backend to run: "cpu", "cuda" or "reference".
 
-    "auto" means FG3DGS_BACKEND if that is set, else the compiled one for JAX's default platform, else the reference.
+    "auto" means FG3DGS_BACKEND if that is set, else the compiled one for JAX's default platform,
+    else the reference.
     Raises ValueError where a backend is asked for by name and is not there.
     """
     source = "backend"

@@ -1,4 +1,4 @@
-"""`rasterize`: splats to pixels, by the custom call or the reference, with its gradient rule; `render`: both stages."""
+"""`rasterize`: splats to pixels, by custom call or reference, with its gradient rule; `render`."""
 
 import functools
 
@@ -37,9 +37,10 @@ def rasterize(
 ) -> RenderOutput:
     """Blends splats front to back, equal depths in input order (eq. 4).
 
-    colors [..., N, D], D <= 32 channels of anything; opacities [..., N] in [0, 1]; background [..., D] (None: black).
-    Gradients flow to projection.means2d and .conics, colors, opacities and background, from image and alpha.
-    `isect_capacity`: the longest (tile, Gaussian) list the GPU keeps an image; the CPU's list grows by itself.
+    colors [..., N, D], D <= 32 channels of anything; opacities [..., N] in [0, 1]; background
+    [..., D] (None: black). Gradients flow from image and alpha to projection.means2d and .conics,
+    colors, opacities and background. `isect_capacity`: the longest (tile, Gaussian) list a GPU
+    keeps for an image; the CPU's list grows by itself.
     """
     check_rasterize(projection, colors, opacities, background)
     check_size(width, height)
@@ -53,8 +54,10 @@ def rasterize(
     if background is None:
         background = jnp.zeros(colors.shape[-1], jnp.float32)
     means2d, depths, conics, radii, _ = projection
-    floats = [jnp.asarray(x, jnp.float32) for x in (means2d, depths, conics, colors, opacities, background)]
-    operands = align_leading([*floats[:3], jnp.asarray(radii, jnp.int32), *floats[3:]], _CORES)
+    operands = (means2d, depths, conics, radii, colors, opacities, background)
+    operands = align_leading(
+        [x if x is radii else jnp.asarray(x, jnp.float32) for x in operands], _CORES
+    )
     image, alpha, n_isects = _blend((int(width), int(height)), *operands)
     overflow = jnp.zeros(n_isects.shape, bool)
     return RenderOutput(image, alpha, None, RasterAux(radii, n_isects, overflow))
@@ -83,10 +86,11 @@ def render(
 ) -> RenderOutput:
     """Draws 3D Gaussians.
 
-    means [..., N, 3] m, quats [..., N, 4] wxyz, scales [..., N, 3] m (linear), opacities [..., N] in [0, 1];
-    `colors_or_sh`: colours [..., N, D], or with an int `sh_degree` SH coefficients [..., N, K, 3] seen from the camera.
-    `depth`: also the expected depth sum(w z) / sum(w) in metres, 0 where nothing is drawn (it takes one channel).
-    `means2d_probe`: zeros [..., N, 2] added to the projected centres; its gradient, in px, is what density control reads.
+    means [..., N, 3] m, quats [..., N, 4] wxyz, scales [..., N, 3] m (linear), opacities [..., N]
+    in [0, 1]; `colors_or_sh`: colours [..., N, D], or with an int `sh_degree` SH coefficients
+    [..., N, K, 3]. `depth`: also the expected depth sum(w z) / sum(w) in metres, 0 where nothing is
+    drawn (it takes one channel). `means2d_probe`: zeros [..., N, 2] added to the projected centres;
+    its gradient, in px, is what density control reads.
     """
     projection = project(
         means, quats, scales, opacities, camera, width=width, height=height, eps2d=eps2d, near=near,
@@ -113,7 +117,7 @@ def render(
 
 
 def _directions(means: Array, camera: Camera, radii: Array) -> Array:
-    """From the camera's centre to each Gaussian, [..., N, 3]; harmless where culled, whose NaN must not meet a gradient."""
+    """From the camera's centre to each Gaussian, [..., N, 3]; constant where culled: no NaN there."""
     pose = camera.world_to_camera
     center = -jnp.einsum("...ji,...j->...i", pose[..., :3, :3], pose[..., :3, 3])
     seen = radii[..., :1] > 0

@@ -36,10 +36,11 @@ def project(
 ) -> Projection:
     """Gaussians as a camera sees them (eqs. 2, 3).
 
-    means [..., N, 3] m, quats [..., N, 4] wxyz of any length, scales [..., N, 3] m, opacities [..., N] in [0, 1];
-    leading dims may each be 1 where others have B, and vmap works. Gradients flow to means, quats, scales and
-    camera.world_to_camera; opacities decide only the radii, and the intrinsics are constants. Culled Gaussians (behind
-    `near`, off the picture, fainter than 1/255, NaN or infinite) get radii 0.
+    means [..., N, 3] m, quats [..., N, 4] wxyz of any length, scales [..., N, 3] m, opacities
+    [..., N] in [0, 1]; leading dims may each be 1 where others have B, and vmap works. Gradients
+    flow to means, quats, scales and camera.world_to_camera; opacities decide only the radii, and
+    the intrinsics are constants. Culled Gaussians (behind `near`, off the picture, fainter than
+    1/255, NaN or infinite) get radii 0.
     """
     check_gaussians(means, quats, scales, opacities)
     check_camera(camera)
@@ -62,7 +63,7 @@ def _float32(x) -> Array:
 
 
 def align_leading(operands: list[Array], cores: tuple[int, ...]) -> list[Array]:
-    """Gives operands the same number of leading dims, by 1s in front; `cores` are their trailing ranks."""
+    """Gives operands equally many leading dims, by 1s in front; `cores`: their trailing ranks."""
     rank = max(x.ndim - core for x, core in zip(operands, cores, strict=True))
     return [
         x.reshape((1,) * (rank - x.ndim + core) + x.shape)
@@ -77,7 +78,8 @@ def batch_shape(operands, cores: tuple[int, ...]) -> tuple[int, ...]:
 
 def sum_to_shape(gradient: Array, shape: tuple[int, ...]) -> Array:
     """Sums a per-image gradient over the leading dims in which the operand was shared (1)."""
-    shared = tuple(d for d, (have, want) in enumerate(zip(gradient.shape, shape, strict=True)) if have != want)
+    pairs = enumerate(zip(gradient.shape, shape, strict=True))
+    shared = tuple(d for d, (have, want) in pairs if have != want)
     return jnp.sum(gradient, axis=shared, keepdims=True) if shared else gradient
 
 
@@ -123,11 +125,12 @@ def _project_bwd(static, residuals, cotangents):
         vmap_method="expand_dims",
     )
     gradients = call(
-        means, quats, scales, pose, intrinsics, radii, v_means2d, v_depths, v_conics, v_compensations,
-        **_attributes(static),
+        means, quats, scales, pose, intrinsics, radii,
+        v_means2d, v_depths, v_conics, v_compensations, **_attributes(static),
     )  # fmt: skip
+    wanted = (means, quats, scales, pose)
     v_means, v_quats, v_scales, v_pose = (
-        sum_to_shape(g, x.shape) for g, x in zip(gradients, (means, quats, scales, pose), strict=True)
+        sum_to_shape(g, x.shape) for g, x in zip(gradients, wanted, strict=True)
     )
     return v_means, v_quats, v_scales, jnp.zeros_like(opacities), v_pose, jnp.zeros_like(intrinsics)
 
