@@ -30,7 +30,7 @@ BUILD_COMMAND = "pip install -e . (in the checkout; needs a C++17 compiler)"
 
 
 def _search_dirs() -> list[Path]:
-    """Where a library may lie, best first: FG3DGS_NATIVE_DIR; beside this file (a wheel); on sys.path
+    """Where a library may lie, best first: FG3DGS_NATIVE_DIR; beside this file (wheel); on sys.path
     (an editable install: the checkout holds the Python files, site-packages the library)."""
     dirs = [Path(d) for d in [os.environ.get("FG3DGS_NATIVE_DIR")] if d]
     dirs.append(Path(__file__).parent / "_native")

@@ -117,7 +117,7 @@ def render(
 
 
 def _directions(means: Array, camera: Camera, radii: Array) -> Array:
-    """From the camera's centre to each Gaussian, [..., N, 3]; constant where culled: no NaN there."""
+    """From the camera's centre to each Gaussian [..., N, 3]; constant where culled: no NaN."""
     pose = camera.world_to_camera
     center = -jnp.einsum("...ji,...j->...i", pose[..., :3, :3], pose[..., :3, 3])
     seen = radii[..., :1] > 0
