@@ -22,14 +22,17 @@ def conditions(frames=None, seed=0):
 
 @functools.cache
 def awake(region, motion="gated", count=50):
-    """A net whose tables are large enough for places to differ, and means inside the bound."""
+    """A net with tables so large that places differ, and means inside the bound."""
     config = head.default_model_config()
     config.mouth.motion = config.eyes.motion = motion
     net = head.make_motion_net(region, config)
     means = jax.random.uniform(jax.random.key(3), (count, 3), minval=-0.1, maxval=0.1)
-    variables = jax.jit(net.init)(jax.random.key(4), means, conditions())
-    tables = variables["params"]["encoding"]["tables"]
-    variables["params"]["encoding"]["tables"] = tables * 1e4
+    rng = np.random.default_rng(0)  # compiling an initializer for each parameter would take seconds
+    shapes = jax.eval_shape(net.init, jax.random.key(0), means, conditions())
+    variables = jax.tree.map(
+        lambda p: jnp.float32(rng.uniform(-1, 1, p.shape) * max(p.shape[-2:-1], default=9) ** -0.5),
+        shapes,
+    )
     return net, variables, means
 
 
