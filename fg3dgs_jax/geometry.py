@@ -1,6 +1,7 @@
-"""Rotations, rigid transforms and pose interpolation; jnp, differentiable, any leading batch dimensions.
+"""Rotations, rigid transforms and pose interpolation: differentiable, any leading batch dimensions.
 
-Quaternions are wxyz. Rigid transforms are [..., 4, 4] acting on column vectors. Camera axes are OpenCV's.
+Quaternions are wxyz. Rigid transforms are [..., 4, 4] acting on column vectors. Camera axes are
+OpenCV's (x right, y down, z forward).
 """
 
 import jax.numpy as jnp
@@ -34,8 +35,8 @@ def quat_to_rotmat(quat):
 def rotmat_to_quat(rotation):
     """Rotation matrices [..., 3, 3] -> unit quaternions [..., 4] wxyz with w >= 0.
 
-    Row k of the symmetric matrix below is 4 q_k q: the row of the largest component is the well-conditioned one, so
-    near half turns, where w is 0, are as exact as any.
+    Row k of the symmetric matrix below is 4 q_k q. The row of the largest component is well
+    conditioned, so half turns, where w is 0, are as exact as any.
     """
     m = rotation
     (a, b, c), (d, e, f), (g, h, i) = [[m[..., r, s] for s in range(3)] for r in range(3)]
@@ -77,7 +78,7 @@ def camera_center(world_to_camera):
 
 
 def look_at(eye, target, up=(0.0, 1.0, 0.0)):
-    """world_to_camera [..., 4, 4] of a camera at `eye` looking at `target`; `up` points up in the picture (-y)."""
+    """world_to_camera [..., 4, 4] of a camera at `eye` facing `target`, `up` being up (-y)."""
     eye, target = jnp.asarray(eye, jnp.float32), jnp.asarray(target, jnp.float32)
     forward = normalize(target - eye)
     right = normalize(
@@ -104,8 +105,8 @@ def slerp(start, end, fraction):
 def interpolate_poses(transforms, times):
     """Rigid transforms [T, 4, 4] known at 0, 1 .. T-1, read at `times` [M] (clamped) -> [M, 4, 4].
 
-    Rotations go along great circles, and camera centres (not translations) along straight lines: a camera that turns
-    about itself then stays where it is.
+    Rotations go along great circles, and camera centres (not translations) along straight lines: a
+    camera that turns about itself then stays where it is.
     """
     last = len(transforms) - 1
     t = jnp.clip(jnp.asarray(times, jnp.float32), 0, last)

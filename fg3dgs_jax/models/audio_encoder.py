@@ -1,6 +1,7 @@
 """tau_a of eq. (5): feature windows around a frame -> f_a.
 
-A small convolutional net embeds each of the 8 windows; attention over the 8 embeddings smooths them into one vector.
+A small convolutional net embeds each of the 8 windows; attention over the 8 embeddings smooths them
+into one vector.
 """
 
 from collections.abc import Sequence
@@ -13,18 +14,13 @@ import jax.numpy as jnp
 from fg3dgs_jax.models.layers import Linear, uniform_bias, uniform_fan_in
 
 SLOPE = 0.02  # of every leaky ReLU here
-WINDOW_LENGTHS = (
-    1,
-    2,
-    16,
-)  # what four strides of 2 reduce to one step: mel-like and logits 16, 50 Hz states 2, AVE 1
 
 
 class AudioCode(NamedTuple):
     """What the networks hear of one frame."""
 
     windows: jax.Array  # [..., 8, dim], one embedding a window, before pooling
-    pooled: jax.Array  # [..., dim]: f_a
+    pooled: jax.Array | None  # [..., dim]: f_a
 
 
 class AudioNet(nn.Module):
@@ -39,10 +35,9 @@ class AudioNet(nn.Module):
 
     @nn.compact
     def __call__(self, windows):
-        if not 1 <= windows.shape[-2] <= 2 ** len(self.widths):
-            raise ValueError(
-                f"audio windows have shape {windows.shape}; expected [..., A, D] with A in 1..{2 ** len(self.widths)}"
-            )
+        longest = 2 ** len(self.widths)
+        if not 1 <= windows.shape[-2] <= longest:
+            raise ValueError(f"audio windows are {windows.shape}; expected [..., 1..{longest}, D]")
         x = windows
         for i, width in enumerate(self.widths):
             x = nn.leaky_relu(_conv(width, 2, x.shape[-1], f"conv_{i}")(x), SLOPE)
@@ -63,15 +58,20 @@ class AudioAttention(nn.Module):
 
 
 class AudioEncoder(nn.Module):
-    """tau_a: windows [..., 8, A, D] -> AudioCode. Eq. (5)."""
+    """tau_a: windows [..., 8, A, D] -> AudioCode. Eq. (5).
+
+    Whoever attends to the windows directly sets `pool` False and gets None for the pooled vector.
+    """
 
     dim: int = 32
     widths: Sequence[int] = (32, 32, 64, 64)
+    pool: bool = True
 
     @nn.compact
     def __call__(self, windows) -> AudioCode:
         embeddings = AudioNet(self.dim, self.widths, name="net")(windows)
-        return AudioCode(embeddings, AudioAttention(name="attention")(embeddings))
+        pooled = AudioAttention(name="attention")(embeddings) if self.pool else None
+        return AudioCode(embeddings, pooled)
 
 
 def _conv(width, stride, channels, name):

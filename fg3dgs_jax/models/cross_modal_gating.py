@@ -1,9 +1,10 @@
 """High-frequency motion, eqs. (10)-(12): each Gaussian attends to several tokens of what drives it.
 
-The readings of eqs. (10) and (11): the f_r that is queried with and added back is the spatial feature of each Gaussian,
-c_r are tokens of the condition. There must be more than one: softmax over a single key is 1 for every query, and the
-attention output would be the same for all Gaussians. Hence the windows before pooling, one token an expression channel,
-and a learned null token that lets a Gaussian listen to nothing.
+The readings of eqs. (10) and (11): the f_r that is queried with and added back is the spatial
+feature of each Gaussian, c_r are tokens of the condition. There must be more than one: softmax over
+a single key is 1 for every query, and the attention output would be the same for all Gaussians.
+Hence the windows before pooling, one token an expression channel, and a learned null token that
+lets a Gaussian listen to nothing.
 """
 
 import flax.linen as nn
@@ -15,7 +16,7 @@ from fg3dgs_jax.models.region_deformation import METRES
 
 
 class AudioTokens(nn.Module):
-    """Window embeddings [K, C] -> tokens [K + 1, d_model]: projected, told apart by a position code, and null."""
+    """Window embeddings [K, C] -> tokens [K + 1, d_model]: projected + position code, and null."""
 
     d_model: int = 64
 
@@ -27,7 +28,7 @@ class AudioTokens(nn.Module):
 
 
 class ExpressionTokens(nn.Module):
-    """f_e [E] -> tokens [E + 1, d_model]: channel value times a learned vector plus a learned identity, and null."""
+    """f_e [E] -> tokens [E + 1, d_model]: value x learned vector + learned identity, and null."""
 
     d_model: int = 64
 
@@ -42,8 +43,8 @@ class ExpressionTokens(nn.Module):
 class CrossModalAttention(nn.Module):
     """phi_cm of eq. (11): queries [N, C], tokens [K, C] -> [N, C], multi-head.
 
-    The query projection is folded into the keys and the output projection into the values: K is about 9 and N
-    thousands, so this saves two [N, C] x [C, C] products and changes nothing else.
+    The query projection is folded into the keys and the output projection into the values: K is
+    about 9 and N thousands, so this saves two [N, C] x [C, C] products and changes nothing else.
     """
 
     heads: int = 2
@@ -67,8 +68,8 @@ class CrossModalAttention(nn.Module):
 class CrossModalGating(nn.Module):
     """h [N, C], tokens [K, d_model] -> displacement [N, 3] metres and the gate lambda [N].
 
-    `gate_from` "spatial" gates by place (one lambda a Gaussian); "condition" is the literal eq. (10), one lambda a
-    frame from the pooled condition [D], which must then be given.
+    `gate_from` "spatial" gates by place (one lambda a Gaussian); "condition" is the literal eq.
+    (10), one lambda a frame from the pooled condition [D], which must then be given.
     """
 
     d_model: int = 64

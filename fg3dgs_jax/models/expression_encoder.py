@@ -9,8 +9,8 @@ from fg3dgs_jax.models.layers import MLP
 class ExpressionEncoder(nn.Module):
     """Expression [..., E], the last channel AU45 (blink) -> f_e [..., E].
 
-    Blinks are read from their channel directly, and no other expression can move the lids: the last channel passes
-    unchanged, the others through a small MLP.
+    Blinks are read from their channel directly, and no other expression can move the lids: the last
+    channel passes unchanged, the others through a small MLP.
     """
 
     hidden: int = 16

@@ -1,7 +1,8 @@
-"""H_3 of eqs. (7) and (9): position -> features, by bilinear look-ups in multiresolution grids on three planes.
+"""H_3 of eqs. (7) and (9): bilinear look-ups in multiresolution grids on three planes.
 
-The grids are small enough to be stored densely, so no hash ever collides: `make_levels` refuses a level that would
-not fit its table. The features of a position are ordered plane by plane (xy, yz, xz), coarse to fine within a plane.
+The grids are small enough to be stored densely, so no hash ever collides: `make_levels` refuses a
+level that would not fit its table. The features of a position are ordered plane by plane (xy, yz,
+xz), coarse to fine within a plane.
 """
 
 import math
@@ -19,7 +20,8 @@ PLANES = ((0, 1), (1, 2), (0, 2))  # the two coordinates of each plane: fast axi
 class Levels(NamedTuple):
     """Static (hashable) description of one plane's grids. All three planes are alike.
 
-    Entry (x, y) of level l of plane p is `tables[p * offsets[-1] + offsets[l] + x + y * (resolutions[l] + 1)]`.
+    Entry (x, y) of level l of plane p is
+    `tables[p * offsets[-1] + offsets[l] + x + y * (resolutions[l] + 1)]`.
     """
 
     resolutions: tuple[
@@ -41,7 +43,7 @@ class Levels(NamedTuple):
 def make_levels(
     base_resolution, desired_resolution, levels=12, bound=0.15, log2_table_size=17
 ) -> Levels:
-    """Resolutions grow (or shrink) geometrically from `base_resolution` to `desired_resolution` cells a side.
+    """Resolutions go geometrically from `base_resolution` to `desired_resolution` cells a side.
 
     Raises:
       ValueError: a level has more entries than 2^log2_table_size.
@@ -55,15 +57,15 @@ def make_levels(
         entries = (resolution + 1) ** 2
         if entries > 2**log2_table_size:
             raise ValueError(
-                f"a level of resolution {resolution} needs {entries} entries; the table has 2^{log2_table_size} = "
-                f"{2**log2_table_size}. Raise log2_table_size or lower desired_resolution."
+                f"a level of resolution {resolution} needs {entries} entries; the table has "
+                f"2^{log2_table_size}: raise log2_table_size or lower desired_resolution"
             )
         offsets.append(offsets[-1] + -(-entries // 8) * 8)
     return Levels(resolutions, tuple(size - 1.0 for size in sizes), tuple(offsets), float(bound))
 
 
 def encode(tables, coords, *, levels: Levels):
-    """Looks positions up. This is the definition; a compiled version must give the same values and gradients.
+    """Looks positions up: the definition, whose values and gradients a compiled version must give.
 
     Args:
       tables: float32 [levels.num_params], laid out as `Levels` says.
@@ -71,8 +73,9 @@ def encode(tables, coords, *, levels: Levels):
       levels: static.
 
     Returns:
-      [N, 3 * L] features. A plane one of whose coordinates lies outside the bound gives zeros. Differentiable in both
-      `tables` and `coords` (piecewise constant slope in each cell).
+      [N, 3 * L] features. A plane one of whose coordinates lies outside the bound gives zeros.
+      Differentiable in both
+      `tables` and `coords`.
     """
     num_levels = len(levels.resolutions)
     u = (coords + levels.bound) / (2 * levels.bound)
@@ -102,7 +105,7 @@ def encode(tables, coords, *, levels: Levels):
 
 
 class TriPlaneHashEncoding(nn.Module):
-    """Learned tables and `encode`; means [N, 3] metres -> h [N, 3 * levels]. Started at U(+-1e-4): almost no motion."""
+    """Means [N, 3] metres -> h [N, 3 * levels], with learned tables."""
 
     base_resolution: float
     desired_resolution: float
@@ -125,4 +128,5 @@ class TriPlaneHashEncoding(nn.Module):
 
 
 def _uniform_tables(key, shape):
+    """Near zero, so that training starts from almost no motion."""
     return jax.random.uniform(key, shape, jnp.float32, -1e-4, 1e-4)

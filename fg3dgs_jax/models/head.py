@@ -1,4 +1,4 @@
-"""The head: static Gaussians of each region (eq. 2), their motion nets (eqs. 5-12), and how the two add up."""
+"""The head: each region's Gaussians (eq. 2), its motion net (eqs. 5-12), and how the two add up."""
 
 from typing import NamedTuple
 
@@ -31,7 +31,7 @@ class Drawable(NamedTuple):
 
 
 def activate(gaussians: Gaussians, deltas: GaussianDeltas | None = None, alive=None) -> Drawable:
-    """G + Delta G, made drawable. `alive` [N] bool: slots that are not alive get opacity 0 (None: all are alive)."""
+    """G + Delta G, made drawable; slots outside `alive` [N] bool (None: all) get opacity 0."""
     means, quats, raw_scales = gaussians.means, gaussians.quats, gaussians.raw_scales
     if deltas is not None:
         means = means + deltas.means
@@ -60,9 +60,10 @@ def init_gaussians(key, capacity, num, center=(0.0, 0.0, 0.0), half_extent=0.1, 
 
 
 def init_gaussians_from_points(points, colors, capacity, sh_degree=2):
-    """A Gaussian at each of `points` [P, 3] metres with `colors` [P, 3] in [0, 1] -> (Gaussians, alive [capacity] bool).
+    """A Gaussian at each of `points` [P, 3] metres, of `colors` [P, 3] in [0, 1].
 
     Sized by the mean distance d to the three nearest others: raw scale log d, so scale ln(1 + d).
+    Returns (Gaussians, alive [capacity] bool).
 
     Raises:
       ValueError: no points, more points than slots, or a degree outside 0..3.
@@ -93,7 +94,7 @@ def init_gaussians_from_points(points, colors, capacity, sh_degree=2):
 
 
 def _neighbour_distances(points, neighbours=3):
-    """Mean distance [P] to the nearest others, at least 0.3 mm (points that coincide), 1 cm for a lone point."""
+    """Mean distance [P] to the nearest others, 0.3 mm or more; 1 cm for a lone point."""
     count = min(neighbours, len(points) - 1)
     if count == 0:
         return np.full(1, 0.01, np.float32)
@@ -164,7 +165,7 @@ class FaceMotion(nn.Module):
 
 
 class HighFrequencyMotion(nn.Module):
-    """As FaceMotion, for the mouth (audio only) and the eyes (expression only): only means move; eqs. (9)-(12)."""
+    """Mouth (audio only) or eyes (expression only), moving means only; eqs. (5), (9)-(12)."""
 
     region: str
     config: ml_collections.FrozenConfigDict
@@ -175,7 +176,9 @@ class HighFrequencyMotion(nn.Module):
         kind, widths = options.pop("motion"), options.pop("concat_widths")
         h = TriPlaneHashEncoding(**options.pop("encoding"), name="encoding")(means)  # eq. (9)
         if self.region == "mouth":
-            code = AudioEncoder(**self.config.audio, name="audio")(conditions.audio)  # eq. (5)
+            pool = kind == "concat" or options["gate_from"] == "condition"
+            encoder = AudioEncoder(**self.config.audio, pool=pool, name="audio")
+            code = encoder(conditions.audio)  # eq. (5)
             pooled, values, tokens = code.pooled, code.windows, AudioTokens
         else:
             pooled = ExpressionEncoder(**self.config.expression, name="expression")(
@@ -198,9 +201,10 @@ class HighFrequencyMotion(nn.Module):
 def make_motion_net(region: str, config=None) -> nn.Module:
     """The motion net of "face", "eyes" or "mouth" (`config` None: `default_model_config()`).
 
-    `net.init(key, means, conditions)` and `net.apply(variables, means, conditions)` take means [N, 3] and the Conditions
-    of one frame (audio [8, A, D], expression [E]) and return (GaussianDeltas, Gates). Batches of frames: `jax.vmap` over
-    the conditions; what depends on the means alone (encoding, gates, queries) is then still computed once.
+    `net.init(key, means, conditions)` and `net.apply(variables, means, conditions)` take means [N,
+    3] and the Conditions of one frame (audio [8, A, D], expression [E]) and return (GaussianDeltas,
+    Gates). Batches of frames: `jax.vmap` over the conditions; what depends on the means alone
+    (encoding, gates, queries) is then still computed once.
 
     Raises:
       ValueError: an unknown region, or an unknown kind of motion in the config.

@@ -1,4 +1,4 @@
-"""Small layers that the networks share, started the way PyTorch starts them (the learning rates assume it)."""
+"""Small layers that the networks share, started as PyTorch does: the learning rates assume it."""
 
 from collections.abc import Sequence
 
@@ -7,12 +7,12 @@ import jax
 
 
 def uniform_fan_in(scale: float = 1.0):
-    """Kernel initializer U(+-scale / sqrt(fan_in)): PyTorch's default for linear and convolution layers."""
+    """Kernel initializer U(+-scale / sqrt(fan_in)), PyTorch's default at scale 1."""
     return nn.initializers.variance_scaling(scale * scale / 3, "fan_in", "uniform")
 
 
 def uniform_bias(fan_in: int):
-    """Bias initializer U(+-1 / sqrt(fan_in)); the bias's own shape does not know its layer's fan-in."""
+    """Bias initializer U(+-1 / sqrt(fan_in)); a bias's shape alone does not tell the fan-in."""
     bound = fan_in**-0.5
     return lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, -bound, bound)
 
@@ -29,7 +29,7 @@ class Linear(nn.Module):
 
 
 class MLP(nn.Module):
-    """Bias-free linear layers with ReLU between them and nothing after the last; [..., C] -> [..., widths[-1]]."""
+    """Bias-free linear layers, ReLU between them, none after the last; -> [..., widths[-1]]."""
 
     widths: Sequence[int]
     last_layer_scale: float = 1.0  # < 1 starts the output closer to zero

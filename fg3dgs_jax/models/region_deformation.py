@@ -1,4 +1,4 @@
-"""Low-frequency motion, eqs. (6)-(8), and the plain concatenation net that the ablation without FAM uses."""
+"""Low-frequency motion, eqs. (6)-(8), and the concatenation net of the ablation without FAM."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,8 @@ class RegionDeformation(nn.Module):
 
     h [N, C], f_a [D], f_e [E] -> GaussianDeltas (means, quats, raw_scales) and Gates [N].
 
-    `num_outputs` 11 also carries TalkingGaussian's opacity offset, which nothing uses, for parity of parameter counts.
+    `num_outputs` 11 also carries TalkingGaussian's opacity offset, which nothing uses, for parity
+    of parameter counts.
     """
 
     audio_gate_width: int = 32
@@ -47,7 +48,7 @@ class RegionDeformation(nn.Module):
 
 
 class ConcatDeformation(nn.Module):
-    """h [N, C], condition [D] -> displacement [N, 3] metres, by an MLP on both (TalkingGaussian's mouth)."""
+    """h [N, C], condition [D] -> displacement [N, 3] metres (TalkingGaussian's mouth)."""
 
     widths: Sequence[int] = (32, 32)
     axis_gain: tuple[float, float, float] = (1.0, 1.0, 1.0)

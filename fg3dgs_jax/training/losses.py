@@ -1,7 +1,7 @@
-"""What training minimises, as pure functions: eqs. (3), (13), (15) and the regularisers kept from TalkingGaussian.
+"""What training minimises, as pure functions: the terms of eqs. (3), (13), (15) and regularisers.
 
-Images are [..., H, W, 3] in [0, 1], masks [..., H, W] of any number type; every mean over a mask that may be empty is 0
-(never NaN) where it is. Pretrained nets come in as arguments.
+Images are [..., H, W, 3] in [0, 1], masks [..., H, W] of any number type; every mean over a mask
+that may be empty is 0 (never NaN) where it is. Pretrained nets come in as arguments.
 """
 
 from collections.abc import Callable
@@ -20,12 +20,12 @@ def l1(prediction, target):
 
 
 def psnr(prediction, target):
-    """Peak signal-to-noise ratio in dB for the range [0, 1], over all pixels; 100 for equal images."""
+    """Peak signal-to-noise ratio in dB for the range [0, 1]; 100 for equal images."""
     return -10.0 * jnp.log10(jnp.maximum(jnp.mean(jnp.square(prediction - target)), 1e-10))
 
 
 def masked_mean(values, mask):
-    """Mean of `values` [..., H, W] or [..., H, W, C] where `mask` [..., H, W]; 0 for an empty mask."""
+    """Mean of `values` [..., H, W] or [..., H, W, C] where `mask` [..., H, W] is; 0 if nowhere."""
     mask = jnp.asarray(mask, values.dtype)
     mask = jnp.broadcast_to(mask[..., None] if values.ndim > mask.ndim else mask, values.shape)
     return jnp.sum(values * mask) / jnp.maximum(jnp.sum(mask), 1.0)
@@ -41,8 +41,8 @@ def _window():
 def _blur(images):
     """11 x 11 Gaussian blur of [..., H, W, C], zero padded: one pass of shifted adds a direction.
 
-    Faster on CPU than banded matrix products and ten times faster than convolutions. The barriers keep XLA from fusing
-    both passes into one loop of 121 taps.
+    Faster on CPU than banded matrix products and ten times faster than convolutions. The barriers
+    keep XLA from fusing both passes into one loop of 121 taps.
     """
     *batch, height, width, channels = images.shape
     half = SSIM_WINDOW // 2
@@ -101,7 +101,7 @@ def alpha_loss(alpha, inside):
 
 
 def motion_loss(deltas, alive=None):
-    """Sum over the fields of `deltas` (GaussianDeltas) of mean |field|, over the slots that are `alive` [N]."""
+    """Sum over the fields of `deltas` (GaussianDeltas) of mean |field| over `alive` [N] slots."""
     fields = [f for f in jax.tree.leaves(deltas) if f is not None]
     alive = jnp.ones(fields[0].shape[:-1]) if alive is None else alive
     return sum(masked_mean(jnp.abs(field), alive) for field in fields)
@@ -134,7 +134,7 @@ def fill_box(image, box, color):
 
 
 def crop_resize(image, box, size):
-    """`box` [4] of `image` [H, W, C], bilinearly sampled at size x size pixels; differentiable in the image."""
+    """`box` [4] of `image` [H, W, C], bilinearly sampled at size x size pixels; differentiable."""
     row0, row1, col0, col1 = jnp.asarray(box, image.dtype)
     scale = size / jnp.stack([row1 - row0, col1 - col0])
     shift = -jnp.stack([row0, col0]) * scale
@@ -145,9 +145,10 @@ def crop_resize(image, box, size):
 
 
 def patch_corners(key, height, width, side, count):
-    """Row and column [K, 2] of K = min(count, cells) different cells of a grid that starts at a random offset.
+    """Row and column [K, 2] of different cells of a grid at a random offset; K = min(count, cells).
 
-    The grid holds as many whole patches of side `side` as fit at any offset, so K does not depend on chance.
+    The grid holds as many whole patches of side `side` as fit at any offset, so K does not depend
+    on chance.
 
     Raises:
       ValueError: a patch that does not fit in the image.
@@ -175,9 +176,10 @@ def gather_patches(image, corners, side):
 
 
 def patch_loss(perceptual: Callable, key, prediction, target, side, count):
-    """L_LP of eq. (15): mean of `perceptual(x, y) -> [K]` ([K, side, side, 3] in [0, 1]) over random patches.
+    """L_LP of eq. (15): mean of a perceptual distance over random patches.
 
-    Both images [H, W, 3] are cut at the same places. LPIPS-Alex needs a side of 32 or more.
+    `perceptual(x, y) -> [K]` takes [K, side, side, 3] in [0, 1]; both images [H, W, 3] are cut at
+    the same places. LPIPS-Alex needs a side of 32 or more.
     """
     corners = patch_corners(key, *target.shape[:2], side, count)
     patches = gather_patches(prediction, corners, side), gather_patches(target, corners, side)

@@ -1,0 +1,87 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fg3dgs_jax.models.audio_encoder import AudioEncoder
+
+ENCODER = AudioEncoder()
+apply = jax.jit(ENCODER.apply)
+
+
+@functools.cache
+def build(shape):
+    """Parameters and windows; cached, for compiling is what costs here."""
+    windows = jax.random.normal(jax.random.key(0), shape)
+    return jax.jit(ENCODER.init)(jax.random.key(1), windows), windows
+
+
+def count(tree):
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def test_parameter_counts():
+    variables, _ = build((8, 16, 29))
+    assert count(variables["params"]["net"]) == 30_720
+    assert count(variables["params"]["attention"]) == 2_149
+
+
+@pytest.mark.parametrize("shape", [(8, 16, 29), (8, 2, 384), (8, 1, 512)])
+def test_shapes_and_batches(shape):
+    variables, windows = build(shape)
+    code = apply(variables, windows)
+    assert code.windows.shape == (8, 32) and code.pooled.shape == (32,)
+    batch = apply(variables, jnp.stack([windows, 2 * windows]))
+    np.testing.assert_allclose(batch.pooled[0], code.pooled, rtol=1e-4, atol=1e-6)
+    assert np.abs(batch.pooled[1] - batch.pooled[0]).max() > 1e-4
+
+
+def test_windows_are_embedded_each_by_itself_and_pooled_inside_their_hull():
+    variables, windows = build((8, 16, 29))
+    code = apply(variables, windows)
+    changed = apply(variables, windows.at[3].add(1.0))
+    difference = np.abs(changed.windows - code.windows).max(1)
+    assert difference[3] > 1e-3 and np.delete(difference, 3).max() < 1e-6
+    assert np.all(code.pooled <= code.windows.max(0) + 1e-6)
+    assert np.all(code.pooled >= code.windows.min(0) - 1e-6)
+
+
+def test_agrees_with_torch():
+    torch = pytest.importorskip("torch")
+    variables, windows = build((8, 16, 29))
+    params = jax.tree.map(np.asarray, variables["params"])
+
+    def conv(x, p, stride):
+        weight = torch.tensor(p["kernel"].transpose(2, 1, 0).copy())
+        x = torch.nn.functional.conv1d(x, weight, torch.tensor(p["bias"]), stride, 1)
+        return torch.nn.functional.leaky_relu(x, 0.02)
+
+    def linear(x, p):
+        p = p["Dense_0"]
+        return x @ torch.tensor(p["kernel"]) + torch.tensor(p["bias"])
+
+    net, attention = params["net"], params["attention"]
+    x = torch.tensor(np.asarray(windows)).permute(0, 2, 1)
+    for i in range(4):
+        x = conv(x, net[f"conv_{i}"], 2)
+    x = torch.nn.functional.leaky_relu(linear(x[..., 0], net["hidden"]), 0.02)
+    x = linear(x, net["out"])
+    y = x.T[None]
+    for i in range(5):
+        y = conv(y, attention[f"conv_{i}"], 1)
+    weights = torch.softmax(linear(y[0], attention["weights"]), -1)
+    code = apply(variables, windows)
+    np.testing.assert_allclose(code.windows, x, atol=1e-5)
+    np.testing.assert_allclose(code.pooled, (weights @ x)[0], atol=1e-5)
+
+
+def test_starts_in_the_range_of_torch_and_refuses_long_windows():
+    variables, _ = build((8, 16, 29))
+    conv = variables["params"]["net"]["conv_0"]
+    bound = (3 * 29) ** -0.5
+    for leaf in jax.tree.leaves(conv):
+        assert 0.8 * bound < float(jnp.abs(leaf).max()) <= bound
+    with pytest.raises(ValueError, match="1..16"):
+        apply(variables, jnp.zeros((8, 17, 29)))
