@@ -1,4 +1,4 @@
-"""`python -m fg3dgs_jax.experts list` or `fetch NAME ...`: the pretrained weights and getting them."""
+"""`python -m fg3dgs_jax.experts list` or `fetch NAME ...`: pretrained weights, here or to get."""
 
 import argparse
 import sys
