@@ -67,9 +67,9 @@ class Folder:
         array.flush()
         (self.path / f".{name}.part.npy").replace(self.path / f"{name}.npy")
 
-    def clean(self):
-        """Leaves nothing half-written: the whole folder goes if this run made it."""
-        if self.created:
+    def clean(self, whole):
+        """Leaves nothing half-written; with `whole` the folder goes too if this run made it."""
+        if whole and self.created:
             shutil.rmtree(self.path, ignore_errors=True)
             return
         for part in self.path.glob(".*.part*"):
@@ -106,8 +106,11 @@ def preprocess(path, out, consent, features=("mel", "whisper"), max_seconds=None
             weights={n: weights.lookup(n).sha256 for n in (*models, *used)},
             consent={"kind": consent, "meaning": CONSENTS[consent]},
         )
+    except ValueError:
+        folder.clean(whole=True)  # this video will not do: nothing of it is worth keeping
+        raise
     except BaseException:
-        folder.clean()
+        folder.clean(whole=False)  # interrupted: finished stages are used again next time
         raise
     return report
 

@@ -21,7 +21,7 @@ def contact_sheet(frames, labels, torso, plate, points, count=6):
     """uint8 picture: frames with landmarks, labels, torso over the plate, one column a frame."""
     columns = []
     for i in np.linspace(0, len(frames) - 1, count).astype(int):
-        dotted = np.ascontiguousarray(frames[i])
+        dotted = np.array(frames[i])
         for x, y in points[i]:
             cv2.circle(dotted, (round(float(x * 16)), round(float(y * 16))), 12, (0, 255, 0), -1, 8, 4)
         tinted = np.where(labels[i][..., None] > 0, 0.45 * frames[i] + 0.55 * COLOURS[labels[i]], frames[i])
