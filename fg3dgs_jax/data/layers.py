@@ -90,6 +90,7 @@ def _under_head(frame, head, solid):
     bottom = np.where(head.any(0), height - 1 - np.argmax(head[::-1], 0), -1)
     below = [np.clip(bottom + k, 0, height - 1) for k in (1, 2, 3)]
     meets = (bottom >= 0) & np.any([solid[b, columns] for b in below], 0)
+    meets = cv2.morphologyEx(meets[None].astype(np.uint8), cv2.MORPH_OPEN, np.ones((1, 9)))[0] > 0
     if not meets.any():
         return np.zeros_like(head), np.zeros(frame.shape, np.float32)
     reach = max(4, round(UNDER_HEAD * height))

@@ -26,6 +26,7 @@ LOBES = (132, 361)  # the outline beside the ear lobes
 JAW_ANGLES = (58, 288)
 CHEEKS = (50, 101, 118, 205, 280, 330, 347, 425, 151, 9)  # where skin is certainly seen
 SIDE_REACH = 0.32  # of the face's width: how far from the outline ears and hair may lie
+CRUMB = 0.003  # of the picture: smaller separate pieces of body beside the head are head
 MIN_OPENING = 1.0  # px between the inner lips below which the mouth is shut
 
 
@@ -82,6 +83,7 @@ def parse(frame, points, confidence) -> Parsed:
     person = _largest_part((alpha > 0.5) | face)
     alpha = alpha * (cv2.dilate(person.astype(np.uint8), np.ones((7, 7), np.uint8)) > 0)
     head = _head_mask(points, person, face)
+    head = person & ~_without_crumbs(person & ~head, CRUMB * alpha.size)
     labels = np.zeros(shape, np.uint8)
     labels[person] = LABELS["cloth"]
     lab = cv2.cvtColor(cv2.GaussianBlur(frame, (5, 5), 1.2), cv2.COLOR_RGB2LAB).astype(np.float32)
@@ -142,6 +144,14 @@ def _largest_part(mask):
     """bool [H, W]: the biggest part that hangs together."""
     count, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=4)
     return mask if count < 2 else parts == 1 + np.argmax(stats[1:, cv2.CC_STAT_AREA])
+
+
+def _without_crumbs(mask, area):
+    """bool [H, W]: only the parts of at least `area` px."""
+    _, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=4)
+    big = stats[:, cv2.CC_STAT_AREA] >= area
+    big[0] = False
+    return big[parts]
 
 
 def _fill_holes(confidence):
