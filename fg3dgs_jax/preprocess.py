@@ -246,7 +246,9 @@ def _report(folder, source, consent):
         "Landmarks, labels, torso": preview.contact_sheet(**arrays, plate=plate, points=points),
         "Background plate": plate,
         "Head pose": preview.plot(pose, "head pose over frames"),
-        "Sound and mouth": preview.plot({"loudness": loud, "mouth opening px": opening}, "in step?"),
+        "Sound and mouth": preview.plot(
+            {"loudness": loud, "mouth opening px": opening}, "in step?"
+        ),
         "Blink and gaze": preview.plot(
             {n: e[:, names.index(n)] for n in ("AU45", "gaze_x", "gaze_y")}, "eyes"
         ),

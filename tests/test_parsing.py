@@ -12,7 +12,9 @@ SKIN, HAIR, SHIRT, ROOM = (200, 140, 110), (40, 30, 25), (40, 60, 160), (90, 160
 
 def ring(count, centre, radii, start=0.0, turn=1):
     angle = start + turn * 2 * np.pi * np.arange(count) / count
-    return np.stack([centre[0] + radii[0] * np.sin(angle), centre[1] - radii[1] * np.cos(angle)], -1)
+    return np.stack(
+        [centre[0] + radii[0] * np.sin(angle), centre[1] - radii[1] * np.cos(angle)], -1
+    )
 
 
 def landmarks(opening=10.0):

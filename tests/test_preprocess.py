@@ -66,7 +66,9 @@ def test_folder_that_was_there_is_kept(models, capsys, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("keep")
     path = make(tmp_path / "v.mp4")
-    assert preprocess.main(["--video", str(path), "--out", str(tmp_path / "out"), "--consent", "self"])
+    assert preprocess.main(
+        ["--video", str(path), "--out", str(tmp_path / "out"), "--consent", "self"]
+    )
     assert (tmp_path / "out" / "mine.txt").exists()
     assert not list((tmp_path / "out").glob(".*part*"))
 

@@ -10,7 +10,7 @@ FOCAL = 1200.0
 
 
 def clip(frames=80, noise=0.4, seed=0):
-    """A rigid cloud with eye corners 9 cm apart, moving like a speaker's head, and its landmarks."""
+    """A rigid cloud with eye corners 9 cm apart, moving like a speaking head."""
     rng = np.random.default_rng(seed)
     points = rng.uniform([-0.07, -0.09, -0.09], [0.07, 0.1, 0.0], (478, 3))
     points[33], points[263] = (-0.045, 0.005, -0.06), (0.045, 0.005, -0.06)
@@ -27,7 +27,7 @@ def clip(frames=80, noise=0.4, seed=0):
 
 
 def relative_turns(matrices):
-    """Turns between each frame and the first one, radians [T, 3]: free of the head frame's choice."""
+    """Turns between each frame and the first one, radians [T, 3]: whatever the head frame."""
     return tracking.rotation_vectors(matrices @ matrices[0].T)
 
 

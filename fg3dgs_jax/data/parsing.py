@@ -18,8 +18,8 @@ NOSE = (168, 193, 245, 188, 174, 217, 198, 49, 48, 64, 98, 97, 2, 326, 327, 294,
         399, 412, 465, 417)  # fmt: skip
 UPPER_LIP = (61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291, 308, 415, 310, 311, 312, 13, 82, 81,
              80, 191, 78)  # fmt: skip
-LOWER_LIP = (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 308, 324, 318, 402, 317, 14, 87, 178,
-             88, 95, 78)  # fmt: skip
+LOWER_LIP = (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 308, 324, 318, 402, 317, 14, 87,
+             178, 88, 95, 78)  # fmt: skip
 FOREHEAD_TOP, CHIN, NOSE_BRIDGE, NOSE_BASE = 10, 152, 168, 2
 FACE_SIDES = (234, 454)  # the outline beside the ears
 LOBES = (132, 361)  # the outline beside the ear lobes
@@ -47,7 +47,7 @@ def bridge(values, valid):
 
 
 def smooth_in_time(values, valid=None):
-    """Savitzky-Golay over axis 0, window 5, order 3: no lag, peaks kept. Rows not valid are bridged."""
+    """Savitzky-Golay over axis 0, window 5, order 3: no lag, peaks kept."""
     values = np.array(values, np.float32)
     if valid is not None:
         values = bridge(values, valid)
@@ -59,7 +59,7 @@ def smooth_in_time(values, valid=None):
 
 
 def refine_alpha(confidence, frame, radius=3, eps=2e-4):
-    """Guided filter: the segmenter's edge [H, W] moves onto the picture's edge; hard away from it."""
+    """Guided filter: the segmenter's edge [H, W] moves onto the picture's edge."""
     guide = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255
     mean = lambda x: cv2.blur(x, (2 * radius + 1,) * 2)  # noqa: E731
     m, c = mean(guide), mean(confidence)

@@ -23,8 +23,12 @@ def contact_sheet(frames, labels, torso, plate, points, count=6):
     for i in np.linspace(0, len(frames) - 1, count).astype(int):
         dotted = np.array(frames[i])
         for x, y in points[i]:
-            cv2.circle(dotted, (round(float(x * 16)), round(float(y * 16))), 12, (0, 255, 0), -1, 8, 4)
-        tinted = np.where(labels[i][..., None] > 0, 0.45 * frames[i] + 0.55 * COLOURS[labels[i]], frames[i])
+            cv2.circle(
+                dotted, (round(float(x * 16)), round(float(y * 16))), 12, (0, 255, 0), -1, 8, 4
+            )
+        tinted = np.where(
+            labels[i][..., None] > 0, 0.45 * frames[i] + 0.55 * COLOURS[labels[i]], frames[i]
+        )
         columns.append(np.concatenate([dotted, tinted.astype(np.uint8), over(torso[i], plate)], 0))
     sheet = np.concatenate(columns, 1)
     ratio = min(1.0, 1800 / sheet.shape[1])
@@ -37,10 +41,17 @@ def read_picture(path):
 
 
 def plot(curves, title, size=(900, 240)):
-    """uint8 picture of {name: [T]} curves, each scaled to its own range, which is written beside it."""
+    """uint8 picture of {name: [T]} curves, each scaled to its own range, written beside it."""
     width, height = size
     image = np.full((height, width, 3), 255, np.uint8)
-    palette = ((200, 30, 30), (20, 130, 20), (30, 60, 220), (180, 120, 0), (140, 0, 160), (0, 140, 150))
+    palette = (
+        (200, 30, 30),
+        (20, 130, 20),
+        (30, 60, 220),
+        (180, 120, 0),
+        (140, 0, 160),
+        (0, 140, 150),
+    )
     cv2.putText(image, title, (8, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
     for k, (name, values) in enumerate(curves.items()):
         values = np.asarray(values, np.float64)
@@ -74,7 +85,9 @@ def write_report(folder, facts, pictures) -> pathlib.Path:
     for title, picture in pictures.items():
         name = "_".join(title.lower().split()[:3]).replace(",", "") + ".png"
         cv2.imwrite(str(folder / "report" / name), np.ascontiguousarray(picture[..., ::-1]))
-        body.append(f'<h2>{html.escape(title)}</h2><img src="report/{name}" style="max-width:100%">')
+        body.append(
+            f'<h2>{html.escape(title)}</h2><img src="report/{name}" style="max-width:100%">'
+        )
     page = (
         '<!doctype html><html lang="en"><meta charset="utf-8">'
         f"<title>{html.escape(folder.name)}</title>"

@@ -20,7 +20,7 @@ OUTER_EYE_CORNERS = (33, 263)
 EYE_DISTANCE = 0.09  # m between the outer eye corners: what sets the metric scale
 FOCAL_PER_HEIGHT = 2.4  # a portrait lens
 DISTANCE_RANGE = (0.6, 1.3)  # m
-HEAD_DEPTH = 0.03  # m from the midpoint of the outer eye corners back to the origin, and more
+HEAD_DEPTH = 0.06  # m from the midpoint of the outer eye corners back to the origin
 LANDMARK_SIGMA = 4e-3  # of the picture height; wide, because neighbours err together
 ROTATION_SIGMA, TRANSLATION_SIGMA = 4e-3, 6e-4  # rad and m a frame^2: usual head acceleration
 
@@ -31,7 +31,7 @@ class HeadTrack(NamedTuple):
     world_to_camera: np.ndarray  # float32 [T, 4, 4], OpenCV axes, metres
     focal: float  # px
     valid: np.ndarray  # bool [T]: False where the pose is interpolated
-    error: np.ndarray  # float32 [T] px, RMS reprojection error of the rigid landmarks; 0 if not valid
+    error: np.ndarray  # float32 [T] px, RMS over the rigid landmarks; 0 if not valid
     points: np.ndarray  # float32 [P, 3] m, the person's mean face in the head frame
 
 
@@ -133,7 +133,7 @@ def _first_shape(pixels, depth, rotation, valid):
     shape -= (shape[a] + shape[b]) / 2
     shape *= EYE_DISTANCE / np.linalg.norm(shape[a] - shape[b])
     # From between the eyes to the middle of the head: back towards the ears and a little up.
-    return shape - np.array([0.0, -0.005, HEAD_DEPTH + 0.03]), scale
+    return shape - np.array([0.0, -0.005, HEAD_DEPTH]), scale
 
 
 def _first_poses(pixels, shape, scale, rotation, valid, focal, centre):
@@ -160,7 +160,10 @@ def _solve_poses(poses, points, pixels, valid, focal, centre, sigma):
     weights = _robust(np.linalg.norm(residual, axis=-1), 2 * sigma) * valid[:, None] / sigma**2
     jacobian = np.stack(
         [
-            (project(poses + step, points, focal, centre) - project(poses - step, points, focal, centre))
+            (
+                project(poses + step, points, focal, centre)
+                - project(poses - step, points, focal, centre)
+            )
             / 2e-6
             for step in 1e-6 * np.eye(6)
         ],
@@ -215,7 +218,7 @@ def _solve_banded(normal, right, bend, stiff):
 
 
 def _solve_shape(shape, prior, poses, pixels, valid, focal, centre, sigma, tie=0.004):
-    """One Gauss-Newton step for every point by itself; `tie` (m) is how far it may leave `prior`."""
+    """One Gauss-Newton step for every point by itself; `tie` (m) bounds how far it leaves `prior`."""
     use = np.flatnonzero(valid)[:: max(1, int(valid.sum()) // 200)]
     poses, pixels = poses[use], pixels[use]
     rotation = rotation_matrices(poses[:, :3])

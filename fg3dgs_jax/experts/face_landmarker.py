@@ -42,9 +42,7 @@ def detect(model_path, frames, fps: float = 25.0, progress=iter) -> FaceTrack:
     points, shapes, turns, counts, names = [], [], [], [], ()
     with tasks.vision.FaceLandmarker.create_from_options(options) as landmarker:
         for i, frame in enumerate(progress(frames)):
-            image = mp.Image(
-                image_format=mp.ImageFormat.SRGB, data=np.ascontiguousarray(frame)
-            )
+            image = mp.Image(image_format=mp.ImageFormat.SRGB, data=np.ascontiguousarray(frame))
             found = landmarker.detect_for_video(image, round(i * 1000 / fps))
             counts.append(len(found.face_landmarks))
             if not counts[-1]:

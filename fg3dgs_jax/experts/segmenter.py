@@ -16,9 +16,7 @@ def segment(model_path, frames, fps: float = 25.0, progress=iter):
     )
     with tasks.vision.ImageSegmenter.create_from_options(options) as segmenter:
         for i, frame in enumerate(progress(frames)):
-            image = mp.Image(
-                image_format=mp.ImageFormat.SRGB, data=np.ascontiguousarray(frame)
-            )
+            image = mp.Image(image_format=mp.ImageFormat.SRGB, data=np.ascontiguousarray(frame))
             found = segmenter.segment_for_video(image, round(i * 1000 / fps))
             mask = found.confidence_masks[-1].numpy_view()  # the last class is the person
             yield np.array(mask, np.float32).reshape(frame.shape[:2])
