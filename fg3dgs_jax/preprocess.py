@@ -234,7 +234,8 @@ def _report(folder, source, consent):
     pose |= {f"move {n} m": camera[:, k, 3] for k, n in enumerate("xyz")}
     facts = {
         "source": source["file"],
-        "frames": f"{len(points)} at 25 a second, {arrays['frames'].shape[2]} x {arrays['frames'].shape[1]} px",
+        "frames": f"{len(points)} at 25 a second",
+        "size": f"{plate.shape[1]} x {plate.shape[0]} px",
         "frames without a face": int((~valid).sum()),
         "reprojection error": f"{np.sqrt((error[valid] ** 2).mean()):.2f} px RMS",
         "pose jitter": f"{shakes[0]:.3f} degrees, {shakes[1]:.3f} mm a frame squared",

@@ -51,7 +51,8 @@ def test_every_part_gets_its_label():
     expected = {
         (38, 128): "hair", (120, 90): "skin", (105, 105): "right_eye", (105, 151): "left_eye",
         (90, 105): "right_brow", (90, 151): "left_brow", (122, 128): "nose", (196, 128): "neck",
-        (240, 60): "cloth", (20, 20): "background", (145, 128): "upper_lip", (166, 128): "lower_lip",
+        (240, 60): "cloth", (20, 20): "background",
+        (145, 128): "upper_lip", (166, 128): "lower_lip",
     }  # fmt: skip
     found = {at: labels[at] for at in expected}
     assert found == {at: LABELS[name] for at, name in expected.items()}

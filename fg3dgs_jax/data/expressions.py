@@ -1,4 +1,4 @@
-"""Blendshapes -> the expression channels of a processed folder: blendshapes, gaze and AU proxies."""
+"""Blendshapes -> the expression channels of a folder: blendshapes, gaze, AU proxies."""
 
 import numpy as np
 

@@ -174,7 +174,8 @@ def _solve_poses(poses, points, pixels, valid, focal, centre, sigma):
     right = np.einsum("tpia,tpi->ta", weighted, residual)
     sigmas = np.repeat([ROTATION_SIGMA, TRANSLATION_SIGMA], 3)
     bend = np.diff(poses, 2, axis=0) if num > 2 else np.zeros((0, 6))
-    stiff = _robust(np.abs(bend) / sigmas, 2.0) / sigmas**2  # a quick nod is not flattened
+    # Cauchy's weights: a quick nod is hardly flattened, and a cut in the video not at all.
+    stiff = 1 / (1 + (bend / (4 * sigmas)) ** 2) / sigmas**2
     return poses + _solve_banded(normal, right, bend, stiff), weights
 
 
@@ -218,7 +219,7 @@ def _solve_banded(normal, right, bend, stiff):
 
 
 def _solve_shape(shape, prior, poses, pixels, valid, focal, centre, sigma, tie=0.004):
-    """One Gauss-Newton step for every point by itself; `tie` (m) bounds how far it leaves `prior`."""
+    """One Gauss-Newton step for every point by itself; `tie` (m) limits the way from `prior`."""
     use = np.flatnonzero(valid)[:: max(1, int(valid.sum()) // 200)]
     poses, pixels = poses[use], pixels[use]
     rotation = rotation_matrices(poses[:, :3])

@@ -1,4 +1,4 @@
-"""MediaPipe's Face Landmarker: 478 landmarks, 52 blendshapes and the head matrix of every picture."""
+"""MediaPipe's Face Landmarker: 478 landmarks, 52 blendshapes, head rotation of a picture."""
 
 from typing import NamedTuple
 
