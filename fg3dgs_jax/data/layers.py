@@ -1,0 +1,133 @@
+"""The layers behind the head: the empty room (plate), and the torso that goes on under the chin."""
+
+import cv2
+import numpy as np
+
+from fg3dgs_jax.data.parsing import head_mask
+
+CLEARANCE = 0.016  # of the picture height: how far from the person a background pixel must lie
+UNDER_HEAD = 0.12  # of the picture height: how far the torso goes on upwards behind the jaw
+FADE = 0.994  # darker with each row upwards: the shadow under the chin
+
+
+def background_plate(frames, persons, max_frames=60):
+    """The room without the person.
+
+    Args:
+      frames: uint8 [T, H, W, 3].
+      persons: [T, H, W], > 0 where a pixel may show the person.
+      max_frames: at most this many frames, evenly spread, are looked at.
+
+    Returns:
+      uint8 [H, W, 3], the median over the frames that show the room, and bool [H, W], where it was
+      seen at all; the rest is filled smoothly from around.
+    """
+    use = np.unique(np.linspace(0, len(frames) - 1, min(max_frames, len(frames))).astype(int))
+    height = frames.shape[1]
+    reach = 2 * max(2, round(CLEARANCE * height)) + 1
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach))
+    free = np.stack([cv2.dilate((persons[i] > 0).astype(np.uint8), kernel) == 0 for i in use])
+    picked = np.stack([frames[i] for i in use])
+    seen = free.any(0)
+    plate = np.zeros(frames.shape[1:], np.uint8)
+    for row in range(0, height, 32):  # in strips, for memory
+        part = slice(row, row + 32)
+        values = np.ma.array(picked[:, part], mask=np.repeat(~free[:, part, :, None], 3, -1))
+        ordered = np.sort(values.filled(255), 0)  # hidden ones last
+        middle = np.maximum(free[:, part].sum(0) - 1, 0) // 2
+        chosen = np.take_along_axis(ordered, middle[None, ..., None], 0)[0]
+        plate[part] = np.where(seen[part, :, None], chosen, 0)
+    return fill(plate, seen), seen
+
+
+def fill(image, known):
+    """uint8 [H, W, C] with the pixels not `known` [H, W] filled smoothly from the known ones."""
+    weight = known.astype(np.float32)
+    return np.rint(_fill(image.astype(np.float32), weight)).astype(np.uint8)
+
+
+def torso_layer(frame, labels, alpha, plate):
+    """The person without the head, going on behind the jaw.
+
+    Args:
+      frame: uint8 [H, W, 3].
+      labels: uint8 [H, W].
+      alpha: float32 [H, W], how much of a pixel is the person.
+      plate: uint8 [H, W, 3].
+
+    Returns:
+      uint8 [H, W, 4] straight alpha: over the plate it gives back the frame outside the head.
+    """
+    head = head_mask(labels)
+    body = np.where(head, 0.0, alpha).astype(np.float32)
+    # A soft rim of hair and ears belongs to the head, not to a torso in mid-air.
+    solid = (body > 0.5) & (labels > 0)
+    near_body = cv2.dilate(solid.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+    body = np.where(near_body, body, 0.0)
+    room = plate.astype(np.float32)
+    a = np.maximum(body, 0.05)[..., None]
+    # C = a F + (1 - a) B, solved for F.
+    colour = np.clip((frame.astype(np.float32) - (1 - a) * room) / a, 0, 255)
+    under, shade = _under_head(frame, head, solid)
+    layer = np.where(under[..., None], shade, colour)
+    out_alpha = np.where(under, 1.0, body)
+    out = np.concatenate([layer, 255 * out_alpha[..., None]], -1)
+    out[out_alpha < 1 / 255] = 0
+    return np.rint(out).astype(np.uint8)
+
+
+def over(rgba, plate):
+    """uint8: a straight-alpha layer [..., 4] over the plate [..., 3]."""
+    a = rgba[..., 3:].astype(np.float32) / 255
+    return np.rint(rgba[..., :3] * a + plate * (1 - a)).astype(np.uint8)
+
+
+def _under_head(frame, head, solid):
+    """Columns where the body meets the head from below go on upwards, in the body's colours."""
+    height, width = head.shape
+    rows, columns = np.arange(height)[:, None], np.arange(width)
+    # The lowest head pixel of a column, and body within 3 px under it.
+    bottom = np.where(head.any(0), height - 1 - np.argmax(head[::-1], 0), -1)
+    below = [np.clip(bottom + k, 0, height - 1) for k in (1, 2, 3)]
+    meets = (bottom >= 0) & np.any([solid[b, columns] for b in below], 0)
+    meets = cv2.morphologyEx(meets[None].astype(np.uint8), cv2.MORPH_OPEN, np.ones((1, 9)))[0] > 0
+    if not meets.any():
+        return np.zeros_like(head), np.zeros(frame.shape, np.float32)
+    reach = max(4, round(UNDER_HEAD * height))
+    away = bottom[None] - rows  # px above the seam
+    under = head & meets[None] & (away >= 0) & (away < reach)
+    # Colour from a few px below the seam, where no chin is mixed in; blurred along the row.
+    depth = max(3, round(0.012 * height))
+    sample = np.zeros((width, 3), np.float32)
+    count = np.zeros((width, 1), np.float32)
+    for k in range(depth, depth + 4):
+        row = np.clip(bottom + k, 0, height - 1)
+        good = (meets & solid[row, columns])[:, None]
+        sample += np.where(good, frame[row, columns], 0)
+        count += good
+    known = count[:, 0] > 0
+    if not known.any():
+        return np.zeros_like(head), np.zeros(frame.shape, np.float32)
+    sample = np.where(known[:, None], sample / np.maximum(count, 1), 0)
+    for c in range(3):
+        sample[:, c] = np.interp(columns, columns[known], sample[known, c])
+    sigma = 0.008 * height
+    sample = cv2.GaussianBlur(sample[None], (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)[0]
+    colour = sample[None] * (FADE ** np.maximum(away, 0))[..., None]
+    return under, colour.astype(np.float32)
+
+
+def _fill(image, weight):
+    """Pull-push: average down to one pixel, then let each level fill what the finer one lacks."""
+    height, width = weight.shape
+    if min(height, width) <= 2 or weight.all():
+        total = max(weight.sum(), 1e-6)
+        mean = (image * weight[..., None]).sum((0, 1)) / total
+        return np.where(weight[..., None] > 0, image, mean)
+    size = ((width + 1) // 2, (height + 1) // 2)
+    small_weight = cv2.resize(weight, size, interpolation=cv2.INTER_AREA)
+    small = cv2.resize(image * weight[..., None], size, interpolation=cv2.INTER_AREA)
+    small = small / np.maximum(small_weight, 1e-6)[..., None]
+    coarse = _fill(small, (small_weight > 0).astype(np.float32))
+    coarse = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR)
+    return np.where(weight[..., None] > 0, image, coarse)

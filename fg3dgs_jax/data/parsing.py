@@ -1,0 +1,240 @@
+"""Labels of every pixel from landmark outlines and a person mask; no parsing network.
+
+The face is drawn from the landmarks. What else of the person lies above the ear lobes and close to
+the face is head too: hair, forehead or ears by colour. What lies below is neck where it has the
+face's hue and hangs on the chin, else cloth.
+"""
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from fg3dgs_jax.data.dataset import FACE_OVAL, HEAD_LABELS, INNER_LIPS, LABELS, LEFT_EYE, RIGHT_EYE
+
+RIGHT_BROW = (70, 63, 105, 66, 107, 55, 65, 52, 53, 46)
+LEFT_BROW = (300, 293, 334, 296, 336, 285, 295, 282, 283, 276)
+NOSE = (168, 193, 245, 188, 174, 217, 198, 49, 48, 64, 98, 97, 2, 326, 327, 294, 278, 279, 420, 437,
+        399, 412, 465, 417)  # fmt: skip
+UPPER_LIP = (61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291, 308, 415, 310, 311, 312, 13, 82, 81,
+             80, 191, 78)  # fmt: skip
+LOWER_LIP = (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 308, 324, 318, 402, 317, 14, 87,
+             178, 88, 95, 78)  # fmt: skip
+FOREHEAD_TOP, CHIN, NOSE_BRIDGE, NOSE_BASE = 10, 152, 168, 2
+FACE_SIDES = (234, 454)  # the outline beside the ears
+LOBES = (132, 361)  # the outline beside the ear lobes
+JAW_ANGLES = (58, 288)
+CHEEKS = (50, 101, 118, 205, 280, 330, 347, 425, 151, 9)  # where skin is certainly seen
+SIDE_REACH = 0.32  # of the face's width: how far from the outline ears and hair may lie
+CRUMB = 0.003  # of the picture: smaller separate pieces of body beside the head are head
+MIN_OPENING = 1.0  # px between the inner lips below which the mouth is shut
+
+
+class Parsed(NamedTuple):
+    """One frame."""
+
+    labels: np.ndarray  # uint8 [H, W]
+    alpha: np.ndarray  # float32 [H, W], how much of a pixel is the person
+
+
+def bridge(values, valid):
+    """float32 [T, ...]: rows that are not valid are interpolated between those that are."""
+    flat, times = np.array(values, np.float32).reshape(len(values), -1), np.arange(len(values))
+    if valid.any() and not valid.all():
+        for k in range(flat.shape[1]):
+            flat[~valid, k] = np.interp(times[~valid], times[valid], flat[valid, k])
+    return flat.reshape(np.shape(values))
+
+
+def smooth_in_time(values, valid=None):
+    """Savitzky-Golay over axis 0, window 5, order 3: no lag, peaks kept."""
+    values = np.array(values, np.float32)
+    if valid is not None:
+        values = bridge(values, valid)
+    if len(values) < 5:
+        return values
+    padded = np.concatenate([values[:1]] * 2 + [values] + [values[-1:]] * 2)
+    kernel = np.array([-3, 12, 17, 12, -3], np.float32) / 35
+    return sum(w * padded[k : k + len(values)] for k, w in enumerate(kernel))
+
+
+def refine_alpha(confidence, frame, radius=3, eps=2e-4):
+    """Guided filter: the segmenter's edge [H, W] moves onto the picture's edge."""
+    guide = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255
+    mean = lambda x: cv2.blur(x, (2 * radius + 1,) * 2)  # noqa: E731
+    m, c = mean(guide), mean(confidence)
+    gain = (mean(guide * confidence) - m * c) / (mean(guide * guide) - m * m + eps)
+    smooth = mean(gain) * guide + mean(c - gain * m)
+    return np.clip((smooth - 0.1) / 0.8, 0, 1).astype(np.float32)
+
+
+def parse(frame, points, confidence) -> Parsed:
+    """Labels one frame.
+
+    Args:
+      frame: uint8 [H, W, 3] RGB.
+      points: float [478, 2] px, smoothed with `smooth_in_time`.
+      confidence: float32 [H, W] in [0, 1], the segmenter's person.
+    """
+    shape = frame.shape[:2]
+    confidence = _fill_holes(confidence)
+    alpha = refine_alpha(confidence, frame)
+    face = polygon(points[list(FACE_OVAL)], shape)
+    person = _largest_part((alpha > 0.5) | face)
+    alpha = alpha * (cv2.dilate(person.astype(np.uint8), np.ones((7, 7), np.uint8)) > 0)
+    head = _head_mask(points, person, face)
+    head = person & ~_without_crumbs(person & ~head, CRUMB * alpha.size)
+    labels = np.zeros(shape, np.uint8)
+    labels[person] = LABELS["cloth"]
+    lab = cv2.cvtColor(cv2.GaussianBlur(frame, (5, 5), 1.2), cv2.COLOR_RGB2LAB).astype(np.float32)
+    labels[_neck_mask(points, lab, person & ~head)] = LABELS["neck"]
+    labels[head] = LABELS["hair"]
+    skin = _skin_outside_face(points, lab, head, face)
+    labels[skin] = LABELS["skin"]
+    rows = np.arange(shape[0])[:, None]
+    for name, side, sign in (("right_ear", 0, -1), ("left_ear", 1, 1)):
+        columns = np.arange(shape[1])[None]
+        beside = sign * (columns - points[FACE_SIDES[side], 0]) > -2
+        labels[skin & ~face & beside & (rows > points[NOSE_BRIDGE, 1])] = LABELS[name]
+    labels[face] = LABELS["skin"]
+    alpha = np.where(face, 1.0, alpha).astype(np.float32)
+    _draw_features(labels, frame, points)
+    return Parsed(labels, alpha)
+
+
+def head_mask(labels):
+    """bool [..., H, W]: everything but neck, clothes and background."""
+    return np.isin(labels, HEAD_LABELS)
+
+
+def polygon(points, shape):
+    """bool [H, W]: the inside of an outline [P, 2] px; drawn with 1/16 px steps."""
+    mask = np.zeros(shape, np.uint8)
+    # A pixel's centre is at + 0.5 in our px, at + 0 in OpenCV's.
+    corners = np.rint((np.asarray(points, np.float64) - 0.5) * 16).astype(np.int32)
+    cv2.fillPoly(mask, [corners], 1, shift=4)
+    return mask.astype(bool)
+
+
+def teeth_mask(frame, interior):
+    """bool [H, W]: pixels of the mouth's inside that are bright and nearly grey."""
+    if interior.sum() < 8:
+        return np.zeros_like(interior)
+    hsv = cv2.cvtColor(frame, cv2.COLOR_RGB2HSV)
+    bright = np.maximum(np.percentile(hsv[..., 2][interior], 60), 95)
+    return interior & (hsv[..., 2] >= bright) & (hsv[..., 1] < 110)
+
+
+def _draw_features(labels, frame, points):
+    shape = labels.shape
+    outlines = (
+        ("nose", NOSE), ("right_brow", RIGHT_BROW), ("left_brow", LEFT_BROW),
+        ("right_eye", RIGHT_EYE), ("left_eye", LEFT_EYE),
+        ("upper_lip", UPPER_LIP), ("lower_lip", LOWER_LIP),
+    )  # fmt: skip
+    for name, index in outlines:
+        labels[polygon(points[list(index)], shape)] = LABELS[name]
+    if np.linalg.norm(points[14] - points[13]) > MIN_OPENING:
+        interior = polygon(points[list(INNER_LIPS)], shape)
+        labels[interior] = LABELS["mouth"]
+        labels[teeth_mask(frame, interior)] = LABELS["teeth"]
+
+
+def _largest_part(mask):
+    """bool [H, W]: the biggest part that hangs together."""
+    count, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=4)
+    return mask if count < 2 else parts == 1 + np.argmax(stats[1:, cv2.CC_STAT_AREA])
+
+
+def _without_crumbs(mask, area):
+    """bool [H, W]: only the parts of at least `area` px."""
+    _, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=4)
+    big = stats[:, cv2.CC_STAT_AREA] >= area
+    big[0] = False
+    return big[parts]
+
+
+def _fill_holes(confidence):
+    """Background inside the person that does not touch the picture's border is the person."""
+    background = (confidence < 0.5).astype(np.uint8)
+    count, parts, stats, _ = cv2.connectedComponentsWithStats(background, connectivity=4)
+    height, width = confidence.shape
+    out = confidence.copy()
+    for k in range(1, count):
+        x, y, w, h, area = stats[k]
+        inside = x > 0 and y > 0 and x + w < width and y + h < height
+        if inside and area < 0.005 * height * width:
+            hole = cv2.dilate((parts == k).astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+            out[hole] = 1.0
+    return out
+
+
+def _head_mask(points, person, face):
+    """Face outline, and the person around it above a line under the ears, hanging together."""
+    height, width = person.shape
+    rows, columns = np.mgrid[:height, :width] + 0.5
+    down = points[CHIN] - points[FOREHEAD_TOP]
+    down = down / np.linalg.norm(down)
+    right = np.array([-down[1], down[0]])
+    right = right * np.sign(right @ (points[FACE_SIDES[1]] - points[FACE_SIDES[0]]))
+    lobes = points[list(LOBES)]
+    along = columns * down[0] + rows * down[1]
+    across = columns * right[0] + rows * right[1]
+    sides = points[list(FACE_SIDES)] @ right
+    wide = sides[1] - sides[0]
+    # Left and right lobe heights differ when the head turns: the limit runs straight between them.
+    t = np.clip((across - sides[0]) / wide, 0, 1)
+    limit = (lobes[0] @ down) * (1 - t) + (lobes[1] @ down) * t
+    near = (across > sides[0] - SIDE_REACH * wide) & (across < sides[1] + SIDE_REACH * wide)
+    around = person & near & (along < limit)
+    # An ear lobe may hang lower: person with background below it, where a neck never is.
+    below = np.cumsum(~person[::-1], 0)[::-1] > 0
+    jaw = (points[list(JAW_ANGLES)] @ down).mean()
+    around |= person & near & below & (along < jaw)
+    head = cv2.morphologyEx(
+        (around | face).astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)
+    )
+    _, parts = cv2.connectedComponents(head)
+    middle = np.clip(points[NOSE_BASE].astype(int), 0, [width - 1, height - 1])
+    return (parts == parts[middle[1], middle[0]]) & (head > 0) | face
+
+
+def _skin_colour(points, lab):
+    """Median Lab of the face's skin, float32 [3]."""
+    limit = np.array(lab.shape[1::-1]) - 1
+    at = np.clip(points[list(CHEEKS)].astype(int), 0, limit)
+    return np.median(lab[at[:, 1], at[:, 0]], 0)
+
+
+def _skin_outside_face(points, lab, head, face):
+    """bool [H, W]: forehead above the outline, and ears, told from hair by colour."""
+    outside = head & ~face
+    if not outside.any():
+        return outside
+    skin = _skin_colour(points, lab)
+    rows = np.flatnonzero(outside.any(1))
+    top = outside.copy()
+    top[rows[0] + max(3, int(0.06 * (points[CHIN, 1] - rows[0]))) :] = False  # the crown is hair
+    hair = np.median(lab[top], 0) if top.any() else np.array([30, 128, 128], np.float32)
+    scale = np.array([1.0, 2.0, 2.0], np.float32)
+    to_skin = np.linalg.norm((lab - skin) * scale, axis=-1)
+    to_hair = np.linalg.norm((lab - hair) * scale, axis=-1)
+    closer = (outside & (to_skin < to_hair)).astype(np.uint8)
+    return (cv2.medianBlur(closer, 5) > 0) & outside
+
+
+def _neck_mask(points, lab, body):
+    """bool [H, W]: body pixels of the face's hue, under the jaw, that hang together with it."""
+    skin = _skin_colour(points, lab)
+    hue = np.linalg.norm(lab[..., 1:] - skin[1:], axis=-1)
+    alike = body & (hue < 20) & (lab[..., 0] > 0.25 * skin[0]) & (lab[..., 0] < skin[0] * 1.3)
+    left, right = (points[k, 0] for k in LOBES)
+    margin = 0.12 * abs(right - left)
+    columns = np.arange(body.shape[1])
+    alike &= (columns > min(left, right) - margin) & (columns < max(left, right) + margin)
+    alike = cv2.morphologyEx(alike.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+    alike = cv2.morphologyEx(alike, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
+    count, parts, stats, _ = cv2.connectedComponentsWithStats(alike)
+    if count < 2:
+        return np.zeros_like(body)
+    return (parts == 1 + np.argmax(stats[1:, cv2.CC_STAT_AREA])) & body

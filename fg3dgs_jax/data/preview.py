@@ -1,0 +1,102 @@
+"""Pictures and the page that show what preprocessing found; drawn with OpenCV alone."""
+
+import html
+import pathlib
+
+import cv2
+import numpy as np
+
+from fg3dgs_jax.data.layers import over
+
+# One colour a label (RGB), told apart at a glance; background stays as it is.
+COLOURS = np.array(
+    [(0, 0, 0), (225, 180, 120), (120, 60, 20), (160, 90, 30), (60, 120, 255), (0, 200, 255),
+     (90, 90, 90), (255, 150, 90), (255, 190, 60), (255, 255, 0), (190, 130, 220), (120, 0, 40),
+     (255, 60, 90), (200, 0, 130), (90, 200, 90), (0, 255, 180), (110, 110, 230), (40, 90, 60),
+     (0, 0, 120), (255, 255, 255)], np.float32
+)  # fmt: skip
+
+
+def contact_sheet(frames, labels, torso, plate, points, count=6):
+    """uint8 picture: frames with landmarks, labels, torso over the plate, one column a frame."""
+    columns = []
+    for i in np.linspace(0, len(frames) - 1, count).astype(int):
+        dotted = np.array(frames[i])
+        for x, y in points[i]:
+            cv2.circle(
+                dotted, (round(float(x * 16)), round(float(y * 16))), 12, (0, 255, 0), -1, 8, 4
+            )
+        tinted = np.where(
+            labels[i][..., None] > 0, 0.45 * frames[i] + 0.55 * COLOURS[labels[i]], frames[i]
+        )
+        columns.append(np.concatenate([dotted, tinted.astype(np.uint8), over(torso[i], plate)], 0))
+    sheet = np.concatenate(columns, 1)
+    ratio = min(1.0, 1800 / sheet.shape[1])
+    return cv2.resize(sheet, None, fx=ratio, fy=ratio, interpolation=cv2.INTER_AREA)
+
+
+def read_picture(path):
+    """uint8 RGB [H, W, 3] of a PNG file."""
+    return np.ascontiguousarray(cv2.imread(str(path))[..., ::-1])
+
+
+def plot(curves, title, size=(900, 240)):
+    """uint8 picture of {name: [T]} curves, each scaled to its own range, written beside it."""
+    width, height = size
+    image = np.full((height, width, 3), 255, np.uint8)
+    palette = (
+        (200, 30, 30),
+        (20, 130, 20),
+        (30, 60, 220),
+        (180, 120, 0),
+        (140, 0, 160),
+        (0, 140, 150),
+    )
+    cv2.putText(image, title, (8, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
+    for k, (name, values) in enumerate(curves.items()):
+        values = np.asarray(values, np.float64)
+        low, high = values.min(), values.max()
+        x = np.linspace(8, width - 8, len(values))
+        y = height - 10 - (values - low) / max(high - low, 1e-9) * (height - 60)
+        colour = palette[k % len(palette)]
+        line = np.rint(np.stack([x, y], -1)).astype(np.int32)
+        cv2.polylines(image, [line], False, colour, 1, cv2.LINE_AA)
+        text = f"{name} [{low:.3g}, {high:.3g}]"
+        at = (8 + (k % 3) * 290, 32 + 14 * (k // 3))
+        cv2.putText(image, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.4, colour, 1, cv2.LINE_AA)
+    return image
+
+
+def write_report(folder, facts, pictures) -> pathlib.Path:
+    """`report.html` in the folder and its PNG files in `report/`.
+
+    Args:
+      folder: the processed folder.
+      facts: {name: value} for the table at the top.
+      pictures: {title: uint8 RGB [H, W, 3]}.
+    """
+    folder = pathlib.Path(folder)
+    (folder / "report").mkdir(exist_ok=True)
+    rows = "".join(
+        f"<tr><th>{html.escape(str(k))}</th><td>{html.escape(str(v))}</td></tr>"
+        for k, v in facts.items()
+    )
+    body = []
+    for title, picture in pictures.items():
+        name = "_".join(title.lower().split()[:3]).replace(",", "") + ".png"
+        cv2.imwrite(str(folder / "report" / name), np.ascontiguousarray(picture[..., ::-1]))
+        body.append(
+            f'<h2>{html.escape(title)}</h2><img src="report/{name}" style="max-width:100%">'
+        )
+    page = (
+        '<!doctype html><html lang="en"><meta charset="utf-8">'
+        f"<title>{html.escape(folder.name)}</title>"
+        "<style>body{font:15px sans-serif;margin:2em;max-width:1200px}th{text-align:left;"
+        "padding-right:2em}</style>"
+        f"<h1>What preprocessing found in {html.escape(str(facts.get('source', folder.name)))}</h1>"
+        f"<table>{rows}</table>{''.join(body)}</html>"
+    )
+    part = folder / ".report.part.html"
+    part.write_text(page, encoding="utf-8")
+    part.replace(folder / "report.html")
+    return folder / "report.html"

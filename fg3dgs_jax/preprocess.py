@@ -1,0 +1,313 @@
+"""Any video with sound -> a processed folder (see data/dataset.py), ending with report.html.
+
+    python -m fg3dgs_jax.preprocess --video V --out data/ID --consent self
+
+Interrupted work goes on where it stopped: a stage whose files are there for the same video and
+options is not done again.
+"""
+
+import argparse
+import hashlib
+import json
+import pathlib
+import shutil
+import sys
+
+import numpy as np
+from tqdm import tqdm
+
+from fg3dgs_jax.data import audio, dataset, expressions, layers, parsing, preview, tracking, video
+from fg3dgs_jax.experts import face_landmarker, segmenter, weights, whisper
+
+VERSION = 1  # of the stages' results: another number makes old folders be done again
+MIN_SECONDS = 2
+MIN_FACES = 0.5  # of the frames must show a face
+MAX_SECOND_FACE = 0.2  # of the frames may show a second face
+CONSENTS = {
+    "self": "I am the person in the video",
+    "written": "the person agreed in writing",
+    "licensed": "the video's licence allows it",
+    "research": "research on public material, not for publication as that person's words",
+}
+
+
+class PreprocessError(ValueError):
+    """A video that cannot become a processed folder; one line."""
+
+
+class Folder:
+    """The output folder and its state file: which stage's files are whole, and for what input."""
+
+    def __init__(self, path, key):
+        self.path = pathlib.Path(path)
+        self.created = not self.path.exists()
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._file = self.path / "state.json"
+        state = json.loads(self._file.read_text()) if self._file.exists() else {}
+        self._state = state if state.get("key") == key else {"key": key, "done": {}}
+
+    def has(self, stage, files):
+        """True if the stage was finished for this input and its files are there."""
+        return stage in self._state["done"] and all((self.path / f).exists() for f in files)
+
+    def finish(self, stage):
+        """Remembers that a stage is whole."""
+        self._state["done"][stage] = True
+        part = self.path / ".state.part.json"
+        part.write_text(json.dumps(self._state))
+        part.replace(self._file)
+
+    def array(self, name, shape):
+        """A uint8 .npy file to fill; `keep` gives it its name when it is whole."""
+        part = self.path / f".{name}.part.npy"
+        return np.lib.format.open_memmap(part, "w+", np.uint8, shape)
+
+    def keep(self, name, array):
+        """Closes an array of `array` under its final name."""
+        array.flush()
+        (self.path / f".{name}.part.npy").replace(self.path / f"{name}.npy")
+
+    def clean(self, whole):
+        """Leaves nothing half-written; with `whole` the folder goes too if this run made it."""
+        if whole and self.created:
+            shutil.rmtree(self.path, ignore_errors=True)
+            return
+        for part in self.path.glob(".*.part*"):
+            part.unlink(missing_ok=True)
+
+
+def preprocess(path, out, consent, features=("mel", "whisper"), max_seconds=None) -> pathlib.Path:
+    """Makes the processed folder `out` of the video `path`; returns the report's path.
+
+    Raises:
+      ValueError: a video, weights or package that cannot be used; one line.
+    """
+    path = pathlib.Path(path)
+    models = {n: weights.require(n) for n in ("face_landmarker", "selfie_segmenter")}
+    clip = video.read_video(path, min_frames=MIN_SECONDS * dataset.FPS, max_seconds=max_seconds)
+    source = {"file": path.name, "sha256": _sha256(path), "seconds": clip.num_frames / dataset.FPS}
+    key = {"version": VERSION, "source": source["sha256"], "frames": clip.num_frames}
+    folder = Folder(out, key)
+    try:
+        (folder.path / "meta.json").unlink(missing_ok=True)  # written again last
+        _read(folder, clip)
+        track = _faces(folder, models["face_landmarker"])
+        fit = _pose(folder, track, (clip.height, clip.width))
+        _parse(folder, models["selfie_segmenter"])
+        used = _sound(folder, features, clip.num_frames)
+        report = _report(folder, source, consent)
+        dataset.save_meta(
+            folder.path,
+            num_frames=clip.num_frames,
+            width=clip.width,
+            height=clip.height,
+            intrinsics=(fit["focal"], fit["focal"], clip.width / 2, clip.height / 2),
+            source=source,
+            weights={n: weights.lookup(n).sha256 for n in (*models, *used)},
+            consent={"kind": consent, "meaning": CONSENTS[consent]},
+        )
+    except ValueError:
+        folder.clean(whole=True)  # this video will not do: nothing of it is worth keeping
+        raise
+    except BaseException:
+        folder.clean(whole=False)  # interrupted: finished stages are used again next time
+        raise
+    return report
+
+
+def _read(folder, clip):
+    if folder.has("read", ("frames.npy", "audio.wav")):
+        return
+    frames = folder.array("frames", (clip.num_frames, clip.height, clip.width, 3))
+    pictures = tqdm(clip.frames(), "frames", clip.num_frames, unit="frame")
+    for i, picture in enumerate(pictures):
+        frames[i] = picture
+    folder.keep("frames", frames)
+    video.write_wav(folder.path / "audio.wav", clip.samples)
+    folder.finish("read")
+
+
+def _faces(folder, model):
+    if not folder.has("faces", ("faces.npz",)):
+        frames = np.load(folder.path / "frames.npy", mmap_mode="r")
+        bar = lambda x: tqdm(x, "landmarks", unit="frame")  # noqa: E731
+        track = face_landmarker.detect(model, frames, dataset.FPS, bar)
+        _check_faces(track.num_faces)
+        fields = {k: np.asarray(v) for k, v in track._asdict().items()}
+        dataset.save_arrays(folder.path, faces=fields)
+        folder.finish("faces")
+    with np.load(folder.path / "faces.npz") as fields:
+        track = face_landmarker.FaceTrack(**{k: fields[k] for k in fields.files})
+    return track._replace(names=tuple(map(str, track.names)))
+
+
+def _check_faces(num_faces):
+    found, second = np.mean(num_faces > 0), np.mean(num_faces > 1)
+    if found < MIN_FACES:
+        raise PreprocessError(
+            f"no face in {1 - found:.0%} of the frames; expected one face, seen from the front, in "
+            "nearly all of them: cut the video to such a part"
+        )
+    if second > MAX_SECOND_FACE:
+        raise PreprocessError(
+            f"a second face in {second:.0%} of the frames; expected one person: cut or crop the "
+            "video to the one who speaks"
+        )
+
+
+def _pose(folder, track, size):
+    if not folder.has("pose", ("camera.npz", "landmarks.npz", "expression.npz")):
+        fit = tracking.fit_head(track.pixels, track.depth, track.rotation, track.valid, size)
+        e, names = expressions.expression_channels(track.blendshapes, track.names, track.valid)
+        points = parsing.bridge(track.pixels, track.valid)
+        dataset.save_arrays(
+            folder.path,
+            camera={
+                "world_to_camera": fit.world_to_camera, "valid": fit.valid, "error": fit.error,
+                "focal": np.float64(fit.focal), "head_points": fit.points,
+            },
+            landmarks={"pixels": points, "valid": track.valid},
+            expression={"e": e, "names": np.array(names)},
+        )  # fmt: skip
+        folder.finish("pose")
+    with np.load(folder.path / "camera.npz") as fields:
+        return {k: fields[k] for k in fields.files}
+
+
+def _parse(folder, model):
+    """Labels, plate, torso."""
+    if folder.has("layers", ("labels.npy", "torso.npy", "background.png")):
+        return
+    frames = np.load(folder.path / "frames.npy", mmap_mode="r")
+    with np.load(folder.path / "landmarks.npz") as fields:
+        points = parsing.smooth_in_time(fields["pixels"])
+    labels = folder.array("labels", frames.shape[:3])
+    alphas = folder.array("alpha", frames.shape[:3])
+    masks = segmenter.segment(model, frames, dataset.FPS)
+    for i, mask in enumerate(tqdm(masks, "labels", len(frames), unit="frame")):
+        parsed = parsing.parse(frames[i], points[i], mask)
+        labels[i], alphas[i] = parsed.labels, np.rint(255 * parsed.alpha)
+    plate, _ = layers.background_plate(frames, np.maximum(labels, alphas))
+    torso = folder.array("torso", (*frames.shape[:3], 4))
+    for i in tqdm(range(len(frames)), "torso", unit="frame"):
+        torso[i] = layers.torso_layer(frames[i], labels[i], alphas[i] / np.float32(255), plate)
+    dataset.save_arrays(folder.path, background=plate)
+    folder.keep("labels", labels)
+    folder.keep("torso", torso)
+    (folder.path / ".alpha.part.npy").unlink()
+    folder.finish("layers")
+
+
+def _sound(folder, features, num_frames):
+    """Writes the wanted features; returns the names of the weights they took."""
+    samples, used = video.read_wav(folder.path / "audio.wav"), []
+    if "mel" in features and not folder.has("mel", ("audio_mel.npy",)):
+        dataset.save_arrays(folder.path, audio_mel=audio.mel_windows(samples, num_frames))
+        folder.finish("mel")
+    if "whisper" in features:
+        found = weights.find("whisper_tiny_en")
+        if found is None:
+            print("whisper features left out: their weights are not installed (mel is there)")
+            return used
+        used.append("whisper_tiny_en")
+        if not folder.has("whisper", ("audio_whisper.npy",)):
+            rows = whisper.encode(whisper.load(found), samples)
+            dataset.save_arrays(folder.path, audio_whisper=audio.whisper_windows(rows, num_frames))
+            folder.finish("whisper")
+    return used
+
+
+def _report(folder, source, consent):
+    arrays = {n: np.load(folder.path / f"{n}.npy", mmap_mode="r") for n in dataset.ARRAYS}
+    plate = preview.read_picture(folder.path / "background.png")
+    with np.load(folder.path / "camera.npz") as c, np.load(folder.path / "landmarks.npz") as p:
+        camera, error, valid, points = c["world_to_camera"], c["error"], c["valid"], p["pixels"]
+        focal = float(c["focal"])
+    with np.load(folder.path / "expression.npz") as fields:
+        e, names = fields["e"], list(fields["names"])
+    samples = video.read_wav(folder.path / "audio.wav").astype(np.float32) / 32768
+    loud = np.sqrt((samples.reshape(len(points), -1) ** 2).mean(1))
+    opening = np.linalg.norm(points[:, 14] - points[:, 13], axis=-1)
+    turns = np.degrees(tracking.rotation_vectors(camera[:, :3, :3].astype(np.float64)))
+    shakes = tracking.jitter(camera)
+    pose = {f"turn {n} deg": turns[:, k] for k, n in enumerate("xyz")}
+    pose |= {f"move {n} m": camera[:, k, 3] for k, n in enumerate("xyz")}
+    facts = {
+        "source": source["file"],
+        "frames": f"{len(points)} at 25 a second",
+        "size": f"{plate.shape[1]} x {plate.shape[0]} px",
+        "frames without a face": int((~valid).sum()),
+        "reprojection error": f"{np.sqrt((error[valid] ** 2).mean()):.2f} px RMS",
+        "pose jitter": f"{shakes[0]:.3f} degrees, {shakes[1]:.3f} mm a frame squared",
+        "focal length, distance": f"{focal:.0f} px, {camera[:, 2, 3].mean():.2f} m",
+        "loudness with mouth opening": f"correlation {np.corrcoef(loud, opening)[0, 1]:.2f}",
+        "consent": f"{consent}: {CONSENTS[consent]}",
+    }
+    pictures = {
+        "Landmarks, labels, torso": preview.contact_sheet(**arrays, plate=plate, points=points),
+        "Background plate": plate,
+        "Head pose": preview.plot(pose, "head pose over frames"),
+        "Sound and mouth": preview.plot(
+            {"loudness": loud, "mouth opening px": opening}, "in step?"
+        ),
+        "Blink and gaze": preview.plot(
+            {n: e[:, names.index(n)] for n in ("AU45", "gaze_x", "gaze_y")}, "eyes"
+        ),
+    }
+    return preview.write_report(folder.path, facts, pictures)
+
+
+def _sha256(path):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _ask_consent(parser):
+    if not sys.stdin.isatty():
+        parser.error(f"--consent is missing; say on what ground: {', '.join(CONSENTS)}")
+    for name, meaning in CONSENTS.items():
+        print(f"  {name}: {meaning}")
+    answer = input("On what ground may this person's likeness be used? ").strip()
+    if answer not in CONSENTS:
+        parser.error(f"consent is {answer!r}; expected one of {', '.join(CONSENTS)}")
+    return answer
+
+
+def main(argv=None) -> int:
+    """The program; returns its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m fg3dgs_jax.preprocess", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("--video", required=True, help="video file with sound, any rate and size")
+    parser.add_argument("--out", required=True, help="processed folder to write, e.g. data/ID")
+    parser.add_argument(
+        "--consent",
+        choices=CONSENTS,
+        help="ground on which the person's likeness is used (default: asked on a terminal)",
+    )
+    parser.add_argument(
+        "--features",
+        default="mel,whisper",
+        help="audio features, comma-separated: mel, whisper (default: mel,whisper)",
+    )
+    parser.add_argument(
+        "--max_seconds", type=float, help="use only the first so many seconds (default: all)"
+    )
+    args = parser.parse_args(argv)
+    features = tuple(f for f in args.features.split(",") if f)
+    if not features or set(features) - {"mel", "whisper"}:
+        parser.error(f"--features is {args.features!r}; expected mel, whisper or both")
+    if args.max_seconds is not None and args.max_seconds < MIN_SECONDS:
+        parser.error(f"--max_seconds is {args.max_seconds}; expected at least {MIN_SECONDS}")
+    consent = args.consent or _ask_consent(parser)
+    try:
+        report = preprocess(args.video, args.out, consent, features, args.max_seconds)
+    except (ValueError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    print(f"done; look at {report}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,128 @@
+"""The program: what it refuses, and a folder made of a real clip."""
+
+import json
+import os
+import pathlib
+
+import numpy as np
+import pytest
+
+from fg3dgs_jax import preprocess
+from fg3dgs_jax.data import dataset, video_writer
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+MATERIAL = pathlib.Path(os.environ.get("FG3DGS_TEST_DATA", ROOT.parent / "shared"))
+
+
+@pytest.fixture
+def models(monkeypatch):
+    """The test material's models; skips where they, or mediapipe, are absent."""
+    pytest.importorskip("mediapipe", reason="mediapipe is not installed")
+    if not (MATERIAL / "models" / "face_landmarker.task").exists():
+        pytest.skip(f"no models in {MATERIAL}/models")
+    monkeypatch.setenv("FG3DGS_WEIGHTS", str(MATERIAL / "models"))
+
+
+def refused(capsys, path, out, code=1):
+    """Runs the program; expects the exit code, one line on stderr, nothing left."""
+    assert preprocess.main(["--video", str(path), "--out", str(out), "--consent", "self"]) == code
+    lines = [x for x in capsys.readouterr().err.splitlines() if x.startswith("error: ")]
+    assert len(lines) == 1
+    assert not out.exists()
+    return lines[0]
+
+
+def make(path, frames=60, sound=True, picture=None):
+    pictures = np.zeros((frames, 64, 64, 3), np.uint8) if picture is None else picture
+    samples = np.zeros(frames * 640, np.int16) if sound else None
+    video_writer.write_video(path, pictures, samples)
+    return path
+
+
+def test_no_such_file(models, capsys, tmp_path):
+    assert "does not exist" in refused(capsys, tmp_path / "none.mp4", tmp_path / "out")
+
+
+def test_text_file(models, capsys, tmp_path):
+    (tmp_path / "a.mp4").write_text("hello\n" * 50)
+    assert "a.mp4" in refused(capsys, tmp_path / "a.mp4", tmp_path / "out")
+
+
+def test_no_sound(models, capsys, tmp_path):
+    path = make(tmp_path / "mute.mp4", sound=False)
+    assert "no sound" in refused(capsys, path, tmp_path / "out")
+
+
+def test_three_frames(models, capsys, tmp_path):
+    path = make(tmp_path / "short.mp4", frames=3)
+    assert "3 frames" in refused(capsys, path, tmp_path / "out")
+
+
+def test_no_face(models, capsys, tmp_path):
+    assert "no face in 100%" in refused(capsys, make(tmp_path / "v.mp4"), tmp_path / "out")
+
+
+def test_folder_that_was_there_is_kept(models, capsys, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("keep")
+    path = make(tmp_path / "v.mp4")
+    assert preprocess.main(
+        ["--video", str(path), "--out", str(tmp_path / "out"), "--consent", "self"]
+    )
+    assert (tmp_path / "out" / "mine.txt").exists()
+    assert not list((tmp_path / "out").glob(".*part*"))
+
+
+def test_two_faces_are_counted():
+    counts = np.ones(100, int)
+    counts[:30] = 2
+    with pytest.raises(preprocess.PreprocessError, match="second face in 30%"):
+        preprocess._check_faces(counts)
+    counts[15:30] = 1
+    preprocess._check_faces(counts)
+
+
+@pytest.mark.parametrize("extra", [["--features", "nonsense"], ["--max_seconds", "1"]])
+def test_wrong_flags_are_usage_errors(tmp_path, extra):
+    with pytest.raises(SystemExit) as caught:
+        preprocess.main(["--video", "v", "--out", str(tmp_path / "o"), "--consent", "self", *extra])
+    assert caught.value.code == 2
+
+
+def test_missing_consent_is_not_guessed(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.stdin", open(os.devnull))
+    with pytest.raises(SystemExit) as caught:
+        preprocess.main(["--video", "v", "--out", str(tmp_path / "o")])
+    assert caught.value.code == 2
+
+
+def test_real_clip_becomes_a_folder_and_is_reused(models, tmp_path, monkeypatch):
+    source = MATERIAL / "data" / "videos" / "obama.mp4"
+    if not source.exists():
+        pytest.skip(f"{source} is absent")
+    out = tmp_path / "clip"
+    argv = ["--video", str(source), "--out", str(out), "--consent", "research",
+            "--features", "mel", "--max_seconds", "3"]  # fmt: skip
+    assert preprocess.main(argv) == 0
+    clip = dataset.load_clip(out)
+    assert clip.num_frames == 75 and clip.valid.all()
+    assert clip.audio_features("mel").shape == (75, 16, 80)
+    assert clip.expression_names[-1] == "AU45"
+    assert 0.6 < clip.world_to_camera[:, 2, 3].mean() < 1.3
+    head = np.isin(clip.labels, dataset.HEAD_LABELS)
+    change = (head[1:] ^ head[:-1]).sum((1, 2)) / head[1:].sum((1, 2))
+    assert change.max() < 0.08  # a stable silhouette
+    outside = ~head & (clip.torso[..., 3] > 250)
+    error = np.abs(clip.backgrounds().astype(int) - clip.frames)[outside]
+    assert error.mean() < 3
+    meta = json.loads((out / "meta.json").read_text())
+    assert meta["consent"]["kind"] == "research" and len(meta["source"]["sha256"]) == 64
+    assert (out / "report.html").exists() and len(list((out / "report").glob("*.png"))) == 5
+    assert not list(out.glob(".*"))
+
+    def never(*_):
+        raise AssertionError("a finished stage was done again")
+
+    monkeypatch.setattr(preprocess.face_landmarker, "detect", never)
+    monkeypatch.setattr(preprocess.segmenter, "segment", never)
+    assert preprocess.main(argv) == 0
