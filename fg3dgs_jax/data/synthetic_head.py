@@ -1,0 +1,359 @@
+"""Ray-casts the embedded subject's head: radius table -> hit -> skin, lips, lids, eyeballs, teeth, tongue -> colour, label.
+
+One pure function per frame, compiled once. A frame's surface is the still head of `synthetic_sculpt` read through a warp
+(jaw, brows) plus lids and lips; eyeballs, teeth and tongue are found behind the openings. Sculpt axes (X right, Y up, Z to
+the viewer) and face coordinates (a, b) as there. The outlines are functions of the pose: landmarks come from the same ones.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fg3dgs_jax.data import synthetic_sculpt as sculpt
+
+TO_SCULPT = np.diag([1.0, -1.0, -1.0]).astype(np.float32)  # head frame (OpenCV axes) <-> sculpt axes, its own inverse
+KEY_LIGHT = np.array([-0.50, 0.62, 0.80]) / np.linalg.norm([-0.50, 0.62, 0.80])  # camera frame, sculpt axes
+JAW_DROP = 0.0135  # metres of face coordinate at jaw = 1
+STEPS = 22  # of the march; a ray ends within 0.4 mm of the surface
+EYE_HALF_WIDTH = 0.0172
+GAZE_YAW, GAZE_PITCH = 0.36, 0.26  # radians at gaze 1
+IRIS, PUPIL = 0.47, 0.185  # radians on the eyeball
+LIPS_RED = (0.40, 0.135, 0.115)
+UPPER_EDGE, LOWER_EDGE = -0.0026, -0.0050  # metres under the lips' seam: the teeth's edges with the jaw closed
+TOOTH_JOINTS = (0.0, 0.0086, 0.0152, 0.0222, 0.0290)
+
+# pose (dict of scalars): jaw, spread, round, closure, brow_up, brow_in, blink, squint, wide, gaze_x, gaze_y
+
+
+@functools.cache
+def still_head():
+    return {name: jnp.asarray(table) for name, table in sculpt.sculpt().items()}
+
+
+def step_up(low, high, x):
+    t = jnp.clip((x - low) / (high - low), 0.0, 1.0)
+    return t * t * (3 - 2 * t)
+
+
+def bump(x, y, sx, sy):
+    return jnp.exp(-0.5 * ((x / sx) ** 2 + (y / sy) ** 2))
+
+
+def lookup(table, a, b):
+    """Bilinear read of [n, n, ...] at face coordinates a, b [...]."""
+    n = table.shape[0]
+    x, y = (jnp.clip((c / sculpt.EXTENT + 1) * (0.5 * (n - 1)), 0.0, n - 1.001) for c in (a, b))
+    i, j = y.astype(jnp.int32), x.astype(jnp.int32)
+    fy, fx = y - i, x - j
+    flat, at = table.reshape((n * n,) + table.shape[2:]), i * n + j
+    if flat.ndim == 2:
+        fy, fx = fy[..., None], fx[..., None]
+    top = flat[at] * (1 - fx) + flat[at + 1] * fx
+    return top * (1 - fy) + (flat[at + n] * (1 - fx) + flat[at + n + 1] * fx) * fy
+
+
+def canonical(pose, a, b):
+    """Where on the still head the skin now at (a, b) comes from: the jaw pulls chin and cheeks down, the brows move."""
+    x = jnp.abs(a)
+    lower = step_up(-0.062, -0.096, b) * step_up(0.125, 0.045, x)
+    cheek = 0.30 * bump(x - 0.045, b + 0.060, 0.020, 0.022)
+    down = JAW_DROP * pose["jaw"] * jnp.maximum(lower, cheek * (1 - lower) + lower)
+    brow = step_up(0.008, 0.020, b) * step_up(0.075, 0.035, b) * step_up(0.085, 0.045, x)
+    inner = step_up(0.045, 0.012, x)
+    lift = (0.0052 * pose["brow_up"] - 0.0036 * pose["brow_in"] * inner) * brow
+    pull = 0.0028 * pose["brow_in"] * bump(x - 0.018, b - 0.02, 0.014, 0.012) * jnp.sign(a)
+    wide = 0.0040 * (pose["spread"] - 1.2 * pose["round"]) * bump(x - 0.030, b + 0.066, 0.012, 0.016) * jnp.sign(a)
+    return a + pull - wide, b + down - lift
+
+
+def mouth_shape(pose):
+    """Half widths of the opening and of the lips, rise of the upper and fall of the lower lip, red thicknesses (metres)."""
+    closed = pose["closure"]
+    opening = pose["jaw"] * (1 - closed) + 0.0
+    half = 0.0220 + 0.0042 * pose["spread"] - 0.0092 * pose["round"] - 0.0015 * opening
+    rise = 0.0026 * opening + 0.0012 * pose["spread"] * (1 - closed) * step_up(0.02, 0.2, pose["jaw"])
+    fall = 0.0148 * opening + 0.0008 * pose["round"] * (1 - closed)
+    thick = 1 - 0.30 * closed - 0.10 * pose["spread"] + 0.22 * pose["round"] - 0.10 * opening
+    return half, half + 0.0038, rise, fall, 0.0066 * thick, 0.0086 * thick
+
+
+def lip_curves(pose, a):
+    """b of the outer upper, inner upper, inner lower and outer lower lip line at a [...]; outside a line's width its end."""
+    inner, outer, rise, fall, red_up, red_low = mouth_shape(pose)
+    q, p = jnp.clip(jnp.abs(a) / inner, 0, 1), jnp.clip(jnp.abs(a) / outer, 0, 1)
+    smile = 0.0016 * (pose["spread"] - 0.3)
+    seam = sculpt.MOUTH_B + smile * p * p - 0.0007 * bump(a, 0.0, 0.005, 1.0) + 0.0006 * bump(jnp.abs(a) - 0.010, 0.0, 0.005, 1.0)
+    arch, wide_arch = (1 - q * q) ** 0.75, (1 - p * p) ** 0.85
+    top, bottom = seam + rise * arch, seam - fall * arch
+    cupid = 1 - 0.22 * bump(a, 0.0, 0.0030, 1.0)
+    upper = seam + rise * wide_arch + red_up * (1 - p**1.7) * cupid
+    lower = seam - fall * wide_arch - red_low * (1 - p * p) ** 0.62
+    return jnp.maximum(upper, top), top, bottom, jnp.minimum(lower, bottom)
+
+
+def lid_curves(pose, x):
+    """b of the upper and lower lid's edge at x [...] = |a| (both eyes are mirror images)."""
+    q = (x - sculpt.EYE[0]) / EYE_HALF_WIDTH
+    tilt = sculpt.EYE[1] + 0.0009 * q
+    flat = jnp.clip(1 - q * q, 0, 1)
+    open_up = 0.0073 + 0.0020 * pose["wide"] - 0.0016 * pose["squint"] + 0.0010 * pose["gaze_y"]
+    low = -0.0054 + 0.0014 * pose["squint"] + 0.0008 * pose["blink"]
+    shut = low * flat**0.75
+    upper = open_up * flat**0.66 * (1 - 0.14 * q)
+    upper = upper + (shut - upper) * pose["blink"]
+    return tilt + jnp.maximum(upper, shut), tilt + shut
+
+
+def surface(pose):
+    """This frame's tables [TABLE, TABLE]: radius, and (normal, occlusion, hair minus skin) as 5 channels."""
+    still = still_head()
+    a, b = (jnp.asarray(g) for g in sculpt.face_grid(sculpt.TABLE))
+    d = sculpt.directions(a, b, jnp)
+    ca, cb = canonical(pose, a, b)
+    skin = lookup(still["skin"], ca, cb)
+    # lids: the skin lies on the eyeball
+    side = jnp.where(a >= 0, 1.0, -1.0)
+    ball = jnp.asarray(sculpt.EYEBALL)
+    along = d[..., 0] * side * ball[0] + d[..., 1] * ball[1] + d[..., 2] * ball[2]
+    inside = (sculpt.EYEBALL_RADIUS + 0.0013) ** 2 - (ball @ ball - along**2)
+    lid = jnp.where(inside > 0, along + jnp.sqrt(jnp.maximum(inside, 1e-12)), 0.0)
+    skin = 0.5 * (skin + lid + jnp.sqrt((skin - lid) ** 2 + 0.0016**2))
+    upper, lower = lid_curves(pose, jnp.abs(a))
+    near = step_up(1.25, 0.9, jnp.abs(jnp.abs(a) - sculpt.EYE[0]) / EYE_HALF_WIDTH)
+    crease = upper + 0.0042 - 0.0012 * pose["blink"]
+    skin += near * (-0.0011 * bump(b - crease, 0, 0.0011, 1) + 0.0006 * bump(b - upper - 0.0010, 0, 0.001, 1))
+    skin += near * 0.0005 * bump(b - lower + 0.0012, 0, 0.0010, 1)
+    # lips
+    upper, top, bottom, lower = lip_curves(pose, a)
+    _, outer, *_ = mouth_shape(pose)
+    ends = step_up(1.05, 0.75, jnp.abs(a) / outer)
+    roll = lambda t: jnp.where((t > 0) & (t < 1), jnp.sin(jnp.pi * jnp.clip(t, 0, 1) ** 0.75), 0.0)
+    up, low = (b - top) / (upper - top + 1e-4), (bottom - b) / (bottom - lower + 1e-4)
+    plump = 1 - 0.35 * pose["closure"] + 0.5 * pose["round"]
+    skin += ends * plump * (0.0024 * roll(up) + 0.0032 * roll(low))
+    skin += 0.0050 * pose["round"] * bump(a, b - sculpt.MOUTH_B + 0.004, 0.016, 0.014)
+    skin -= ends * 0.0022 * bump(b - 0.5 * (top + bottom), 0, 0.0006 + 0.5 * (top - bottom), 1)
+    radius = jnp.maximum(skin, still["hair"])
+    point = d * radius[..., None]
+    across, up = jnp.roll(point, -1, 1) - jnp.roll(point, 1, 1), jnp.roll(point, -1, 0) - jnp.roll(point, 1, 0)
+    normal = jnp.cross(across, up)
+    normal /= jnp.linalg.norm(normal, axis=-1, keepdims=True) + 1e-12
+    occlusion = lookup(still["occlusion"], ca, cb)
+    return radius, jnp.concatenate([normal, occlusion[..., None], (still["hair"] - skin)[..., None]], -1)
+
+
+def chart(point):
+    """Radius and face coordinates of points [..., 3]."""
+    r = jnp.sqrt((point * point).sum(-1))
+    scale = sculpt.CHART / jnp.maximum(r + point[..., 2], 1e-4)
+    return r, point[..., 0] * scale, point[..., 1] * scale
+
+
+def march(radius, origin, rays):
+    """Distance [...] along unit rays [..., 3] to the radius table's surface, and whether it is there."""
+    near = -(rays @ origin)  # the point of the ray that is nearest to the centre
+    reach = jnp.maximum(0.150**2 - ((origin + near[..., None] * rays) ** 2).sum(-1), 0.0)
+    start = near - jnp.sqrt(reach)
+
+    def step(_, carry):  # by the gap while outside, then halving between the last point outside and the first inside
+        t, low, high = carry
+        r, a, b = chart(origin + t[..., None] * rays)
+        gap = r - lookup(radius, a, b)
+        low, high = jnp.where(gap > 0, t, low), jnp.where(gap > 0, high, t)
+        ahead = t + jnp.maximum(0.7 * gap, 0.0012)
+        return jnp.where((gap > 0) & (ahead < high), ahead, 0.5 * (low + high)), low, high
+
+    far = jnp.full_like(start, 9.0)
+    t, _, high = jax.lax.fori_loop(0, STEPS, step, (start, start, far))
+    return t, (high < 9.0) & (reach > 0)
+
+
+def shade(albedo, normal, view, light, occlusion, gloss, power):
+    """Wrapped key light, sky and bounce, Blinn highlight; linear RGB [..., 3]."""
+    lit = (normal * light).sum(-1)
+    wrap = jnp.clip((lit[..., None] + jnp.array([0.32, 0.20, 0.16])) / 1.25, 0, 1)  # red goes further round: skin
+    sky = (0.5 + 0.5 * normal[..., 1])[..., None]
+    ambient = jnp.array([0.23, 0.25, 0.29]) * sky + jnp.array([0.15, 0.12, 0.11]) * (1 - sky)
+    half = light + view
+    half /= jnp.linalg.norm(half, axis=-1, keepdims=True)
+    shine = gloss * jnp.clip((normal * half).sum(-1), 0, 1) ** power * (lit > 0)
+    o = occlusion[..., None]
+    return albedo * (1.02 * wrap * (0.35 + 0.65 * o) + ambient * o) + shine[..., None] * (0.4 + 0.6 * o)
+
+
+def eyeball(pose, origin, rays, light, x, b):
+    """Colour [..., 3] of what lies in the lids' openings."""
+    points = origin + 0 * rays
+    side = jnp.where((origin + rays * (-(rays @ origin))[..., None])[..., 0] >= 0, 1.0, -1.0)
+    centre = jnp.asarray(sculpt.EYEBALL) * jnp.stack([side, jnp.ones_like(side), jnp.ones_like(side)], -1)
+    toward = centre - points
+    along = (toward * rays).sum(-1)
+    miss = (toward * toward).sum(-1) - along**2
+    t = along - jnp.sqrt(jnp.maximum(sculpt.EYEBALL_RADIUS**2 - miss, 1e-10))
+    normal = (points + t[..., None] * rays - centre) / sculpt.EYEBALL_RADIUS
+    yaw, pitch = GAZE_YAW * pose["gaze_x"], GAZE_PITCH * pose["gaze_y"]
+    gaze = jnp.stack([jnp.sin(yaw) * jnp.cos(pitch), jnp.sin(pitch), jnp.cos(yaw) * jnp.cos(pitch)])
+    off = jnp.arccos(jnp.clip((normal * gaze).sum(-1), -1, 1))
+    turn = jnp.arctan2(normal[..., 1] - gaze[1], normal[..., 0] - gaze[0])
+    fibres = 0.75 + 0.20 * jnp.sin(turn * 23 + 3 * jnp.sin(turn * 5)) + 0.15 * jnp.sin(turn * 41)
+    iris = jnp.array([0.105, 0.175, 0.170]) * fibres[..., None] + jnp.array([0.16, 0.09, 0.02]) * bump(off - 0.22, 0, 0.05, 1)[..., None]
+    iris *= (1 - 0.8 * step_up(0.38, 0.47, off))[..., None]
+    iris = jnp.where((off < PUPIL)[..., None], 0.004, iris)
+    corner = step_up(0.70, 1.0, jnp.abs(x - sculpt.EYE[0]) / EYE_HALF_WIDTH)[..., None]
+    white = jnp.array([0.70, 0.66, 0.63]) * (1 - corner * jnp.array([0.10, 0.35, 0.35]))
+    albedo = white + (iris - white) * step_up(IRIS + 0.03, IRIS - 0.03, off)[..., None]
+    upper, lower = lid_curves(pose, x)
+    shadow = 0.40 + 0.60 * step_up(-0.0005, 0.0050, upper - b) * (0.75 + 0.25 * step_up(0.0, 0.0015, b - lower))
+    out = shade(albedo, normal, -rays, light, shadow, 0.0, 10.0)
+    cornea = normal + 0.35 * (normal - gaze) * (off < IRIS)[..., None]
+    cornea /= jnp.linalg.norm(cornea, axis=-1, keepdims=True)
+    half = light - rays
+    half /= jnp.linalg.norm(half, axis=-1, keepdims=True)
+    return out + (1.6 * step_up(0.984, 0.993, (cornea * half).sum(-1)))[..., None]
+
+
+def mouth_inside(pose, point, rays, light):
+    """Colour [..., 3] of the mouth behind its opening at `point` [..., 3] and where it is a tooth [...]."""
+    still = still_head()
+    zero = jnp.float32(0.0)
+    lip = sculpt.directions(zero, jnp.float32(sculpt.MOUTH_B), jnp) * lookup(still["skin"], zero, jnp.float32(sculpt.MOUTH_B))
+    arch = lip[2] - 0.0085
+    t = (arch - point[..., 2]) / rays[..., 2]
+    for _ in range(3):  # the dental arch bends back: Z = arch - 30 X^2
+        t = (arch - 30 * (point + t[..., None] * rays)[..., 0] ** 2 - point[..., 2]) / rays[..., 2]
+    hit = point + t[..., None] * rays
+    x, y = jnp.abs(hit[..., 0]), hit[..., 1] - lip[1]
+    joint = jnp.abs(x[..., None] - jnp.array(TOOTH_JOINTS)).min(-1)
+    small = jnp.abs(x[..., None] - 0.0058 * jnp.arange(5)).min(-1)
+    scallop = 0.0007 * jnp.exp(-joint / 0.0007)
+    drop = 0.92 * JAW_DROP * pose["jaw"]
+    upper = (y > UPPER_EDGE + scallop + 6 * x * x) & (y < 0.012)
+    low_edge = LOWER_EDGE - drop - 0.0006 * jnp.exp(-small / 0.0006)
+    lower = (y < low_edge) & (y > low_edge - 0.012) & (x < 0.022)
+    teeth = (upper | lower) & (x < 0.029)
+    gum = (upper & (y > 0.0075 - 0.002 * step_up(0, 0.002, joint))) | (lower & (y < low_edge - 0.0075))
+    gap = jnp.where(upper, joint, small)
+    enamel = jnp.array([0.72, 0.66, 0.55]) * (0.62 + 0.38 * step_up(0.0001, 0.0011, gap))[..., None]
+    normal = jnp.stack([60 * hit[..., 0], 0.15 + 0 * x, jnp.ones_like(x)], -1)
+    normal /= jnp.linalg.norm(normal, axis=-1, keepdims=True)
+    depth = step_up(0.026, 0.006, x) * jnp.where(upper, 1.0, 0.72) * (0.6 + 0.4 * step_up(0.0, 0.25, pose["jaw"]))
+    tooth = shade(jnp.where(gum[..., None], jnp.array([0.42, 0.15, 0.14]), enamel), normal, -rays, light, 0.62 * depth, 0.12, 40.0)
+    # tongue: an ellipsoid behind the lower teeth; the rest is dark
+    size = jnp.array([0.021, 0.0085, 0.026])
+    centre = jnp.stack([zero, lip[1] - 0.0115 - 0.62 * drop, lip[2] - 0.037])
+    o, v = (point - centre) / size, rays / size
+    bq, aq = (o * v).sum(-1), (v * v).sum(-1)
+    disc = bq**2 - aq * ((o * o).sum(-1) - 1)
+    p = o + ((-bq - jnp.sqrt(jnp.maximum(disc, 0))) / aq)[..., None] * v
+    normal = p / size
+    normal /= jnp.linalg.norm(normal, axis=-1, keepdims=True)
+    groove = 1 - 0.3 * bump(p[..., 0], 0, 0.08, 1)
+    tongue = shade(jnp.array([0.46, 0.15, 0.14]) * groove[..., None], normal, -rays, light, 0.42 * (0.35 + 0.65 * step_up(-0.3, 0.9, p[..., 2])), 0.05, 20.0)
+    dark = jnp.array([0.040, 0.010, 0.009]) * (1 + 0 * x)[..., None]
+    inside = jnp.where((disc > 0)[..., None], tongue, dark)
+    seen = teeth & (t > 0)
+    lips_shadow = 0.45 + 0.55 * step_up(0.0, 0.004, lip_curves(pose, chart(point)[1])[1] - chart(point)[2])
+    return jnp.where(seen[..., None], tooth, inside) * lips_shadow[..., None], seen & ~gum
+
+
+def cast(pose, tables, world_to_camera, intrinsics, rows, cols):
+    """Colour (display RGB in [0, 1]) [..., 3], label [...] (0 where there is no head) of rays through (cols, rows) px."""
+    still = still_head()
+    fx, fy, cx, cy = intrinsics
+    view = jnp.stack([(cols - cx) / fx, (rows - cy) / fy, jnp.ones_like(rows)], -1)
+    rotation = world_to_camera[:3, :3] @ TO_SCULPT  # sculpt -> camera
+    origin = -rotation.T @ world_to_camera[:3, 3]
+    rays = view @ rotation
+    rays /= jnp.linalg.norm(rays, axis=-1, keepdims=True)
+    light = (TO_SCULPT @ KEY_LIGHT) @ rotation
+    radius, table = tables
+    t, head = march(radius, origin, rays)
+    point = origin + t[..., None] * rays
+    _, a, b = chart(point)
+    x = jnp.abs(a)
+    extra = lookup(table, a, b)
+    normal = extra[..., :3] / (jnp.linalg.norm(extra[..., :3], axis=-1, keepdims=True) + 1e-9)
+    occlusion, hair = extra[..., 3], extra[..., 4] > 0
+    texture = lookup(still["albedo"], *canonical(pose, a, b))
+    albedo, brow = texture[..., :3], texture[..., 3]
+
+    upper, top, bottom, lower = lip_curves(pose, a)
+    inner, outer, *_ = mouth_shape(pose)
+    hole = (x < inner) & (b < top) & (b > bottom)
+    lips = (x < outer) & (b < upper) & (b > lower) & ~hole
+    edge = jnp.minimum(upper - b, b - lower)
+    red = jnp.where(lips, step_up(-0.0002, 0.0014, edge), 0.0)[..., None]
+    seam = bump(jnp.where(b > 0.5 * (top + bottom), b - top, bottom - b), 0, 0.0007, 1) * (x < outer)
+    wrinkle = 1 + 0.06 * jnp.sin(a * 2600 + 2 * jnp.sin(a * 700))
+    albedo = albedo + (jnp.array(LIPS_RED) * wrinkle[..., None] - albedo) * (0.88 * red)
+    albedo *= 1 - 0.62 * jnp.where(lips, seam, 0.0)[..., None]
+
+    lid_up, lid_low = lid_curves(pose, x)
+    eye = (b < lid_up) & (b > lid_low) & (jnp.abs(x - sculpt.EYE[0]) < EYE_HALF_WIDTH)
+    around = step_up(1.10, 0.97, jnp.abs(x - sculpt.EYE[0]) / EYE_HALF_WIDTH)
+    lash = 0.85 * step_up(0.0019, 0.0006, b - lid_up) * (b >= lid_up) + 0.35 * step_up(0.0010, 0.0002, lid_low - b) * (b <= lid_low)
+    albedo *= 1 - (around * jnp.where(eye, 0.0, lash))[..., None]
+    albedo *= 1 - 0.22 * (around * bump(b - lid_up - 0.0042, 0, 0.0009, 1))[..., None]
+
+    gloss = 0.055 + 0.10 * red[..., 0] + 0.05 * bump(a, b + 0.02, 0.012, 0.03)
+    colour = shade(albedo, normal, -rays, light, occlusion, gloss * (1 - brow), 22.0)
+    tone = lookup(still["hair_tone"], a, b)
+    strand = jnp.array([0.060, 0.031, 0.018]) * tone[..., None]
+    sheen = 0.05 * tone * bump(normal[..., 1] - 0.62, 0, 0.16, 1)
+    colour = jnp.where(hair[..., None], shade(strand, normal, -rays, light, occlusion, sheen, 6.0), colour)
+    colour = jnp.where(eye[..., None], eyeball(pose, origin, rays, light, x, b), colour)
+    inside, tooth = mouth_inside(pose, point, rays, light)
+    colour = jnp.where(hole[..., None], inside, colour)
+
+    left = a > 0  # the person's left is the image's right
+    on_nose = (x < jnp.interp(b, jnp.array([-0.044, -0.036, -0.012, 0.010]), jnp.array([0.010, 0.0175, 0.010, 0.006]))) & (b > -0.044) & (b < 0.010)
+    shape, _ = sculpt_ear(a, b)
+    label = jnp.where(on_nose, 10, 1)
+    label = jnp.where((shape > 0.3) & (x > 0.17), jnp.where(left, 7, 8), label)
+    label = jnp.where(brow > 0.45, jnp.where(left, 2, 3), label)
+    label = jnp.where(lips, jnp.where(b > 0.5 * (top + bottom), 12, 13), label)
+    label = jnp.where(hair, 17, label)
+    label = jnp.where(eye, jnp.where(left, 4, 5), label)
+    label = jnp.where(hole, jnp.where(tooth, 19, 11), label)
+    return display(colour), jnp.where(head, label, 0)
+
+
+def sculpt_ear(a, b):
+    """`synthetic_sculpt.ear` for jnp arrays."""
+    x, y = (jnp.abs(a) - 0.222) / 0.034, (b + 0.012) / 0.078
+    s = jnp.sqrt((x - 0.25 * y) ** 2 + y * y)
+    return step_up(1.05, 0.80, s), s
+
+
+def display(linear):
+    """Linear light -> display RGB in [0, 1] with a soft shoulder."""
+    return jnp.clip((linear * (1 + 0.08 * linear)) / (1 + 0.22 * linear), 0, 1) ** (1 / 2.2)
+
+
+def draw(pose, tables, world_to_camera, intrinsics, window):
+    """One antialiased frame of the head, 2 x 2 rays a pixel.
+
+    Args:
+      pose: dict of scalars (see the top).
+      tables: `surface(pose)`.
+      world_to_camera: [4, 4].
+      intrinsics: (fx, fy, cx, cy) px.
+      window: (row0, row1, col0, col1), where a head can be; static.
+    Returns:
+      premultiplied display RGBA [h, w, 4] in [0, 1] and label [h, w] uint8 (0 where the head covers less than half).
+    """
+    row0, row1, col0, col1 = window
+    sub = jnp.array([0.25, 0.75])
+    rows = (jnp.arange(row0, row1)[:, None] + sub).reshape(-1)
+    cols = (jnp.arange(col0, col1)[:, None] + sub).reshape(-1)
+    rows, cols = jnp.broadcast_arrays(rows[:, None], cols[None, :])
+    colour, label = cast(pose, tables, world_to_camera, intrinsics, rows, cols)
+    rgba = jnp.concatenate([colour, jnp.ones_like(colour[..., :1])], -1) * (label > 0)[..., None]
+    h, w = row1 - row0, col1 - col0
+    rgba = rgba.reshape(h, 2, w, 2, 4).mean((1, 3))
+    votes = label.reshape(h, 2, w, 2).transpose(0, 2, 1, 3).reshape(h, w, 4)
+    count = (votes[..., :, None] == votes[..., None, :]).sum(-1)
+    winner = jnp.take_along_axis(votes, count.argmax(-1)[..., None], -1)[..., 0]
+    return rgba, winner.astype(jnp.uint8)
