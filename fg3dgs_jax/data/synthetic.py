@@ -4,6 +4,8 @@
 torso and room in `synthetic_room`. One person; the seed chooses what is said and how the head, brows, lids and eyes move.
 """
 
+import concurrent.futures
+import functools
 import pathlib
 import wave
 
@@ -23,6 +25,7 @@ __all__ = ["make_clip", "make_motion", "render_clip", "synthesize_speech"]
 FOCAL = 2.6  # in frame heights: at 1 m the face oval fills about half of it
 PIVOT = np.array([0.0, 0.085, 0.015])  # metres, head frame: the top of the spine, about which a head turns
 REST = np.array([0.0, -0.018, 1.0])  # the head's centre in the camera's frame when nothing moves
+NECK_TOP = 0.5 + FOCAL * (REST[1] - room.TOP - 0.03)  # of the frame height: the torso layer is empty above
 REACH = (-0.145, 0.155, -0.130, 0.130)  # metres up, down, left, right of the centre that a head can cover while it moves
 
 # The last channel is AU45; gaze is positive to the image's right and up.
@@ -109,38 +112,43 @@ def render_clip(articulation, motion, size):
       landmarks float32 [T, 478, 2] px.
     """
     plate = room.room(size)
-    draw = jax.jit(_draw_frame, static_argnums=3)
     poses = _face_poses(articulation, motion["expression"])
-    head.still_head()  # before tracing: the tables must be arrays, not tracers
-    frames = [
-        draw(
-            {name: jnp.float32(track[i]) for name, track in poses.items()},
-            motion["world_to_camera"][i],
-            motion["torso_to_camera"][i],
-            size,
-            plate,
-        )
-        for i in range(len(articulation["jaw"]))
-    ]
+
+    def frame(i):
+        pose = {name: jnp.float32(track[i]) for name, track in poses.items()}
+        drawn = _draw_frame(pose, motion["world_to_camera"][i], motion["torso_to_camera"][i], size, plate)
+        return [np.asarray(part) for part in drawn]
+
+    head.still_head()  # once, before two threads ask for it
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:  # one compiled stage does not fill two cores
+        frames = list(pool.map(frame, range(len(articulation["jaw"]))))
     names = ("frames", "labels", "torso", "landmarks")
-    stacked = {name: np.stack([np.asarray(f[k]) for f in frames]) for k, name in enumerate(names)}
+    stacked = {name: np.stack([f[k] for f in frames]) for k, name in enumerate(names)}
     return {**stacked, "background": plate}
 
 
 def _draw_frame(pose, world_to_camera, torso_to_camera, size, plate):
     intrinsics = _intrinsics(size)
     tables = head.surface(pose)
-    row0, row1, col0, col1 = window = _window(size)
+    window = _window(size)
     rgba, label = head.draw(pose, tables, world_to_camera, intrinsics, window)
-    torso, behind = room.draw_torso(torso_to_camera, intrinsics, size, size)
+    torso, behind = room.draw_torso(torso_to_camera, intrinsics, size, size, int(size * NECK_TOP))
+    points = landmarks.world_points(pose, tables[0])
+    pixels = landmarks.project(points, world_to_camera, intrinsics)
+    return *_compose(rgba, label, torso, behind, plate, window), pixels
+
+
+@functools.partial(jax.jit, static_argnums=5)
+def _compose(rgba, label, torso, behind, plate, window):
+    """Head over torso over plate -> frame, labels, torso as they are stored."""
+    row0, row1, col0, col1 = window
     torso = jnp.rint(torso * 255).astype(jnp.uint8)
     alpha = torso[..., 3:] / 255.0
     back = jnp.rint(torso[..., :3] * alpha + plate * (1 - alpha))
     part = back[row0:row1, col0:col1]
     frame = back.at[row0:row1, col0:col1].set(jnp.rint(rgba[..., :3] * 255 + part * (1 - rgba[..., 3:])))
     labels = behind.at[row0:row1, col0:col1].set(jnp.where(label > 0, label, behind[row0:row1, col0:col1]))
-    pixels = landmarks.project(landmarks.world_points(pose, tables[0]), world_to_camera, intrinsics)
-    return jnp.clip(frame, 0, 255).astype(jnp.uint8), labels, torso, pixels
+    return jnp.clip(frame, 0, 255).astype(jnp.uint8), labels, torso
 
 
 def _intrinsics(size):

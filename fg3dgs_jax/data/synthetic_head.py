@@ -1,6 +1,6 @@
 """Ray-casts the embedded subject's head: radius table -> hit -> skin, lips, lids, eyeballs, teeth, tongue -> colour, label.
 
-One pure function per frame, compiled once. A frame's surface is the still head of `synthetic_sculpt` read through a warp
+Pure functions of one frame's pose, compiled once. A frame's surface is the still head of `synthetic_sculpt` read through a warp
 (jaw, brows) plus lids and lips; eyeballs, teeth and tongue are found behind the openings. Sculpt axes (X right, Y up, Z to
 the viewer) and face coordinates (a, b) as there. The outlines are functions of the pose: landmarks come from the same ones.
 """
@@ -109,10 +109,16 @@ def lid_curves(pose, x):
 def surface(pose):
     """This frame's tables [TABLE, TABLE]: radius, and (normal, occlusion, hair minus skin) as 5 channels."""
     still = still_head()
+    skin, occlusion = _lip_skin(pose, *_lid_skin(pose, still["skin"], still["occlusion"]))
+    return _normals(skin, still["hair"], occlusion)
+
+
+@jax.jit
+def _lid_skin(pose, skin, occlusion):
     a, b = (jnp.asarray(g) for g in sculpt.face_grid(sculpt.TABLE))
     d = sculpt.directions(a, b, jnp)
     ca, cb = canonical(pose, a, b)
-    skin = lookup(still["skin"], ca, cb)
+    skin, occlusion = lookup(skin, ca, cb), lookup(occlusion, ca, cb)
     # lids: the skin lies on the eyeball
     side = jnp.where(a >= 0, 1.0, -1.0)
     ball = jnp.asarray(sculpt.EYEBALL)
@@ -125,7 +131,13 @@ def surface(pose):
     crease = upper + 0.0042 - 0.0012 * pose["blink"]
     skin += near * (-0.0011 * bump(b - crease, 0, 0.0011, 1) + 0.0006 * bump(b - upper - 0.0010, 0, 0.001, 1))
     skin += near * 0.0005 * bump(b - lower + 0.0012, 0, 0.0010, 1)
-    # lips
+    return skin, occlusion
+
+
+@jax.jit
+def _lip_skin(pose, skin, occlusion):
+    axis, row = (jnp.asarray(g) for g in (sculpt.face_grid(sculpt.TABLE)[0][:1], sculpt.face_grid(sculpt.TABLE)[1][:, :1]))
+    a, b = axis, row
     upper, top, bottom, lower = lip_curves(pose, a)
     _, outer, *_ = mouth_shape(pose)
     ends = step_up(1.05, 0.75, jnp.abs(a) / outer)
@@ -135,13 +147,18 @@ def surface(pose):
     skin += ends * plump * (0.0024 * roll(up) + 0.0032 * roll(low))
     skin += 0.0050 * pose["round"] * bump(a, b - sculpt.MOUTH_B + 0.004, 0.016, 0.014)
     skin -= ends * 0.0022 * bump(b - 0.5 * (top + bottom), 0, 0.0006 + 0.5 * (top - bottom), 1)
-    radius = jnp.maximum(skin, still["hair"])
+    return skin, occlusion
+
+
+@jax.jit
+def _normals(skin, hair, occlusion):
+    radius = jnp.maximum(skin, hair)
+    d = sculpt.directions(*(jnp.asarray(g) for g in sculpt.face_grid(sculpt.TABLE)), jnp)
     point = d * radius[..., None]
     across, up = jnp.roll(point, -1, 1) - jnp.roll(point, 1, 1), jnp.roll(point, -1, 0) - jnp.roll(point, 1, 0)
     normal = jnp.cross(across, up)
     normal /= jnp.linalg.norm(normal, axis=-1, keepdims=True) + 1e-12
-    occlusion = lookup(still["occlusion"], ca, cb)
-    return radius, jnp.concatenate([normal, occlusion[..., None], (still["hair"] - skin)[..., None]], -1)
+    return radius, jnp.concatenate([normal, occlusion[..., None], (hair - skin)[..., None]], -1)
 
 
 def chart(point):
@@ -151,6 +168,7 @@ def chart(point):
     return r, point[..., 0] * scale, point[..., 1] * scale
 
 
+@jax.jit
 def march(radius, origin, rays):
     """Distance [...] along unit rays [..., 3] to the radius table's surface, and whether it is there."""
     near = -(rays @ origin)  # the point of the ray that is nearest to the centre
@@ -183,16 +201,16 @@ def shade(albedo, normal, view, light, occlusion, gloss, power):
     return albedo * (1.02 * wrap * (0.35 + 0.65 * o) + ambient * o) + shine[..., None] * (0.4 + 0.6 * o)
 
 
-def eyeball(pose, origin, rays, light, x, b):
+@jax.jit
+def _eyeball(pose, origin, rays, light, a, b, lids):
     """Colour [..., 3] of what lies in the lids' openings."""
-    points = origin + 0 * rays
-    side = jnp.where((origin + rays * (-(rays @ origin))[..., None])[..., 0] >= 0, 1.0, -1.0)
+    x, side = jnp.abs(a), jnp.where(a >= 0, 1.0, -1.0)
     centre = jnp.asarray(sculpt.EYEBALL) * jnp.stack([side, jnp.ones_like(side), jnp.ones_like(side)], -1)
-    toward = centre - points
+    toward = centre - origin
     along = (toward * rays).sum(-1)
     miss = (toward * toward).sum(-1) - along**2
     t = along - jnp.sqrt(jnp.maximum(sculpt.EYEBALL_RADIUS**2 - miss, 1e-10))
-    normal = (points + t[..., None] * rays - centre) / sculpt.EYEBALL_RADIUS
+    normal = (origin + t[..., None] * rays - centre) / sculpt.EYEBALL_RADIUS
     yaw, pitch = GAZE_YAW * pose["gaze_x"], GAZE_PITCH * pose["gaze_y"]
     gaze = jnp.stack([jnp.sin(yaw) * jnp.cos(pitch), jnp.sin(pitch), jnp.cos(yaw) * jnp.cos(pitch)])
     off = jnp.arccos(jnp.clip((normal * gaze).sum(-1), -1, 1))
@@ -204,7 +222,7 @@ def eyeball(pose, origin, rays, light, x, b):
     corner = step_up(0.70, 1.0, jnp.abs(x - sculpt.EYE[0]) / EYE_HALF_WIDTH)[..., None]
     white = jnp.array([0.70, 0.66, 0.63]) * (1 - corner * jnp.array([0.10, 0.35, 0.35]))
     albedo = white + (iris - white) * step_up(IRIS + 0.03, IRIS - 0.03, off)[..., None]
-    upper, lower = lid_curves(pose, x)
+    upper, lower = lids
     shadow = 0.40 + 0.60 * step_up(-0.0005, 0.0050, upper - b) * (0.75 + 0.25 * step_up(0.0, 0.0015, b - lower))
     out = shade(albedo, normal, -rays, light, shadow, 0.0, 10.0)
     cornea = normal + 0.35 * (normal - gaze) * (off < IRIS)[..., None]
@@ -214,11 +232,9 @@ def eyeball(pose, origin, rays, light, x, b):
     return out + (1.6 * step_up(0.984, 0.993, (cornea * half).sum(-1)))[..., None]
 
 
-def mouth_inside(pose, point, rays, light):
+@jax.jit
+def _mouth_inside(pose, lip, point, rays, light, b, curves):
     """Colour [..., 3] of the mouth behind its opening at `point` [..., 3] and where it is a tooth [...]."""
-    still = still_head()
-    zero = jnp.float32(0.0)
-    lip = sculpt.directions(zero, jnp.float32(sculpt.MOUTH_B), jnp) * lookup(still["skin"], zero, jnp.float32(sculpt.MOUTH_B))
     arch = lip[2] - 0.0085
     t = (arch - point[..., 2]) / rays[..., 2]
     for _ in range(3):  # the dental arch bends back: Z = arch - 30 X^2
@@ -242,7 +258,7 @@ def mouth_inside(pose, point, rays, light):
     tooth = shade(jnp.where(gum[..., None], jnp.array([0.42, 0.15, 0.14]), enamel), normal, -rays, light, 0.62 * depth, 0.12, 40.0)
     # tongue: an ellipsoid behind the lower teeth; the rest is dark
     size = jnp.array([0.021, 0.0085, 0.026])
-    centre = jnp.stack([zero, lip[1] - 0.0115 - 0.62 * drop, lip[2] - 0.037])
+    centre = jnp.stack([jnp.float32(0.0), lip[1] - 0.0115 - 0.62 * drop, lip[2] - 0.037])
     o, v = (point - centre) / size, rays / size
     bq, aq = (o * v).sum(-1), (v * v).sum(-1)
     disc = bq**2 - aq * ((o * o).sum(-1) - 1)
@@ -254,32 +270,65 @@ def mouth_inside(pose, point, rays, light):
     dark = jnp.array([0.040, 0.010, 0.009]) * (1 + 0 * x)[..., None]
     inside = jnp.where((disc > 0)[..., None], tongue, dark)
     seen = teeth & (t > 0)
-    lips_shadow = 0.45 + 0.55 * step_up(0.0, 0.004, lip_curves(pose, chart(point)[1])[1] - chart(point)[2])
+    lips_shadow = 0.45 + 0.55 * step_up(0.0, 0.004, curves[1] - b)
     return jnp.where(seen[..., None], tooth, inside) * lips_shadow[..., None], seen & ~gum
 
 
-def cast(pose, tables, world_to_camera, intrinsics, rows, cols):
-    """Colour (display RGB in [0, 1]) [..., 3], label [...] (0 where there is no head) of rays through (cols, rows) px."""
-    still = still_head()
+@jax.jit
+def _rays(world_to_camera, intrinsics, rows, cols):
+    """Ray origin [3], unit rays [..., 3] and the light's direction [3], sculpt axes."""
     fx, fy, cx, cy = intrinsics
     view = jnp.stack([(cols - cx) / fx, (rows - cy) / fy, jnp.ones_like(rows)], -1)
     rotation = world_to_camera[:3, :3] @ TO_SCULPT  # sculpt -> camera
-    origin = -rotation.T @ world_to_camera[:3, 3]
     rays = view @ rotation
     rays /= jnp.linalg.norm(rays, axis=-1, keepdims=True)
-    light = (TO_SCULPT @ KEY_LIGHT) @ rotation
-    radius, table = tables
-    t, head = march(radius, origin, rays)
+    return -rotation.T @ world_to_camera[:3, 3], rays, (TO_SCULPT @ KEY_LIGHT) @ rotation
+
+
+@jax.jit
+def _meet(pose, still, table, origin, rays, t):
+    """What the tables say where the rays end: point, a, b, (normal, occlusion, hair), skin texture, hair tone."""
     point = origin + t[..., None] * rays
     _, a, b = chart(point)
+    texture = lookup(still["albedo"], *canonical(pose, a, b))
+    return point, a, b, lookup(table, a, b), texture, lookup(still["hair_tone"], a, b)
+
+
+def cast(pose, tables, world_to_camera, intrinsics, rows, cols):
+    """Colour (display RGB in [0, 1]) [..., 3], label [...] (0 where there is no head) of rays through (cols, rows) px.
+
+    A chain of compiled stages rather than one: fused into one, XLA works the curves out again for each of their uses.
+    """
+    radius, table = tables
+    origin, rays, light = _rays(world_to_camera, intrinsics, rows, cols)
+    t, hit = march(radius, origin, rays)
+    point, a, b, extra, texture, tone = _meet(pose, still_head(), table, origin, rays, t)
+    curves, lids = _curves(pose, a)
+    ball = _eyeball(pose, origin, rays, light, a, b, lids)
+    inside = _mouth_inside(pose, mouth_lip(), point, rays, light, b, curves)
+    return _paint(pose, rays, light, hit, a, b, extra, texture, tone, curves, lids, ball, inside)
+
+
+@functools.cache
+def mouth_lip():
+    """The point [3] of the still head where the lips meet, sculpt axes."""
+    zero, b = jnp.float32(0.0), jnp.float32(sculpt.MOUTH_B)
+    return sculpt.directions(zero, b, jnp) * lookup(still_head()["skin"], zero, b)
+
+
+@jax.jit
+def _curves(pose, a):
+    return lip_curves(pose, a), lid_curves(pose, jnp.abs(a))
+
+
+@jax.jit
+def _paint(pose, rays, light, head, a, b, extra, texture, tone, curves, lids, ball, inside):
+    """Chooses and shades the material of each ray; see `cast`."""
     x = jnp.abs(a)
-    extra = lookup(table, a, b)
     normal = extra[..., :3] / (jnp.linalg.norm(extra[..., :3], axis=-1, keepdims=True) + 1e-9)
     occlusion, hair = extra[..., 3], extra[..., 4] > 0
-    texture = lookup(still["albedo"], *canonical(pose, a, b))
     albedo, brow = texture[..., :3], texture[..., 3]
-
-    upper, top, bottom, lower = lip_curves(pose, a)
+    upper, top, bottom, lower = curves
     inner, outer, *_ = mouth_shape(pose)
     hole = (x < inner) & (b < top) & (b > bottom)
     lips = (x < outer) & (b < upper) & (b > lower) & ~hole
@@ -290,7 +339,7 @@ def cast(pose, tables, world_to_camera, intrinsics, rows, cols):
     albedo = albedo + (jnp.array(LIPS_RED) * wrinkle[..., None] - albedo) * (0.88 * red)
     albedo *= 1 - 0.62 * jnp.where(lips, seam, 0.0)[..., None]
 
-    lid_up, lid_low = lid_curves(pose, x)
+    lid_up, lid_low = lids
     eye = (b < lid_up) & (b > lid_low) & (jnp.abs(x - sculpt.EYE[0]) < EYE_HALF_WIDTH)
     around = step_up(1.10, 0.97, jnp.abs(x - sculpt.EYE[0]) / EYE_HALF_WIDTH)
     lash = 0.85 * step_up(0.0019, 0.0006, b - lid_up) * (b >= lid_up) + 0.35 * step_up(0.0010, 0.0002, lid_low - b) * (b <= lid_low)
@@ -299,12 +348,11 @@ def cast(pose, tables, world_to_camera, intrinsics, rows, cols):
 
     gloss = 0.055 + 0.10 * red[..., 0] + 0.05 * bump(a, b + 0.02, 0.012, 0.03)
     colour = shade(albedo, normal, -rays, light, occlusion, gloss * (1 - brow), 22.0)
-    tone = lookup(still["hair_tone"], a, b)
     strand = jnp.array([0.060, 0.031, 0.018]) * tone[..., None]
     sheen = 0.05 * tone * bump(normal[..., 1] - 0.62, 0, 0.16, 1)
     colour = jnp.where(hair[..., None], shade(strand, normal, -rays, light, occlusion, sheen, 6.0), colour)
-    colour = jnp.where(eye[..., None], eyeball(pose, origin, rays, light, x, b), colour)
-    inside, tooth = mouth_inside(pose, point, rays, light)
+    colour = jnp.where(eye[..., None], ball, colour)
+    inside, tooth = inside
     colour = jnp.where(hole[..., None], inside, colour)
 
     left = a > 0  # the person's left is the image's right
@@ -350,8 +398,14 @@ def draw(pose, tables, world_to_camera, intrinsics, window):
     cols = (jnp.arange(col0, col1)[:, None] + sub).reshape(-1)
     rows, cols = jnp.broadcast_arrays(rows[:, None], cols[None, :])
     colour, label = cast(pose, tables, world_to_camera, intrinsics, rows, cols)
+    return _resolve(colour, label)
+
+
+@jax.jit
+def _resolve(colour, label):
+    """2 x 2 samples -> premultiplied RGBA and the label of most samples."""
+    h, w = label.shape[0] // 2, label.shape[1] // 2
     rgba = jnp.concatenate([colour, jnp.ones_like(colour[..., :1])], -1) * (label > 0)[..., None]
-    h, w = row1 - row0, col1 - col0
     rgba = rgba.reshape(h, 2, w, 2, 4).mean((1, 3))
     votes = label.reshape(h, 2, w, 2).transpose(0, 2, 1, 3).reshape(h, w, 4)
     count = (votes[..., :, None] == votes[..., None, :]).sum(-1)

@@ -2,6 +2,7 @@
 
 import functools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -34,6 +35,7 @@ def still_coordinates():
     return points.astype(np.float32)
 
 
+@jax.jit
 def world_points(pose, radius):
     """The landmarks [478, 3] in the head frame (metres) of one pose on its radius table."""
     still = jnp.asarray(still_coordinates())

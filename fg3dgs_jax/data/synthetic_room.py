@@ -1,6 +1,9 @@
 """What is behind the embedded subject's head: neck and clothed torso as a layer of their own, and a room out of focus."""
 
+import functools
+
 import cv2
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -23,15 +26,21 @@ def torso_depth(x, y):
     return z + cords, jnp.abs(x) / width
 
 
-def draw_torso(torso_to_camera, intrinsics, height, width):
+@functools.partial(jax.jit, static_argnums=(2, 3, 4))
+def draw_torso(torso_to_camera, intrinsics, height, width, first_row):
     """One antialiased frame of neck and torso, 2 x 2 rays a pixel, nothing hidden by the head.
 
+    Args:
+      torso_to_camera: [4, 4].
+      intrinsics: (fx, fy, cx, cy) px.
+      height, width: px.
+      first_row: no ray is cast above it: the neck ends below.
     Returns:
       straight-alpha display RGBA [H, W, 4] in [0, 1] and label [H, W] uint8 (14 neck, 16 cloth, 0 elsewhere).
     """
     fx, fy, cx, cy = intrinsics
     sub = jnp.array([0.25, 0.75])
-    rows = (jnp.arange(height)[:, None] + sub).reshape(-1)
+    rows = (jnp.arange(first_row, height)[:, None] + sub).reshape(-1)
     cols = (jnp.arange(width)[:, None] + sub).reshape(-1)
     rows, cols = jnp.broadcast_arrays(rows[:, None], cols[None, :])
     rotation = torso_to_camera[:3, :3] @ TO_SCULPT
@@ -39,7 +48,7 @@ def draw_torso(torso_to_camera, intrinsics, height, width):
     rays = jnp.stack([(cols - cx) / fx, (rows - cy) / fy, jnp.ones_like(rows)], -1) @ rotation
     rays /= jnp.linalg.norm(rays, axis=-1, keepdims=True)
     depth = jnp.full_like(rows, 0.05)
-    for _ in range(4):  # the surface is shallow: the ray meets it after a few corrections of its depth
+    for _ in range(3):  # the surface is shallow: the ray meets it after a few corrections of its depth
         point = origin + ((depth - origin[2]) / rays[..., 2])[..., None] * rays
         depth, _ = torso_depth(point[..., 0], point[..., 1])
     x, y = point[..., 0], point[..., 1]
@@ -61,13 +70,14 @@ def draw_torso(torso_to_camera, intrinsics, height, width):
     light = (TO_SCULPT @ KEY_LIGHT) @ rotation
     colour = shade(jnp.where(cloth[..., None], knit, skin), normal, -rays, light, shadow, jnp.where(cloth, 0.01, 0.03), 14.0)
     cover = (inside < 1) & (y < TOP) & (point[..., 2] > -0.5)
-    h, w = height, width
+    h, w = height - first_row, width
     alpha = cover.astype(jnp.float32)
     rgba = jnp.concatenate([display(colour) * alpha[..., None], alpha[..., None]], -1).reshape(h, 2, w, 2, 4).mean((1, 3))
     colour = rgba[..., :3] / jnp.maximum(rgba[..., 3:], 1e-6)
     share = (cover & cloth).reshape(h, 2, w, 2).mean((1, 3))
     label = jnp.where(share >= 0.5 * rgba[..., 3], 16, 14) * (rgba[..., 3] >= 0.5)
-    return jnp.concatenate([colour, rgba[..., 3:]], -1), label.astype(jnp.uint8)
+    above = ((first_row, 0), (0, 0))
+    return jnp.pad(jnp.concatenate([colour, rgba[..., 3:]], -1), (*above, (0, 0))), jnp.pad(label.astype(jnp.uint8), above)
 
 
 def room(size):
