@@ -23,10 +23,19 @@ from fg3dgs_jax.data.synthetic_speech import synthesize_speech
 __all__ = ["make_clip", "make_motion", "render_clip", "synthesize_speech"]
 
 FOCAL = 2.6  # in frame heights: at 1 m the face oval fills about half of it
-PIVOT = np.array([0.0, 0.085, 0.015])  # metres, head frame: the top of the spine, about which a head turns
+PIVOT = np.array(
+    [0.0, 0.085, 0.015]
+)  # metres, head frame: the top of the spine, about which a head turns
 REST = np.array([0.0, -0.018, 1.0])  # the head's centre in the camera's frame when nothing moves
-NECK_TOP = 0.5 + FOCAL * (REST[1] - room.TOP - 0.03)  # of the frame height: the torso layer is empty above
-REACH = (-0.145, 0.155, -0.130, 0.130)  # metres up, down, left, right of the centre that a head can cover while it moves
+NECK_TOP = 0.5 + FOCAL * (
+    REST[1] - room.TOP - 0.03
+)  # of the frame height: the torso layer is empty above
+REACH = (
+    -0.145,
+    0.155,
+    -0.130,
+    0.130,
+)  # metres up, down, left, right of the centre that a head can cover while it moves
 
 # The last channel is AU45; gaze is positive to the image's right and up.
 EXPRESSIONS = ("AU01", "AU04", "AU05", "AU06", "AU07", "gaze_x", "gaze_y", "AU45")
@@ -90,11 +99,15 @@ def make_motion(seed, articulation):
     slow_angles, slow_shift = (np.stack([_lagged(c, 12) for c in v.T], -1) for v in (angles, shift))
     torso_angles = slow_angles * (0.18, 0.10, 0.22)
     torso_shift = 0.55 * slow_shift
-    brow = np.clip(_events(rng, frames, 2.8, 0.9) * 0.9 + 0.12 * _wander(rng, frames, 0.2, 0.8), 0, 1)
+    brow = np.clip(
+        _events(rng, frames, 2.8, 0.9) * 0.9 + 0.12 * _wander(rng, frames, 0.2, 0.8), 0, 1
+    )
     frown = np.clip(_events(rng, frames, 4.5, 1.1) * 0.8, 0, 1) * (1 - brow)
     wide = np.clip(0.7 * _events(rng, frames, 5.0, 0.8), 0, 1)
     cheek = np.clip(_events(rng, frames, 4.0, 1.4) * 0.9, 0, 1)
-    squint = np.clip(0.5 * cheek + 0.25 * frown + 0.12 * _wander(rng, frames, 0.1, 0.6), 0, 1) * (1 - wide)
+    squint = np.clip(0.5 * cheek + 0.25 * frown + 0.12 * _wander(rng, frames, 0.1, 0.6), 0, 1) * (
+        1 - wide
+    )
     gaze_x, gaze_y = _gaze(rng, frames, yaw / 12, pitch / 12)
     channels = (brow, frown, wide, cheek, squint, gaze_x, gaze_y, _blinks(rng, frames))
     return {
@@ -116,11 +129,15 @@ def render_clip(articulation, motion, size):
 
     def frame(i):
         pose = {name: jnp.float32(track[i]) for name, track in poses.items()}
-        drawn = _draw_frame(pose, motion["world_to_camera"][i], motion["torso_to_camera"][i], size, plate)
+        drawn = _draw_frame(
+            pose, motion["world_to_camera"][i], motion["torso_to_camera"][i], size, plate
+        )
         return [np.asarray(part) for part in drawn]
 
     head.still_head()  # once, before two threads ask for it
-    with concurrent.futures.ThreadPoolExecutor(2) as pool:  # one compiled stage does not fill two cores
+    with concurrent.futures.ThreadPoolExecutor(
+        2
+    ) as pool:  # one compiled stage does not fill two cores
         frames = list(pool.map(frame, range(len(articulation["jaw"]))))
     names = ("frames", "labels", "torso", "landmarks")
     stacked = {name: np.stack([f[k] for f in frames]) for k, name in enumerate(names)}
@@ -146,8 +163,12 @@ def _compose(rgba, label, torso, behind, plate, window):
     alpha = torso[..., 3:] / 255.0
     back = jnp.rint(torso[..., :3] * alpha + plate * (1 - alpha))
     part = back[row0:row1, col0:col1]
-    frame = back.at[row0:row1, col0:col1].set(jnp.rint(rgba[..., :3] * 255 + part * (1 - rgba[..., 3:])))
-    labels = behind.at[row0:row1, col0:col1].set(jnp.where(label > 0, label, behind[row0:row1, col0:col1]))
+    frame = back.at[row0:row1, col0:col1].set(
+        jnp.rint(rgba[..., :3] * 255 + part * (1 - rgba[..., 3:]))
+    )
+    labels = behind.at[row0:row1, col0:col1].set(
+        jnp.where(label > 0, label, behind[row0:row1, col0:col1])
+    )
     return jnp.clip(frame, 0, 255).astype(jnp.uint8), labels, torso
 
 
@@ -157,7 +178,9 @@ def _intrinsics(size):
 
 def _window(size):
     middle = size / 2 + FOCAL * size * REST[1] / REST[2]
-    edges = [middle + FOCAL * size * r for r in REACH[:2]] + [size / 2 + FOCAL * size * r for r in REACH[2:]]
+    edges = [middle + FOCAL * size * r for r in REACH[:2]] + [
+        size / 2 + FOCAL * size * r for r in REACH[2:]
+    ]
     return tuple(int(np.clip(round(e), 0, size)) for e in edges)
 
 
@@ -179,7 +202,10 @@ def _poses(angles, shift):
     """Yaw, pitch, roll [T, 3] radians about PIVOT and shift [T, 3] metres from REST -> [T, 4, 4] float32."""
     (cy, cp, cr), (sy, sp, sr) = np.cos(angles).T, np.sin(angles).T
     one, zero = np.ones_like(cy), np.zeros_like(cy)
-    stack = lambda rows: np.stack([np.stack(r, -1) for r in rows], -2)
+
+    def stack(rows):
+        return np.stack([np.stack(r, -1) for r in rows], -2)
+
     turn = stack([[cy, zero, sy], [zero, one, zero], [-sy, zero, cy]])
     nod = stack([[one, zero, zero], [zero, cp, -sp], [zero, sp, cp]])
     tilt = stack([[cr, -sr, zero], [sr, cr, zero], [zero, zero, one]])

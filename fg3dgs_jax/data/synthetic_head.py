@@ -13,15 +13,22 @@ import numpy as np
 
 from fg3dgs_jax.data import synthetic_sculpt as sculpt
 
-TO_SCULPT = np.diag([1.0, -1.0, -1.0]).astype(np.float32)  # head frame (OpenCV axes) <-> sculpt axes, its own inverse
-KEY_LIGHT = np.array([-0.50, 0.62, 0.80]) / np.linalg.norm([-0.50, 0.62, 0.80])  # camera frame, sculpt axes
+TO_SCULPT = np.diag([1.0, -1.0, -1.0]).astype(
+    np.float32
+)  # head frame (OpenCV axes) <-> sculpt axes, its own inverse
+KEY_LIGHT = np.array([-0.50, 0.62, 0.80]) / np.linalg.norm(
+    [-0.50, 0.62, 0.80]
+)  # camera frame, sculpt axes
 JAW_DROP = 0.0135  # metres of face coordinate at jaw = 1
 STEPS = 22  # of the march; a ray ends within 0.4 mm of the surface
 EYE_HALF_WIDTH = 0.0172
 GAZE_YAW, GAZE_PITCH = 0.36, 0.26  # radians at gaze 1
 IRIS, PUPIL = 0.47, 0.185  # radians on the eyeball
-LIPS_RED = (0.40, 0.135, 0.115)
-UPPER_EDGE, LOWER_EDGE = -0.0026, -0.0050  # metres under the lips' seam: the teeth's edges with the jaw closed
+LIPS_RED = (0.43, 0.128, 0.112)
+UPPER_EDGE, LOWER_EDGE = (
+    -0.0026,
+    -0.0050,
+)  # metres under the lips' seam: the teeth's edges with the jaw closed
 TOOTH_JOINTS = (0.0, 0.0086, 0.0152, 0.0222, 0.0290)
 
 # pose (dict of scalars): jaw, spread, round, closure, brow_up, brow_in, blink, squint, wide, gaze_x, gaze_y
@@ -64,16 +71,23 @@ def canonical(pose, a, b):
     inner = step_up(0.045, 0.012, x)
     lift = (0.0052 * pose["brow_up"] - 0.0036 * pose["brow_in"] * inner) * brow
     pull = 0.0028 * pose["brow_in"] * bump(x - 0.018, b - 0.02, 0.014, 0.012) * jnp.sign(a)
-    wide = 0.0040 * (pose["spread"] - 1.2 * pose["round"]) * bump(x - 0.030, b + 0.066, 0.012, 0.016) * jnp.sign(a)
+    wide = (
+        0.0040
+        * (pose["spread"] - 1.2 * pose["round"])
+        * bump(x - 0.030, b + 0.066, 0.012, 0.016)
+        * jnp.sign(a)
+    )
     return a + pull - wide, b + down - lift
 
 
 def mouth_shape(pose):
     """Half widths of the opening and of the lips, rise of the upper and fall of the lower lip, red thicknesses (metres)."""
     closed = pose["closure"]
-    opening = pose["jaw"] * (1 - closed) + 0.0
+    opening = pose["jaw"] * (1 - closed)
     half = 0.0220 + 0.0042 * pose["spread"] - 0.0092 * pose["round"] - 0.0015 * opening
-    rise = 0.0026 * opening + 0.0012 * pose["spread"] * (1 - closed) * step_up(0.02, 0.2, pose["jaw"])
+    rise = 0.0026 * opening + 0.0012 * pose["spread"] * (1 - closed) * step_up(
+        0.02, 0.2, pose["jaw"]
+    )
     fall = 0.0148 * opening + 0.0008 * pose["round"] * (1 - closed)
     thick = 1 - 0.30 * closed - 0.10 * pose["spread"] + 0.22 * pose["round"] - 0.10 * opening
     return half, half + 0.0038, rise, fall, 0.0066 * thick, 0.0086 * thick
@@ -84,7 +98,12 @@ def lip_curves(pose, a):
     inner, outer, rise, fall, red_up, red_low = mouth_shape(pose)
     q, p = jnp.clip(jnp.abs(a) / inner, 0, 1), jnp.clip(jnp.abs(a) / outer, 0, 1)
     smile = 0.0016 * (pose["spread"] - 0.3)
-    seam = sculpt.MOUTH_B + smile * p * p - 0.0007 * bump(a, 0.0, 0.005, 1.0) + 0.0006 * bump(jnp.abs(a) - 0.010, 0.0, 0.005, 1.0)
+    seam = (
+        sculpt.MOUTH_B
+        + smile * p * p
+        - 0.0007 * bump(a, 0.0, 0.005, 1.0)
+        + 0.0006 * bump(jnp.abs(a) - 0.010, 0.0, 0.005, 1.0)
+    )
     arch, wide_arch = (1 - q * q) ** 0.75, (1 - p * p) ** 0.85
     top, bottom = seam + rise * arch, seam - fall * arch
     cupid = 1 - 0.22 * bump(a, 0.0, 0.0030, 1.0)
@@ -98,7 +117,7 @@ def lid_curves(pose, x):
     q = (x - sculpt.EYE[0]) / EYE_HALF_WIDTH
     tilt = sculpt.EYE[1] + 0.0009 * q
     flat = jnp.clip(1 - q * q, 0, 1)
-    open_up = 0.0073 + 0.0020 * pose["wide"] - 0.0016 * pose["squint"] + 0.0010 * pose["gaze_y"]
+    open_up = 0.0063 + 0.0020 * pose["wide"] - 0.0016 * pose["squint"] + 0.0010 * pose["gaze_y"]
     low = -0.0054 + 0.0014 * pose["squint"] + 0.0008 * pose["blink"]
     shut = low * flat**0.75
     upper = open_up * flat**0.66 * (1 - 0.14 * q)
@@ -129,25 +148,31 @@ def _lid_skin(pose, skin, occlusion):
     upper, lower = lid_curves(pose, jnp.abs(a))
     near = step_up(1.25, 0.9, jnp.abs(jnp.abs(a) - sculpt.EYE[0]) / EYE_HALF_WIDTH)
     crease = upper + 0.0042 - 0.0012 * pose["blink"]
-    skin += near * (-0.0011 * bump(b - crease, 0, 0.0011, 1) + 0.0006 * bump(b - upper - 0.0010, 0, 0.001, 1))
+    skin += near * (
+        -0.0011 * bump(b - crease, 0, 0.0011, 1) + 0.0006 * bump(b - upper - 0.0010, 0, 0.001, 1)
+    )
     skin += near * 0.0005 * bump(b - lower + 0.0012, 0, 0.0010, 1)
     return skin, occlusion
 
 
 @jax.jit
 def _lip_skin(pose, skin, occlusion):
-    axis, row = (jnp.asarray(g) for g in (sculpt.face_grid(sculpt.TABLE)[0][:1], sculpt.face_grid(sculpt.TABLE)[1][:, :1]))
-    a, b = axis, row
+    a, b = (jnp.asarray(g) for g in sculpt.face_grid(sculpt.TABLE))
+    a, b = a[:1], b[:, :1]  # the curves depend on the column only
     upper, top, bottom, lower = lip_curves(pose, a)
     _, outer, *_ = mouth_shape(pose)
     ends = step_up(1.05, 0.75, jnp.abs(a) / outer)
-    roll = lambda t: jnp.where((t > 0) & (t < 1), jnp.sin(jnp.pi * jnp.clip(t, 0, 1) ** 0.75), 0.0)
     up, low = (b - top) / (upper - top + 1e-4), (bottom - b) / (bottom - lower + 1e-4)
     plump = 1 - 0.35 * pose["closure"] + 0.5 * pose["round"]
-    skin += ends * plump * (0.0024 * roll(up) + 0.0032 * roll(low))
+    skin += ends * plump * (0.0024 * _roll(up) + 0.0032 * _roll(low))
     skin += 0.0050 * pose["round"] * bump(a, b - sculpt.MOUTH_B + 0.004, 0.016, 0.014)
     skin -= ends * 0.0022 * bump(b - 0.5 * (top + bottom), 0, 0.0006 + 0.5 * (top - bottom), 1)
     return skin, occlusion
+
+
+def _roll(t):
+    """The swell of a lip from its inner (0) to its outer edge (1)."""
+    return jnp.where((t > 0) & (t < 1), jnp.sin(jnp.pi * jnp.clip(t, 0, 1) ** 0.75), 0.0)
 
 
 @jax.jit
@@ -155,7 +180,10 @@ def _normals(skin, hair, occlusion):
     radius = jnp.maximum(skin, hair)
     d = sculpt.directions(*(jnp.asarray(g) for g in sculpt.face_grid(sculpt.TABLE)), jnp)
     point = d * radius[..., None]
-    across, up = jnp.roll(point, -1, 1) - jnp.roll(point, 1, 1), jnp.roll(point, -1, 0) - jnp.roll(point, 1, 0)
+    across, up = (
+        jnp.roll(point, -1, 1) - jnp.roll(point, 1, 1),
+        jnp.roll(point, -1, 0) - jnp.roll(point, 1, 0),
+    )
     normal = jnp.cross(across, up)
     normal /= jnp.linalg.norm(normal, axis=-1, keepdims=True) + 1e-12
     return radius, jnp.concatenate([normal, occlusion[..., None], (hair - skin)[..., None]], -1)
@@ -175,7 +203,9 @@ def march(radius, origin, rays):
     reach = jnp.maximum(0.150**2 - ((origin + near[..., None] * rays) ** 2).sum(-1), 0.0)
     start = near - jnp.sqrt(reach)
 
-    def step(_, carry):  # by the gap while outside, then halving between the last point outside and the first inside
+    def step(
+        _, carry
+    ):  # by the gap while outside, then halving between the last point outside and the first inside
         t, low, high = carry
         r, a, b = chart(origin + t[..., None] * rays)
         gap = r - lookup(radius, a, b)
@@ -191,21 +221,27 @@ def march(radius, origin, rays):
 def shade(albedo, normal, view, light, occlusion, gloss, power):
     """Wrapped key light, sky and bounce, Blinn highlight; linear RGB [..., 3]."""
     lit = (normal * light).sum(-1)
-    wrap = jnp.clip((lit[..., None] + jnp.array([0.32, 0.20, 0.16])) / 1.25, 0, 1)  # red goes further round: skin
+    wrap = jnp.clip(
+        (lit[..., None] + jnp.array([0.32, 0.20, 0.16])) / 1.25, 0, 1
+    )  # red goes further round: skin
     sky = (0.5 + 0.5 * normal[..., 1])[..., None]
     ambient = jnp.array([0.23, 0.25, 0.29]) * sky + jnp.array([0.15, 0.12, 0.11]) * (1 - sky)
     half = light + view
     half /= jnp.linalg.norm(half, axis=-1, keepdims=True)
     shine = gloss * jnp.clip((normal * half).sum(-1), 0, 1) ** power * (lit > 0)
     o = occlusion[..., None]
-    return albedo * (1.02 * wrap * (0.35 + 0.65 * o) + ambient * o) + shine[..., None] * (0.4 + 0.6 * o)
+    return albedo * (1.02 * wrap * (0.35 + 0.65 * o) + ambient * o) + shine[..., None] * (
+        0.4 + 0.6 * o
+    )
 
 
 @jax.jit
 def _eyeball(pose, origin, rays, light, a, b, lids):
     """Colour [..., 3] of what lies in the lids' openings."""
     x, side = jnp.abs(a), jnp.where(a >= 0, 1.0, -1.0)
-    centre = jnp.asarray(sculpt.EYEBALL) * jnp.stack([side, jnp.ones_like(side), jnp.ones_like(side)], -1)
+    centre = jnp.asarray(sculpt.EYEBALL) * jnp.stack(
+        [side, jnp.ones_like(side), jnp.ones_like(side)], -1
+    )
     toward = centre - origin
     along = (toward * rays).sum(-1)
     miss = (toward * toward).sum(-1) - along**2
@@ -216,14 +252,19 @@ def _eyeball(pose, origin, rays, light, a, b, lids):
     off = jnp.arccos(jnp.clip((normal * gaze).sum(-1), -1, 1))
     turn = jnp.arctan2(normal[..., 1] - gaze[1], normal[..., 0] - gaze[0])
     fibres = 0.75 + 0.20 * jnp.sin(turn * 23 + 3 * jnp.sin(turn * 5)) + 0.15 * jnp.sin(turn * 41)
-    iris = jnp.array([0.105, 0.175, 0.170]) * fibres[..., None] + jnp.array([0.16, 0.09, 0.02]) * bump(off - 0.22, 0, 0.05, 1)[..., None]
+    iris = (
+        jnp.array([0.105, 0.175, 0.170]) * fibres[..., None]
+        + jnp.array([0.16, 0.09, 0.02]) * bump(off - 0.22, 0, 0.05, 1)[..., None]
+    )
     iris *= (1 - 0.8 * step_up(0.38, 0.47, off))[..., None]
     iris = jnp.where((off < PUPIL)[..., None], 0.004, iris)
     corner = step_up(0.70, 1.0, jnp.abs(x - sculpt.EYE[0]) / EYE_HALF_WIDTH)[..., None]
     white = jnp.array([0.70, 0.66, 0.63]) * (1 - corner * jnp.array([0.10, 0.35, 0.35]))
     albedo = white + (iris - white) * step_up(IRIS + 0.03, IRIS - 0.03, off)[..., None]
     upper, lower = lids
-    shadow = 0.40 + 0.60 * step_up(-0.0005, 0.0050, upper - b) * (0.75 + 0.25 * step_up(0.0, 0.0015, b - lower))
+    shadow = 0.40 + 0.60 * step_up(-0.0005, 0.0050, upper - b) * (
+        0.75 + 0.25 * step_up(0.0, 0.0015, b - lower)
+    )
     out = shade(albedo, normal, -rays, light, shadow, 0.0, 10.0)
     cornea = normal + 0.35 * (normal - gaze) * (off < IRIS)[..., None]
     cornea /= jnp.linalg.norm(cornea, axis=-1, keepdims=True)
@@ -249,13 +290,27 @@ def _mouth_inside(pose, lip, point, rays, light, b, curves):
     low_edge = LOWER_EDGE - drop - 0.0006 * jnp.exp(-small / 0.0006)
     lower = (y < low_edge) & (y > low_edge - 0.012) & (x < 0.022)
     teeth = (upper | lower) & (x < 0.029)
-    gum = (upper & (y > 0.0075 - 0.002 * step_up(0, 0.002, joint))) | (lower & (y < low_edge - 0.0075))
+    gum = (upper & (y > 0.0075 - 0.002 * step_up(0, 0.002, joint))) | (
+        lower & (y < low_edge - 0.0075)
+    )
     gap = jnp.where(upper, joint, small)
     enamel = jnp.array([0.72, 0.66, 0.55]) * (0.62 + 0.38 * step_up(0.0001, 0.0011, gap))[..., None]
     normal = jnp.stack([60 * hit[..., 0], 0.15 + 0 * x, jnp.ones_like(x)], -1)
     normal /= jnp.linalg.norm(normal, axis=-1, keepdims=True)
-    depth = step_up(0.026, 0.006, x) * jnp.where(upper, 1.0, 0.72) * (0.6 + 0.4 * step_up(0.0, 0.25, pose["jaw"]))
-    tooth = shade(jnp.where(gum[..., None], jnp.array([0.42, 0.15, 0.14]), enamel), normal, -rays, light, 0.62 * depth, 0.12, 40.0)
+    depth = (
+        step_up(0.026, 0.006, x)
+        * jnp.where(upper, 1.0, 0.72)
+        * (0.6 + 0.4 * step_up(0.0, 0.25, pose["jaw"]))
+    )
+    tooth = shade(
+        jnp.where(gum[..., None], jnp.array([0.42, 0.15, 0.14]), enamel),
+        normal,
+        -rays,
+        light,
+        0.62 * depth,
+        0.12,
+        40.0,
+    )
     # tongue: an ellipsoid behind the lower teeth; the rest is dark
     size = jnp.array([0.021, 0.0085, 0.026])
     centre = jnp.stack([jnp.float32(0.0), lip[1] - 0.0115 - 0.62 * drop, lip[2] - 0.037])
@@ -266,7 +321,15 @@ def _mouth_inside(pose, lip, point, rays, light, b, curves):
     normal = p / size
     normal /= jnp.linalg.norm(normal, axis=-1, keepdims=True)
     groove = 1 - 0.3 * bump(p[..., 0], 0, 0.08, 1)
-    tongue = shade(jnp.array([0.46, 0.15, 0.14]) * groove[..., None], normal, -rays, light, 0.42 * (0.35 + 0.65 * step_up(-0.3, 0.9, p[..., 2])), 0.05, 20.0)
+    tongue = shade(
+        jnp.array([0.46, 0.15, 0.14]) * groove[..., None],
+        normal,
+        -rays,
+        light,
+        0.42 * (0.35 + 0.65 * step_up(-0.3, 0.9, p[..., 2])),
+        0.05,
+        20.0,
+    )
     dark = jnp.array([0.040, 0.010, 0.009]) * (1 + 0 * x)[..., None]
     inside = jnp.where((disc > 0)[..., None], tongue, dark)
     seen = teeth & (t > 0)
@@ -334,29 +397,46 @@ def _paint(pose, rays, light, head, a, b, extra, texture, tone, curves, lids, ba
     lips = (x < outer) & (b < upper) & (b > lower) & ~hole
     edge = jnp.minimum(upper - b, b - lower)
     red = jnp.where(lips, step_up(-0.0002, 0.0014, edge), 0.0)[..., None]
-    seam = bump(jnp.where(b > 0.5 * (top + bottom), b - top, bottom - b), 0, 0.0007, 1) * (x < outer)
+    seam = bump(jnp.where(b > 0.5 * (top + bottom), b - top, bottom - b), 0, 0.0007, 1) * (
+        x < outer
+    )
     wrinkle = 1 + 0.06 * jnp.sin(a * 2600 + 2 * jnp.sin(a * 700))
     albedo = albedo + (jnp.array(LIPS_RED) * wrinkle[..., None] - albedo) * (0.88 * red)
     albedo *= 1 - 0.62 * jnp.where(lips, seam, 0.0)[..., None]
 
     lid_up, lid_low = lids
     eye = (b < lid_up) & (b > lid_low) & (jnp.abs(x - sculpt.EYE[0]) < EYE_HALF_WIDTH)
-    around = step_up(1.10, 0.97, jnp.abs(x - sculpt.EYE[0]) / EYE_HALF_WIDTH)
-    lash = 0.85 * step_up(0.0019, 0.0006, b - lid_up) * (b >= lid_up) + 0.35 * step_up(0.0010, 0.0002, lid_low - b) * (b <= lid_low)
+    around = step_up(1.0, 0.88, jnp.abs(x - sculpt.EYE[0]) / EYE_HALF_WIDTH)
+    lash = 0.9 * step_up(0.0024, 0.0007, b - lid_up) * (b >= lid_up) + 0.35 * step_up(
+        0.0010, 0.0002, lid_low - b
+    ) * (b <= lid_low)
     albedo *= 1 - (around * jnp.where(eye, 0.0, lash))[..., None]
     albedo *= 1 - 0.22 * (around * bump(b - lid_up - 0.0042, 0, 0.0009, 1))[..., None]
 
-    gloss = 0.055 + 0.10 * red[..., 0] + 0.05 * bump(a, b + 0.02, 0.012, 0.03)
+    gloss = 0.055 + 0.06 * red[..., 0] + 0.05 * bump(a, b + 0.02, 0.012, 0.03)
     colour = shade(albedo, normal, -rays, light, occlusion, gloss * (1 - brow), 22.0)
     strand = jnp.array([0.060, 0.031, 0.018]) * tone[..., None]
     sheen = 0.05 * tone * bump(normal[..., 1] - 0.62, 0, 0.16, 1)
-    colour = jnp.where(hair[..., None], shade(strand, normal, -rays, light, occlusion, sheen, 6.0), colour)
+    colour = jnp.where(
+        hair[..., None], shade(strand, normal, -rays, light, occlusion, sheen, 6.0), colour
+    )
     colour = jnp.where(eye[..., None], ball, colour)
     inside, tooth = inside
     colour = jnp.where(hole[..., None], inside, colour)
 
     left = a > 0  # the person's left is the image's right
-    on_nose = (x < jnp.interp(b, jnp.array([-0.044, -0.036, -0.012, 0.010]), jnp.array([0.010, 0.0175, 0.010, 0.006]))) & (b > -0.044) & (b < 0.010)
+    on_nose = (
+        (
+            x
+            < jnp.interp(
+                b,
+                jnp.array([-0.044, -0.036, -0.012, 0.010]),
+                jnp.array([0.010, 0.0175, 0.010, 0.006]),
+            )
+        )
+        & (b > -0.044)
+        & (b < 0.010)
+    )
     shape, _ = sculpt_ear(a, b)
     label = jnp.where(on_nose, 10, 1)
     label = jnp.where((shape > 0.3) & (x > 0.17), jnp.where(left, 7, 8), label)

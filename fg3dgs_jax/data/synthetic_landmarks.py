@@ -10,9 +10,31 @@ from fg3dgs_jax.data import synthetic_head as head
 from fg3dgs_jax.data import synthetic_sculpt as sculpt
 from fg3dgs_jax.data.dataset import FACE_OVAL, INNER_LIPS, LEFT_EYE, OUTER_LIPS, RIGHT_EYE
 
-RIGHT_BROW = (70, 63, 105, 66, 107, 55, 65, 52, 53, 46)  # upper line from the temple in, lower line back out
+RIGHT_BROW = (
+    70,
+    63,
+    105,
+    66,
+    107,
+    55,
+    65,
+    52,
+    53,
+    46,
+)  # upper line from the temple in, lower line back out
 LEFT_BROW = (300, 293, 334, 296, 336, 285, 295, 282, 283, 276)
-MIDLINE = {168: 0.010, 6: 0.002, 197: -0.007, 195: -0.015, 5: -0.023, 4: -0.029, 1: -0.033, 19: -0.038, 2: -0.043, 164: -0.050}
+MIDLINE = {
+    168: 0.010,
+    6: 0.002,
+    197: -0.007,
+    195: -0.015,
+    5: -0.023,
+    4: -0.029,
+    1: -0.033,
+    19: -0.038,
+    2: -0.043,
+    164: -0.050,
+}
 RIGHT_IRIS, LEFT_IRIS = (468, 469, 470, 471, 472), (473, 474, 475, 476, 477)
 
 
@@ -27,7 +49,12 @@ def still_coordinates():
     points[list(FACE_OVAL)] = np.stack([width * np.sin(turn), -0.0235 + 0.0935 * np.cos(turn)], -1)
     x = np.concatenate([np.linspace(0.058, 0.016, 5), np.linspace(0.016, 0.058, 5)])
     q = (x - 0.0135) / 0.047
-    b = 0.0185 + 0.0075 * np.sin(np.pi * (q * 0.86 + 0.10)) - 0.0015 * q + np.repeat([0.0025, -0.0025], 5)
+    b = (
+        0.0185
+        + 0.0075 * np.sin(np.pi * (q * 0.86 + 0.10))
+        - 0.0015 * q
+        + np.repeat([0.0025, -0.0025], 5)
+    )
     points[list(RIGHT_BROW)] = np.stack([-x, b], -1)
     points[list(LEFT_BROW)] = np.stack([x, b], -1)
     for index, b in MIDLINE.items():
@@ -78,8 +105,12 @@ def _iris(pose, side):
     yaw, pitch = head.GAZE_YAW * pose["gaze_x"], head.GAZE_PITCH * pose["gaze_y"]
     ring = jnp.array([(0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (-1.0, 0.0), (0.0, -1.0)]) * head.IRIS
     yaw, pitch = yaw + ring[:, 0], pitch + ring[:, 1]
-    toward = jnp.stack([jnp.sin(yaw) * jnp.cos(pitch), jnp.sin(pitch), jnp.cos(yaw) * jnp.cos(pitch)], -1)
-    return jnp.asarray(sculpt.EYEBALL) * jnp.array([side, 1.0, 1.0]) + sculpt.EYEBALL_RADIUS * toward
+    toward = jnp.stack(
+        [jnp.sin(yaw) * jnp.cos(pitch), jnp.sin(pitch), jnp.cos(yaw) * jnp.cos(pitch)], -1
+    )
+    return (
+        jnp.asarray(sculpt.EYEBALL) * jnp.array([side, 1.0, 1.0]) + sculpt.EYEBALL_RADIUS * toward
+    )
 
 
 def project(points, world_to_camera, intrinsics):

@@ -22,7 +22,12 @@ def torso_depth(x, y):
     width = jnp.interp(y, heights, jnp.array(WIDTHS))
     q = jnp.clip(jnp.abs(x) / width, 0, 1)
     z = (jnp.interp(y, heights, jnp.array(DEPTHS)) + 0.02) * (1 - q**2.6) ** 0.5 - 0.02
-    cords = 0.0030 * bump(jnp.abs(x) - 0.010 - 0.22 * (y + 0.175), 0, 0.006, 1) * step_up(-0.185, -0.165, y) * step_up(-0.10, -0.13, y)
+    cords = (
+        0.0030
+        * bump(jnp.abs(x) - 0.010 - 0.22 * (y + 0.175), 0, 0.006, 1)
+        * step_up(-0.185, -0.165, y)
+        * step_up(-0.10, -0.13, y)
+    )
     return z + cords, jnp.abs(x) / width
 
 
@@ -48,7 +53,9 @@ def draw_torso(torso_to_camera, intrinsics, height, width, first_row):
     rays = jnp.stack([(cols - cx) / fx, (rows - cy) / fy, jnp.ones_like(rows)], -1) @ rotation
     rays /= jnp.linalg.norm(rays, axis=-1, keepdims=True)
     depth = jnp.full_like(rows, 0.05)
-    for _ in range(3):  # the surface is shallow: the ray meets it after a few corrections of its depth
+    for _ in range(
+        3
+    ):  # the surface is shallow: the ray meets it after a few corrections of its depth
         point = origin + ((depth - origin[2]) / rays[..., 2])[..., None] * rays
         depth, _ = torso_depth(point[..., 0], point[..., 1])
     x, y = point[..., 0], point[..., 1]
@@ -58,26 +65,54 @@ def draw_torso(torso_to_camera, intrinsics, height, width, first_row):
     normal = jnp.stack([-slope_x, -slope_y, jnp.ones_like(x)], -1)
     normal /= jnp.linalg.norm(normal, axis=-1, keepdims=True)
 
-    collar = -0.160 - 0.026 * jnp.clip(1 - (x / 0.066) ** 2, 0, 1) ** 0.8 + 0.06 * jnp.clip(jnp.abs(x) - 0.066, 0, 1)
+    collar = (
+        -0.160
+        - 0.026 * jnp.clip(1 - (x / 0.066) ** 2, 0, 1) ** 0.8
+        + 0.06 * jnp.clip(jnp.abs(x) - 0.066, 0, 1)
+    )
     below = collar - y
     cloth = below > 0
-    skin = jnp.array([0.60, 0.320, 0.212]) * (1 - 0.10 * bump(x, y + 0.135, 0.008, 0.012))[..., None]
-    rib = 1 + 0.10 * jnp.sin(x * 2100) * (below < 0.011) + 0.07 * jnp.sin(x * 1500 + y * 240) * (below > 0.011)
-    knit = jnp.array([0.030, 0.066, 0.110]) * rib[..., None] * (1 - 0.35 * bump(below - 0.0115, 0, 0.0010, 1))[..., None]
-    chin = 1 - 0.66 * step_up(-0.166, -0.108, y) * step_up(0.13, 0.02, jnp.abs(x + 0.012 * 0))
+    skin = (
+        jnp.array([0.60, 0.320, 0.212]) * (1 - 0.10 * bump(x, y + 0.135, 0.008, 0.012))[..., None]
+    )
+    rib = (
+        1
+        + 0.10 * jnp.sin(x * 2100) * (below < 0.011)
+        + 0.07 * jnp.sin(x * 1500 + y * 240) * (below > 0.011)
+    )
+    knit = (
+        jnp.array([0.030, 0.066, 0.110])
+        * rib[..., None]
+        * (1 - 0.35 * bump(below - 0.0115, 0, 0.0010, 1))[..., None]
+    )
+    chin = 1 - 0.66 * step_up(-0.166, -0.108, y) * step_up(0.13, 0.02, jnp.abs(x))
     hem = 1 - 0.35 * bump(jnp.where(cloth, 9.0, -below), 0, 0.0025, 1)
     shadow = jnp.where(cloth, 0.80 + 0.20 * step_up(0, 0.02, below), chin * hem)
     light = (TO_SCULPT @ KEY_LIGHT) @ rotation
-    colour = shade(jnp.where(cloth[..., None], knit, skin), normal, -rays, light, shadow, jnp.where(cloth, 0.01, 0.03), 14.0)
+    colour = shade(
+        jnp.where(cloth[..., None], knit, skin),
+        normal,
+        -rays,
+        light,
+        shadow,
+        jnp.where(cloth, 0.01, 0.03),
+        14.0,
+    )
     cover = (inside < 1) & (y < TOP) & (point[..., 2] > -0.5)
     h, w = height - first_row, width
     alpha = cover.astype(jnp.float32)
-    rgba = jnp.concatenate([display(colour) * alpha[..., None], alpha[..., None]], -1).reshape(h, 2, w, 2, 4).mean((1, 3))
+    rgba = (
+        jnp.concatenate([display(colour) * alpha[..., None], alpha[..., None]], -1)
+        .reshape(h, 2, w, 2, 4)
+        .mean((1, 3))
+    )
     colour = rgba[..., :3] / jnp.maximum(rgba[..., 3:], 1e-6)
     share = (cover & cloth).reshape(h, 2, w, 2).mean((1, 3))
     label = jnp.where(share >= 0.5 * rgba[..., 3], 16, 14) * (rgba[..., 3] >= 0.5)
     above = ((first_row, 0), (0, 0))
-    return jnp.pad(jnp.concatenate([colour, rgba[..., 3:]], -1), (*above, (0, 0))), jnp.pad(label.astype(jnp.uint8), above)
+    return jnp.pad(jnp.concatenate([colour, rgba[..., 3:]], -1), (*above, (0, 0))), jnp.pad(
+        label.astype(jnp.uint8), above
+    )
 
 
 def room(size):
@@ -85,7 +120,10 @@ def room(size):
     rng = np.random.default_rng(11)
     n = 512
     y, x = np.mgrid[0:n, 0:n].astype(np.float32) / n
-    plate = np.stack([0.62 - 0.16 * x, 0.60 - 0.17 * x, 0.55 - 0.16 * x], -1) * (1.04 - 0.22 * y)[..., None]
+    plate = (
+        np.stack([0.62 - 0.16 * x, 0.60 - 0.17 * x, 0.55 - 0.16 * x], -1)
+        * (1.04 - 0.22 * y)[..., None]
+    )
 
     def box(x0, y0, x1, y1, colour):
         plate[int(y0 * n) : int(y1 * n), int(x0 * n) : int(x1 * n)] = colour
@@ -100,13 +138,32 @@ def room(size):
         at = 0.725
         while at < 0.99:
             wide, tall = rng.uniform(0.014, 0.034), rng.uniform(0.12, 0.185)
-            box(at, top + 0.20 - tall, min(at + wide, 1.0), top + 0.20, rng.uniform(0.12, 0.62, 3) * (1.0, 0.85, 0.75))
+            box(
+                at,
+                top + 0.20 - tall,
+                min(at + wide, 1.0),
+                top + 0.20,
+                rng.uniform(0.12, 0.62, 3) * (1.0, 0.85, 0.75),
+            )
             at += wide + (rng.uniform(0.02, 0.05) if rng.random() < 0.15 + 0.1 * row else 0.002)
     for _ in range(46):  # leaves on the sill
         angle, far = rng.uniform(-2.6, -0.5), rng.uniform(0.02, 0.14)
-        middle = (int((0.12 + far * np.cos(angle)) * n), int((0.56 + far * np.sin(angle) * 1.2) * n))
+        middle = (
+            int((0.12 + far * np.cos(angle)) * n),
+            int((0.56 + far * np.sin(angle) * 1.2) * n),
+        )
         green = (rng.uniform(0.10, 0.22), rng.uniform(0.26, 0.44), rng.uniform(0.10, 0.18))
-        cv2.ellipse(plate, middle, (int(0.026 * n), int(0.008 * n)), np.degrees(angle), 0, 360, green, -1, cv2.LINE_AA)
+        cv2.ellipse(
+            plate,
+            middle,
+            (int(0.026 * n), int(0.008 * n)),
+            np.degrees(angle),
+            0,
+            360,
+            green,
+            -1,
+            cv2.LINE_AA,
+        )
     plate = cv2.GaussianBlur(plate.astype(np.float32), (0, 0), 0.011 * n)
     plate *= (1 - 0.25 * ((x - 0.5) ** 2 + (y - 0.5) ** 2))[..., None]
     plate = cv2.resize(plate, (size, size), interpolation=cv2.INTER_AREA)

@@ -56,7 +56,7 @@ BUMPS = (
     (0.0045, 0.0000, -0.1010, 0.0145, 0.0110),  # chin
     (-0.0012, 0.0000, -0.0510, 0.0026, 0.0060),  # philtrum and its ridges
     (0.0007, 0.0046, -0.0510, 0.0020, 0.0060),
-    (0.0085, 0.0125, -0.0360, 0.0052, 0.0052),  # wings of the nose
+    (0.0095, 0.0128, -0.0368, 0.0044, 0.0050),  # wings of the nose
 )
 
 
@@ -88,9 +88,13 @@ def skull_radius(d):
 
     def outside(r):
         x, y, z = (d * r[..., None]).transpose(2, 0, 1)
-        width, front, back = (np.interp(y, SLICES[0], row, left=1e-3, right=1e-3) for row in SLICES[1:])
+        width, front, back = (
+            np.interp(y, SLICES[0], row, left=1e-3, right=1e-3) for row in SLICES[1:]
+        )
         beyond = (y < SLICES[0, 0]) | (y > SLICES[0, -1])
-        return beyond | (np.abs(x / width) ** 2.25 + np.abs(z / np.where(z > 0, front, back)) ** 2.25 > 1)
+        return beyond | (
+            np.abs(x / width) ** 2.25 + np.abs(z / np.where(z > 0, front, back)) ** 2.25 > 1
+        )
 
     low, high = np.full(d.shape[:2], 0.02), np.full(d.shape[:2], 0.2)
     for _ in range(16):
@@ -102,7 +106,11 @@ def skull_radius(d):
 
 def nose(a, b):
     """Height of the bridge, tip and columella over the face."""
-    along = np.interp(b, (-0.052, -0.043, -0.038, -0.030, -0.012, 0.004, 0.016), (0, 0.006, 0.0165, 0.0195, 0.0105, 0.0035, 0))
+    along = np.interp(
+        b,
+        (-0.050, -0.0455, -0.0405, -0.036, -0.030, -0.012, 0.004, 0.016),
+        (0, 0.0035, 0.0125, 0.0185, 0.0198, 0.0105, 0.0035, 0),
+    )
     width = np.interp(b, (-0.045, -0.033, -0.015, 0.008), (0.0075, 0.0078, 0.0062, 0.0065))
     return along * np.exp(-0.5 * np.abs(a / width) ** 2.3)
 
@@ -120,8 +128,40 @@ def hair_depth(a, b, noise):
     x = np.abs(a)
     line = np.interp(
         x,
-        (0, 0.03, 0.06, 0.085, 0.105, 0.125, 0.140, 0.152, 0.166, 0.18, 0.20, 0.235, 0.262, 0.285, 0.31),
-        (0.078, 0.080, 0.078, 0.066, 0.048, 0.030, 0.004, -0.034, -0.040, 0.05, 0.075, 0.075, 0.045, -0.05, -0.16),
+        (
+            0,
+            0.03,
+            0.06,
+            0.085,
+            0.105,
+            0.125,
+            0.140,
+            0.152,
+            0.166,
+            0.18,
+            0.20,
+            0.235,
+            0.262,
+            0.285,
+            0.31,
+        ),
+        (
+            0.073,
+            0.075,
+            0.074,
+            0.064,
+            0.048,
+            0.030,
+            0.004,
+            -0.034,
+            -0.040,
+            0.05,
+            0.075,
+            0.075,
+            0.045,
+            -0.05,
+            -0.16,
+        ),
     )
     height = b - line + noise * 0.0035 - 0.006 * gauss(a - 0.03, 0.0, 0.02, 1.0)
     top = smooth(0.04, 0.17, b) * (0.006 + 0.006 * smooth(0.06, -0.05, a))
@@ -132,7 +172,9 @@ def hair_depth(a, b, noise):
 
 def noises(rng, size, sigma):
     """Unit-variance smooth noise [size, size]; sigma (x, y) in texels."""
-    field = cv2.GaussianBlur(rng.standard_normal((size, size)).astype(np.float32), (0, 0), sigma[0], sigmaY=sigma[1])
+    field = cv2.GaussianBlur(
+        rng.standard_normal((size, size)).astype(np.float32), (0, 0), sigma[0], sigmaY=sigma[1]
+    )
     return field / field.std()
 
 
@@ -140,10 +182,18 @@ def strands(rng, size, a, b):
     """Noise drawn out along combed hair: polar around the parting, so that strands run back and to the sides."""
     angle = np.arctan2(a - 0.04, b + 0.22)
     radius = np.hypot(a - 0.04, b + 0.22)
-    fine = sum(noises(rng, size, s) * w for s, w in (((0.8, 30), 0.55), ((2.2, 60), 0.6), ((6, 80), 0.5)))
+    fine = sum(
+        noises(rng, size, s) * w for s, w in (((0.8, 30), 0.55), ((2.2, 60), 0.6), ((6, 80), 0.5))
+    )
     column = ((angle / np.pi + 1) * 0.5 * 1.35 * size) % size
     row = (radius / 0.8 * size) % size
-    return cv2.remap(fine, column.astype(np.float32), row.astype(np.float32), cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+    return cv2.remap(
+        fine,
+        column.astype(np.float32),
+        row.astype(np.float32),
+        cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_WRAP,
+    )
 
 
 def brow_mask(a, b, noise):
@@ -164,19 +214,25 @@ def sculpt():
       than the skin's where there is none), `occlusion` [TABLE, TABLE] in (0, 1], `albedo` [TEXTURE, TEXTURE, 4] linear RGB of
       the skin with the brow mask, `hair_tone` [TEXTURE, TEXTURE] brightness of the strands.
     """
-    rng = np.random.default_rng(7)  # the subject is one person: its skin does not depend on the clip's seed
+    rng = np.random.default_rng(
+        7
+    )  # the subject is one person: its skin does not depend on the clip's seed
     a, b = face_grid(TABLE)
     d = directions(a, b)
     skin = skull_radius(d) + nose(a, b)
     for amplitude, x, y, sx, sy in BUMPS:
-        skin += amplitude * (gauss(a - x, b - y, sx, sy) + (gauss(a + x, b - y, sx, sy) if x > 0 else 0))
+        skin += amplitude * (
+            gauss(a - x, b - y, sx, sy) + (gauss(a + x, b - y, sx, sy) if x > 0 else 0)
+        )
     shape, hollow = ear(a, b)
     skin = skin + 0.0185 * shape - 0.0075 * shape * hollow
     fibre_t = strands(rng, TABLE, a, b)
     hair = skull_radius(d) + hair_depth(a, b, fibre_t * 0.55 + 0.6 * noises(rng, TABLE, (9, 9)))
     solid = np.maximum(skin, hair)
     blurred = sum(cv2.GaussianBlur(solid, (0, 0), s) for s in (3.0, 8.0)) / 2
-    occlusion = np.clip(1 - 75 * np.maximum(blurred - solid, 0), 0.35, 1) * (1 - 0.35 * shape * hollow)
+    occlusion = np.clip(1 - 75 * np.maximum(blurred - solid, 0), 0.35, 1) * (
+        1 - 0.35 * shape * hollow
+    )
     occlusion *= 1 - 0.45 * smooth(-0.112, -0.165, b)  # under the jaw
     tables = {"skin": skin, "hair": hair, "occlusion": cv2.GaussianBlur(occlusion, (0, 0), 1.0)}
     return {name: table.astype(np.float32) for name, table in tables.items()} | _textures(rng)
@@ -185,7 +241,12 @@ def sculpt():
 def _textures(rng):
     a, b = face_grid(TEXTURE)
     x = np.abs(a)
-    tone = 1 + 0.035 * noises(rng, TEXTURE, (3, 3)) + 0.03 * noises(rng, TEXTURE, (14, 14)) + 0.02 * noises(rng, TEXTURE, (1, 1))
+    tone = (
+        1
+        + 0.035 * noises(rng, TEXTURE, (3, 3))
+        + 0.03 * noises(rng, TEXTURE, (14, 14))
+        + 0.02 * noises(rng, TEXTURE, (1, 1))
+    )
     skin = np.array([0.66, 0.365, 0.245]) * tone[..., None]
     red = (
         0.55 * gauss(x - 0.050, b + 0.030, 0.019, 0.014)
@@ -196,10 +257,21 @@ def _textures(rng):
     )
     skin *= 1 - red[..., None] * np.array([0.04, 0.24, 0.22])
     under_eye = 0.35 * gauss(x - 0.033, b + 0.0125, 0.013, 0.004)
-    fold = 0.18 * np.exp(-0.5 * ((x - np.interp(b, (-0.072, -0.035), (0.036, 0.020))) / 0.0016) ** 2) * gauss(b + 0.05, 0, 0.011, 1)
-    beard = 0.13 * smooth(-0.050, -0.075, b) * smooth(0.11, 0.06, x) * (1 + 0.5 * noises(rng, TEXTURE, (0.7, 0.7)))
-    skin *= (1 - under_eye * 0.5 - fold)[..., None] * (1 - beard[..., None] * np.array([1.0, 0.85, 0.75]))
-    nostril = gauss(x - 0.0068, b + 0.0420 + 0.25 * (x - 0.0068), 0.0030, 0.0013)
+    fold = (
+        0.18
+        * np.exp(-0.5 * ((x - np.interp(b, (-0.072, -0.035), (0.036, 0.020))) / 0.0016) ** 2)
+        * gauss(b + 0.05, 0, 0.011, 1)
+    )
+    beard = (
+        0.13
+        * smooth(-0.050, -0.075, b)
+        * smooth(0.11, 0.06, x)
+        * (1 + 0.5 * noises(rng, TEXTURE, (0.7, 0.7)))
+    )
+    skin *= (1 - under_eye * 0.5 - fold)[..., None] * (
+        1 - beard[..., None] * np.array([1.0, 0.85, 0.75])
+    )
+    nostril = gauss(x - 0.0072, b + 0.0425 - 0.25 * (x - 0.0072), 0.0027, 0.0013)
     skin *= 1 - 0.90 * np.clip(1.3 * nostril, 0, 1)[..., None]
     for _ in range(26):  # freckles and two moles
         p, q, s = rng.uniform(-0.075, 0.075), rng.uniform(-0.05, 0.05), rng.uniform(0.0005, 0.0009)

@@ -13,7 +13,11 @@ from fg3dgs_jax.data.dataset import FPS, SAMPLE_RATE
 TRACK_RATE = 1000  # Hz of the articulation tracks before they are read at frame centres
 HARMONICS = 34  # of a voice near 120 Hz: the first 4 kHz
 BANDWIDTHS = (90.0, 110.0, 170.0, 250.0)  # Hz of the four formants
-NOISE_BANDS = ((3800.0, 7600.0), (1900.0, 5200.0), (1200.0, 7800.0))  # Hz: "s", "sh", "f" and bursts
+NOISE_BANDS = (
+    (3800.0, 7600.0),
+    (1900.0, 5200.0),
+    (1200.0, 7800.0),
+)  # Hz: "s", "sh", "f" and bursts
 
 
 class Phone(NamedTuple):
@@ -66,7 +70,9 @@ def synthesize_speech(seed: int, seconds: float):
     tracks = _tracks(_script(rng, frames / FPS), frames * TRACK_RATE // FPS)
     samples = _voice(rng, tracks, frames * SAMPLE_RATE // FPS)
     at = (np.arange(frames) * 2 + 1) * TRACK_RATE // (2 * FPS)
-    shape = {name: tracks[name][at].astype(np.float32) for name in ("jaw", "spread", "round", "closure")}
+    shape = {
+        name: tracks[name][at].astype(np.float32) for name in ("jaw", "spread", "round", "closure")
+    }
     loud = tracks["voice"] + tracks["noise"].sum(-1)
     return samples, {**shape, "energy": np.clip(loud[at], 0, 1).astype(np.float32)}
 
@@ -90,7 +96,15 @@ def _tracks(script, length):
     """Piecewise constant targets -> smooth tracks at TRACK_RATE; the lips close faster than the jaw moves."""
     ends = np.cumsum([round(seconds * TRACK_RATE) for _, seconds in script])
     which = np.searchsorted(ends, np.arange(length), side="right").clip(max=len(script) - 1)
-    smooth_ms = {"formants": 40, "jaw": 90, "spread": 90, "round": 90, "closure": 60, "voice": 30, "noise": 30}
+    smooth_ms = {
+        "formants": 40,
+        "jaw": 90,
+        "spread": 90,
+        "round": 90,
+        "closure": 60,
+        "voice": 30,
+        "noise": 30,
+    }
     return {
         name: _smooth(np.array([getattr(phone, name) for phone, _ in script], float)[which], ms)
         for name, ms in smooth_ms.items()
@@ -102,7 +116,9 @@ def _smooth(track, milliseconds):
     window = np.hanning(milliseconds * TRACK_RATE // 1000 + 2)[1:-1]
     window /= window.sum()
     left = len(window) // 2
-    flat = np.pad(track.reshape(len(track), -1), ((left, len(window) - 1 - left), (0, 0)), mode="edge")
+    flat = np.pad(
+        track.reshape(len(track), -1), ((left, len(window) - 1 - left), (0, 0)), mode="edge"
+    )
     smooth = np.stack([np.convolve(column, window, "valid") for column in flat.T], -1)
     return smooth.reshape(track.shape)
 
@@ -110,23 +126,37 @@ def _smooth(track, milliseconds):
 def _voice(rng, tracks, length):
     """Additive glottal source under the formants' envelope, band noise, soft limiting -> int16 [length]."""
     time = np.arange(length) / SAMPLE_RATE
-    up = lambda track: np.interp(time * TRACK_RATE, np.arange(len(track)), track)
-    wander = sum(np.sin(2 * np.pi * (f * time + p)) for f, p in zip((0.37, 0.83, 2.1), rng.random(3), strict=True))
+
+    def up(track):
+        return np.interp(time * TRACK_RATE, np.arange(len(track)), track)
+
+    wander = sum(
+        np.sin(2 * np.pi * (f * time + p))
+        for f, p in zip((0.37, 0.83, 2.1), rng.random(3), strict=True)
+    )
     pitch = 118.0 + 9.0 * wander + 14.0 * up(tracks["voice"])
     phase = 2 * np.pi * np.cumsum(pitch) / SAMPLE_RATE
     formants = [up(tracks["formants"][:, i]) for i in range(3)] + [np.full(length, 3500.0)]
     sound = np.zeros(length)
     for k in range(1, HARMONICS + 1):
         gain = np.ones(length)
-        for centre, width in zip(formants, BANDWIDTHS, strict=True):  # |H| of a two-pole resonance, 1 at 0 Hz
+        for centre, width in zip(
+            formants, BANDWIDTHS, strict=True
+        ):  # |H| of a two-pole resonance, 1 at 0 Hz
             f, c = k * pitch, centre
-            gain *= (c**2 + width**2) / np.sqrt(((f - c) ** 2 + width**2) * ((f + c) ** 2 + width**2))
-        sound += gain / k**1.2 * np.sin(k * phase)  # the glottal source falls by about 12 dB an octave, lips give back 6
+            gain *= (c**2 + width**2) / np.sqrt(
+                ((f - c) ** 2 + width**2) * ((f + c) ** 2 + width**2)
+            )
+        sound += (
+            gain / k**1.2 * np.sin(k * phase)
+        )  # the glottal source falls by about 12 dB an octave, lips give back 6
     sound *= up(tracks["voice"]) * 0.10
     white = np.fft.rfft(rng.standard_normal(length))
     hertz = np.fft.rfftfreq(length, 1 / SAMPLE_RATE)
     for i, (low, high) in enumerate(NOISE_BANDS):
         band = 1 / (1 + np.exp(-(hertz - low) / 150)) / (1 + np.exp((hertz - high) / 150))
         sound += np.fft.irfft(white * band, length) * up(tracks["noise"][:, i]) * 0.5
-    sound += 0.0008 * np.fft.irfft(white / (1 + hertz / 400), length)  # room tone: a pause is never digital silence
+    sound += 0.0008 * np.fft.irfft(
+        white / (1 + hertz / 400), length
+    )  # room tone: a pause is never digital silence
     return np.rint(np.tanh(sound) * 30000).astype(np.int16)
