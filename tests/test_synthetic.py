@@ -1,4 +1,5 @@
-"""The embedded subject: its folder is valid, its truth agrees with itself, and the sound tells the mouth."""
+"""The embedded subject: its folder is valid, its truth agrees with itself, and the sound tells
+the mouth."""
 
 import hashlib
 import wave
@@ -104,7 +105,7 @@ def test_camera_projects_the_head_where_it_is_drawn(clip):
     rows, cols = head.any(2), head.any(1)
     box = [
         [(c.argmax() + len(c) - c[::-1].argmax()) / 2, (r.argmax() + len(r) - r[::-1].argmax()) / 2]
-        for r, c in zip(rows, cols)
+        for r, c in zip(rows, cols, strict=True)
     ]
     assert np.abs(middle - box).max() < 0.05 * SIZE
     assert 0.4 < rows.sum(1).mean() / SIZE < 0.75
@@ -156,9 +157,8 @@ def test_sound_tells_the_mouth():
     assert envelope[shape["energy"] > 0.3].min() > 5 * np.median(envelope[shape["energy"] < 0.01])
     bright = np.abs(np.fft.rfft(samples.reshape(300, 640) * np.hanning(640), axis=1))
     spread, rounded = (shape[k] > 0.9 for k in ("spread", "round"))
-    band = slice(
-        60, 110
-    )  # 1.5 to 2.75 kHz: where the second formant of a spread vowel is and that of a rounded one is not
+    # 1.5 to 2.75 kHz: where the second formant of a spread vowel is, not that of a rounded one
+    band = slice(60, 110)
     share = bright[:, band].sum(1) / bright.sum(1)
     assert share[spread].mean() > 1.5 * share[rounded].mean()
     other, _ = synthetic.synthesize_speech(seed=2, seconds=12.0)

@@ -1,7 +1,9 @@
-"""The embedded subject: a procedural talking person as a processed folder with exact truth, so that a fresh machine can train.
+"""The embedded subject: a procedural talking person as a processed folder with exact truth, so
+that a fresh machine can train.
 
-`make_clip` writes it; speech is in `synthetic_speech`, the head in `synthetic_head` (ray-cast, independent of our rasterizer),
-torso and room in `synthetic_room`. One person; the seed chooses what is said and how the head, brows, lids and eyes move.
+`make_clip` writes it; speech is in `synthetic_speech`, the head in `synthetic_head` (ray-cast,
+independent of our rasterizer), torso and room in `synthetic_room`. One person; the seed chooses
+what is said and how the head, brows, lids and eyes move.
 """
 
 import concurrent.futures
@@ -17,25 +19,20 @@ from fg3dgs_jax.data import dataset
 from fg3dgs_jax.data import synthetic_head as head
 from fg3dgs_jax.data import synthetic_landmarks as landmarks
 from fg3dgs_jax.data import synthetic_room as room
+from fg3dgs_jax.data import synthetic_shading as shading
 from fg3dgs_jax.data.dataset import FPS, SAMPLE_RATE
 from fg3dgs_jax.data.synthetic_speech import synthesize_speech
 
 __all__ = ["make_clip", "make_motion", "render_clip", "synthesize_speech"]
 
 FOCAL = 2.6  # in frame heights: at 1 m the face oval fills about half of it
-PIVOT = np.array(
-    [0.0, 0.085, 0.015]
-)  # metres, head frame: the top of the spine, about which a head turns
-REST = np.array([0.0, -0.018, 1.0])  # the head's centre in the camera's frame when nothing moves
-NECK_TOP = 0.5 + FOCAL * (
-    REST[1] - room.TOP - 0.03
-)  # of the frame height: the torso layer is empty above
-REACH = (
-    -0.145,
-    0.155,
-    -0.130,
-    0.130,
-)  # metres up, down, left, right of the centre that a head can cover while it moves
+# Metres, head frame: the top of the spine, about which a head turns.
+PIVOT = np.array([0.0, 0.085, 0.015])
+# The head's centre in the camera's frame when nothing moves, metres.
+REST = np.array([0.0, -0.018, 1.0])
+NECK_TOP = 0.5 + FOCAL * (REST[1] - room.TOP - 0.03)  # of the height: no torso above
+# Metres up, down, left, right of REST that a head can cover while it moves.
+REACH = (-0.145, 0.155, -0.130, 0.130)
 
 # The last channel is AU45; gaze is positive to the image's right and up.
 EXPRESSIONS = ("AU01", "AU04", "AU05", "AU06", "AU07", "gaze_x", "gaze_y", "AU45")
@@ -50,7 +47,8 @@ def make_clip(path, *, seed=0, seconds=14.0, size=192, with_features=True, featu
       seconds: length of the clip; rounded to whole frames.
       size: height and width in px, a multiple of 2 from 32 on.
       with_features: False leaves out the audio features.
-      features: dict of extractor name -> function(samples int16 [n], num_frames) -> float32 [T, A, D]; each becomes
+      features: dict of extractor name -> function(samples int16 [n], num_frames) -> float32 [T, A,
+      D]; each becomes
         `audio_<name>.npy`.
     Returns:
       the folder as a `pathlib.Path`.
@@ -86,7 +84,8 @@ def make_motion(seed, articulation):
     """How the person moves while it says `articulation` (see `synthesize_speech`).
 
     Returns:
-      dict of world_to_camera and torso_to_camera float32 [T, 4, 4], and expression float32 [T, len(EXPRESSIONS)].
+      dict of world_to_camera and torso_to_camera float32 [T, 4, 4], and expression float32 [T,
+      len(EXPRESSIONS)].
     """
     frames = len(articulation["jaw"])
     rng = np.random.default_rng([seed, 0x40D])
@@ -121,8 +120,8 @@ def render_clip(articulation, motion, size):
     """Draws every frame.
 
     Returns:
-      dict of frames uint8 [T, H, W, 3], labels uint8 [T, H, W], torso uint8 [T, H, W, 4], background uint8 [H, W, 3],
-      landmarks float32 [T, 478, 2] px.
+      dict of frames uint8 [T, H, W, 3], labels uint8 [T, H, W], torso uint8 [T, H, W, 4],
+      background uint8 [H, W, 3], landmarks float32 [T, 478, 2] px.
     """
     plate = room.room(size)
     poses = _face_poses(articulation, motion["expression"])
@@ -148,7 +147,7 @@ def _draw_frame(pose, world_to_camera, torso_to_camera, size, plate):
     intrinsics = _intrinsics(size)
     tables = head.surface(pose)
     window = _window(size)
-    rgba, label = head.draw(pose, tables, world_to_camera, intrinsics, window)
+    rgba, label = shading.draw(pose, tables, world_to_camera, intrinsics, window)
     torso, behind = room.draw_torso(torso_to_camera, intrinsics, size, size, int(size * NECK_TOP))
     points = landmarks.world_points(pose, tables[0])
     pixels = landmarks.project(points, world_to_camera, intrinsics)
@@ -199,7 +198,8 @@ def _face_poses(articulation, expression):
 
 
 def _poses(angles, shift):
-    """Yaw, pitch, roll [T, 3] radians about PIVOT and shift [T, 3] metres from REST -> [T, 4, 4] float32."""
+    """Yaw, pitch, roll [T, 3] radians about PIVOT and shift [T, 3] metres from REST -> [T, 4, 4]
+    float32."""
     (cy, cp, cr), (sy, sp, sr) = np.cos(angles).T, np.sin(angles).T
     one, zero = np.ones_like(cy), np.zeros_like(cy)
 
@@ -216,7 +216,8 @@ def _poses(angles, shift):
 
 
 def _wander(rng, frames, low, high):
-    """A smooth random track [T], rarely beyond 1: eight sines between `low` and `high` Hz, slower ones stronger."""
+    """A smooth random track [T], rarely beyond 1: eight sines between `low` and `high` Hz,
+    slower ones stronger."""
     hertz = np.linspace(low, high, 8) * rng.uniform(0.85, 1.15, 8)
     gain = 1 / np.sqrt(hertz)
     time = np.arange(frames)[:, None] / FPS
@@ -225,7 +226,8 @@ def _wander(rng, frames, low, high):
 
 
 def _events(rng, frames, every, length):
-    """Smooth bumps [T] of random height in [0.4, 1], one each `every` seconds on average, `length` seconds long."""
+    """Smooth bumps [T] of random height in [0.4, 1], one each `every` seconds on average,
+    `length` seconds long."""
     out, time = np.zeros(frames), rng.uniform(0, every)
     at = np.arange(frames) / FPS
     while time < frames / FPS:
@@ -248,7 +250,8 @@ def _blinks(rng, frames):
 
 
 def _gaze(rng, frames, yaw, pitch):
-    """Fixations joined by saccades of 2 frames; half of the head's turn is undone, as eyes that keep to the camera do."""
+    """Fixations joined by saccades of 2 frames; half of the head's turn is undone, as eyes that
+    keep to the camera do."""
     x, y, at = np.zeros(frames), np.zeros(frames), 0
     while at < frames:
         end = at + int(rng.uniform(0.5, 2.0) * FPS)
@@ -260,7 +263,8 @@ def _gaze(rng, frames, yaw, pitch):
 
 
 def _lagged(track, frames):
-    """Exponential lag of a track [T] with a time constant in frames, run twice, started at the first value."""
+    """Exponential lag of a track [T] with a time constant in frames, run twice, started at the
+    first value."""
     keep = np.exp(-1 / (0.5 * frames))
     for _ in range(2):
         out = np.empty_like(track, dtype=np.float64)

@@ -1,4 +1,5 @@
-"""What is behind the embedded subject's head: neck and clothed torso as a layer of their own, and a room out of focus."""
+"""What is behind the embedded subject's head: neck and clothed torso as a layer of their own,
+and a room out of focus."""
 
 import functools
 
@@ -7,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fg3dgs_jax.data.synthetic_head import KEY_LIGHT, TO_SCULPT, bump, display, shade, step_up
+from fg3dgs_jax.data.synthetic_head import TO_SCULPT, bump, step_up
+from fg3dgs_jax.data.synthetic_shading import KEY_LIGHT, display, shade
 
 # Half width and front depth of neck and shoulders at each height (sculpt axes, metres).
 HEIGHTS = (-0.240, -0.215, -0.200, -0.186, -0.174, -0.163, -0.152, -0.138, -0.110, -0.040)
@@ -17,7 +19,8 @@ TOP = -0.045  # the neck ends here, well behind the chin
 
 
 def torso_depth(x, y):
-    """Z of the front of neck and torso at (x, y), and how far inside the outline (in half widths)."""
+    """Z of the front of neck and torso at (x, y), and how far inside the outline (in half
+    widths)."""
     heights = jnp.array(HEIGHTS)
     width = jnp.interp(y, heights, jnp.array(WIDTHS))
     q = jnp.clip(jnp.abs(x) / width, 0, 1)
@@ -41,7 +44,8 @@ def draw_torso(torso_to_camera, intrinsics, height, width, first_row):
       height, width: px.
       first_row: no ray is cast above it: the neck ends below.
     Returns:
-      straight-alpha display RGBA [H, W, 4] in [0, 1] and label [H, W] uint8 (14 neck, 16 cloth, 0 elsewhere).
+      straight-alpha display RGBA [H, W, 4] in [0, 1] and label [H, W] uint8 (14 neck, 16 cloth, 0
+      elsewhere).
     """
     fx, fy, cx, cy = intrinsics
     sub = jnp.array([0.25, 0.75])
@@ -116,7 +120,8 @@ def draw_torso(torso_to_camera, intrinsics, height, width, first_row):
 
 
 def room(size):
-    """The static plate, uint8 [size, size, 3]: a wall with a window, a shelf of books and a plant, out of focus."""
+    """The static plate, uint8 [size, size, 3]: a wall with a window, a shelf of books and a
+    plant, out of focus."""
     rng = np.random.default_rng(11)
     n = 512
     y, x = np.mgrid[0:n, 0:n].astype(np.float32) / n

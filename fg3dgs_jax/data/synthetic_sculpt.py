@@ -1,8 +1,10 @@
-"""The still head of the embedded subject: one radius and one albedo for each direction from the head's centre.
+"""The still head of the embedded subject: one radius and one albedo for each direction from the
+head's centre.
 
-Sculpt axes: X to the image's right, Y up, Z towards the viewer; metres. A direction is written in face coordinates (a, b), a
-stereographic chart seen from behind: dir = (2u, 2v, 1 - s) / (1 + s), u = a / 0.2, v = b / 0.2, s = u^2 + v^2. Near the face,
-0.1 m from the centre, a and b are metres along the skin, so the features below are written in metres; |a| = 0.2 is the side.
+Sculpt axes: X to the image's right, Y up, Z towards the viewer; metres. A direction is written in
+face coordinates (a, b), a stereographic chart seen from behind: dir = (2u, 2v, 1 - s) / (1 + s),
+u = a / 0.2, v = b / 0.2, s = u^2 + v^2. Near the face, 0.1 m from the centre, a and b are metres
+along the skin, so the features below are written in metres; |a| = 0.2 is the side.
 """
 
 import cv2
@@ -42,7 +44,8 @@ SLICES = np.array(
     np.float64,
 ).T
 
-# Additions to the radius: amplitude, middle (a, b), spread (a, b), all metres; mirrored where a > 0.
+# Additions to the radius: amplitude, middle (a, b), spread (a, b), all metres; mirrored where a >
+# 0.
 BUMPS = (
     (-0.0075, 0.0365, 0.002, 0.0150, 0.0105),  # eye sockets
     (-0.0030, 0.0170, 0.006, 0.0060, 0.0090),  # beside the bridge
@@ -84,7 +87,8 @@ def smooth(low, high, x):
 
 
 def skull_radius(d):
-    """Radius [...] of the bare head without features along directions d [..., 3]: superelliptic slices, by bisection."""
+    """Radius [...] of the bare head without features along directions d [..., 3]: superelliptic
+    slices, by bisection."""
 
     def outside(r):
         x, y, z = (d * r[..., None]).transpose(2, 0, 1)
@@ -116,7 +120,8 @@ def nose(a, b):
 
 
 def ear(a, b):
-    """Shape of an ear in [0, 1], its hollow in [0, 1]: at the side the chart is stretched threefold."""
+    """Shape of an ear in [0, 1], its hollow in [0, 1]: at the side the chart is stretched
+    threefold."""
     x, y = (np.abs(a) - 0.222) / 0.034, (b + 0.012) / 0.078
     x = x - 0.25 * y
     s = np.sqrt(x * x + y * y * np.where(y < 0, 1.15, 1.0))
@@ -179,7 +184,8 @@ def noises(rng, size, sigma):
 
 
 def strands(rng, size, a, b):
-    """Noise drawn out along combed hair: polar around the parting, so that strands run back and to the sides."""
+    """Noise drawn out along combed hair: polar around the parting, so that strands run back and
+    to the sides."""
     angle = np.arctan2(a - 0.04, b + 0.22)
     radius = np.hypot(a - 0.04, b + 0.22)
     fine = sum(
@@ -210,9 +216,10 @@ def sculpt():
     """Everything that never moves, as NumPy float32.
 
     Returns:
-      dict of `skin` [TABLE, TABLE] radius of the face without lips and lids, `hair` [TABLE, TABLE] radius of the hair (less
-      than the skin's where there is none), `occlusion` [TABLE, TABLE] in (0, 1], `albedo` [TEXTURE, TEXTURE, 4] linear RGB of
-      the skin with the brow mask, `hair_tone` [TEXTURE, TEXTURE] brightness of the strands.
+      dict of `skin` [TABLE, TABLE] radius of the face without lips and lids, `hair` [TABLE, TABLE]
+      radius of the hair (less than the skin's where there is none), `occlusion` [TABLE, TABLE] in
+      (0, 1], `albedo` [TEXTURE, TEXTURE, 4] linear RGB of the skin with the brow mask, `hair_tone`
+      [TEXTURE, TEXTURE] brightness of the strands.
     """
     rng = np.random.default_rng(
         7

@@ -1,7 +1,9 @@
-"""Speech-like sound and the mouth that makes it: syllables of a few vowels and consonants, formant-synthesised.
+"""Speech-like sound and the mouth that makes it: syllables of a few vowels and consonants,
+formant-synthesised.
 
-The same smoothed tracks (formants, voicing, noise; jaw, spread, round, closure) give the samples and the mouth, so every
-mouth shape is determined by the sound within about 100 ms. It says nothing: babble with the rhythm of speech.
+The same smoothed tracks (formants, voicing, noise; jaw, spread, round, closure) give the samples
+and the mouth, so every mouth shape is determined by the sound within about 100 ms. It says
+nothing: babble with the rhythm of speech.
 """
 
 from typing import NamedTuple
@@ -13,15 +15,13 @@ from fg3dgs_jax.data.dataset import FPS, SAMPLE_RATE
 TRACK_RATE = 1000  # Hz of the articulation tracks before they are read at frame centres
 HARMONICS = 34  # of a voice near 120 Hz: the first 4 kHz
 BANDWIDTHS = (90.0, 110.0, 170.0, 250.0)  # Hz of the four formants
-NOISE_BANDS = (
-    (3800.0, 7600.0),
-    (1900.0, 5200.0),
-    (1200.0, 7800.0),
-)  # Hz: "s", "sh", "f" and bursts
+# Hz: "s", "sh", "f" and bursts.
+NOISE_BANDS = ((3800.0, 7600.0), (1900.0, 5200.0), (1200.0, 7800.0))
 
 
 class Phone(NamedTuple):
-    """Targets of one sound; jaw, spread, round, closure in [0, 1] are the mouth, the rest is the voice."""
+    """Targets of one sound; jaw, spread, round, closure in [0, 1] are the mouth, the rest is the
+    voice."""
 
     formants: tuple[float, float, float]
     jaw: float
@@ -59,9 +59,9 @@ def synthesize_speech(seed: int, seconds: float):
       seed: another seed is another text.
       seconds: length; rounded to whole frames of 1/25 s.
     Returns:
-      samples int16 [T * 640] at 16 kHz, and the articulation at the centre of each frame: a dict of float32 [T] arrays in
-      [0, 1]: `jaw` (openness), `spread` (wide lips), `round` (narrow, protruded lips), `closure` (lips pressed),
-      `energy` (loudness of the voice and the noise).
+      samples int16 [T * 640] at 16 kHz, and the articulation at the centre of each frame: a dict
+      of float32 [T] arrays in [0, 1]: `jaw` (openness), `spread` (wide lips), `round` (narrow,
+      protruded lips), `closure` (lips pressed), `energy` (loudness of the voice and the noise).
     """
     frames = round(seconds * FPS)
     if frames < 1:
@@ -78,7 +78,8 @@ def synthesize_speech(seed: int, seconds: float):
 
 
 def _script(rng, seconds):
-    """A list of (phone, seconds): phrases of 4-8 syllables with pauses between; vowels come in shuffled rounds."""
+    """A list of (phone, seconds): phrases of 4-8 syllables with pauses between; vowels come in
+    shuffled rounds."""
     script, time, bag = [(PAUSE, 0.25)], 0.25, []
     while time < seconds:
         phrase = []
@@ -93,7 +94,8 @@ def _script(rng, seconds):
 
 
 def _tracks(script, length):
-    """Piecewise constant targets -> smooth tracks at TRACK_RATE; the lips close faster than the jaw moves."""
+    """Piecewise constant targets -> smooth tracks at TRACK_RATE; the lips close faster than the
+    jaw moves."""
     ends = np.cumsum([round(seconds * TRACK_RATE) for _, seconds in script])
     which = np.searchsorted(ends, np.arange(length), side="right").clip(max=len(script) - 1)
     smooth_ms = {
@@ -124,7 +126,8 @@ def _smooth(track, milliseconds):
 
 
 def _voice(rng, tracks, length):
-    """Additive glottal source under the formants' envelope, band noise, soft limiting -> int16 [length]."""
+    """Additive glottal source under the formants' envelope, band noise, soft limiting -> int16
+    [length]."""
     time = np.arange(length) / SAMPLE_RATE
 
     def up(track):
