@@ -1,0 +1,116 @@
+"""LPIPS: the published numbers with the real weights, a torch build with random ones, gradients."""
+
+import os
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fg3dgs_jax.experts import lpips as lpips_lib
+
+_CHANNELS = (3, 64, 192, 384, 256, 256)
+_KERNELS = (11, 5, 3, 3, 3)
+
+
+def _random_arrays(seed=0):
+    rng, arrays = np.random.default_rng(seed), {}
+    for i, size in enumerate(_KERNELS):
+        shape = (size, size, _CHANNELS[i], _CHANNELS[i + 1])
+        arrays[f"AlexNet_0/Conv_{i}/kernel"] = (rng.normal(size=shape) / np.sqrt(np.prod(shape[:3]) / 2)).astype(np.float32)
+        arrays[f"AlexNet_0/Conv_{i}/bias"] = 0.1 * rng.normal(size=shape[3]).astype(np.float32)
+        arrays[f"NetLinLayer_{i}/Conv_0/kernel"] = rng.random((1, 1, shape[3], 1)).astype(np.float32)
+    return arrays
+
+
+@pytest.fixture(scope="module")
+def random_weights(tmp_path_factory):
+    path = tmp_path_factory.mktemp("lpips") / "random.npz"
+    np.savez(path, **_random_arrays())
+    return path
+
+
+@pytest.fixture(scope="module")
+def params(random_weights):
+    return lpips_lib.load(random_weights)
+
+
+def _real_weights():
+    root = pathlib.Path(__file__).resolve().parents[1]
+    path = pathlib.Path(os.environ.get("FG3DGS_TEST_DATA", root.parent / "shared")) / "models" / "lpips_alex_full.npz"
+    if not path.exists():
+        pytest.skip(f"no LPIPS weights at {path}")
+    return lpips_lib.load(path)
+
+
+def test_golden_values_of_the_published_weights():
+    params = _real_weights()
+    rng = np.random.default_rng(0)
+    a = rng.random((64, 64, 3)) * 2 - 1
+    b = 0.5 * a + 0.5 * (rng.random((64, 64, 3)) * 2 - 1)
+    y, x = np.mgrid[0:96, 0:96] / 95
+    c = np.stack([np.sin(9 * x + 3 * y), np.cos(7 * y - 2 * x), np.sin(11 * x * y + 1)], -1)
+    d = np.clip(c + 0.15 * np.stack([np.sin(40 * x), np.cos(37 * y), np.sin(33 * (x + y))], -1), -1, 1)
+    for first, second, expected in ((a, b, 0.076525), (c, d, 0.040204)):
+        got = lpips_lib.lpips(params, (first[None] + 1) / 2, (second[None] + 1) / 2)
+        np.testing.assert_allclose(got, [expected], atol=2e-6)
+
+
+def test_equals_a_torch_build_on_random_weights(params):
+    torch = pytest.importorskip("torch")
+    arrays = {k: torch.tensor(v) for k, v in _random_arrays().items()}
+    functional = torch.nn.functional
+
+    def taps(image):
+        image = image * 2 - 1
+        x = (image - torch.tensor([-0.030, -0.088, -0.188])) / torch.tensor([0.458, 0.448, 0.450])
+        x = x.permute(0, 3, 1, 2)
+        for i, (stride, pad) in enumerate(((4, 2), (1, 2), (1, 1), (1, 1), (1, 1))):
+            x = functional.max_pool2d(x, 3, 2) if i in (1, 2) else x
+            kernel = arrays[f"AlexNet_0/Conv_{i}/kernel"].permute(3, 2, 0, 1)
+            x = functional.relu(functional.conv2d(x, kernel, arrays[f"AlexNet_0/Conv_{i}/bias"], stride, pad))
+            yield x / (x.norm(dim=1, keepdim=True) + 1e-10)
+
+    rng = np.random.default_rng(1)
+    x, y = rng.random((2, 2, 33, 46, 3)).astype(np.float32)
+    expected = 0
+    for i, (u, v) in enumerate(zip(taps(torch.tensor(x)), taps(torch.tensor(y)), strict=True)):
+        head = arrays[f"NetLinLayer_{i}/Conv_0/kernel"].permute(3, 2, 0, 1)
+        expected = expected + functional.conv2d((u - v) ** 2, head).mean((1, 2, 3))
+    np.testing.assert_allclose(jax.jit(lpips_lib.lpips)(params, x, y), expected.numpy(), rtol=1e-4)
+
+
+def test_zero_for_equal_symmetric_and_growing_with_noise(params):
+    rng = np.random.default_rng(2)
+    x, noise = rng.random((2, 1, 32, 32, 3)).astype(np.float32)
+    distance = [float(lpips_lib.lpips(params, x, x + s * (noise - 0.5))[0]) for s in (0.0, 0.1, 0.5)]
+    assert distance[0] == 0 and 0 < distance[1] < distance[2]
+    np.testing.assert_allclose(lpips_lib.lpips(params, x + 0.1 * noise, x), lpips_lib.lpips(params, x, x + 0.1 * noise), rtol=1e-5)
+
+
+def test_gradient_is_the_slope_and_finite_where_features_are_dead(params):
+    rng = np.random.default_rng(3)
+    x, y, direction = jnp.asarray(rng.random((3, 1, 32, 32, 3)), jnp.float32)
+
+    def loss(z):
+        return lpips_lib.lpips(params, z, y)[0]
+
+    grad, step = jax.jit(jax.grad(loss))(x), 1e-2
+    slope = (loss(x + step * direction) - loss(x - step * direction)) / (2 * step)
+    np.testing.assert_allclose(jnp.vdot(grad, direction), slope, rtol=0.03)
+    dead = jax.tree.map(lambda a: a, params)
+    dead["trunk"]["Conv_1"] = {"kernel": params["trunk"]["Conv_1"]["kernel"], "bias": jnp.full(192, -1e4)}
+    assert jnp.isfinite(jax.grad(lambda z: lpips_lib.lpips(dead, z, y)[0])(x)).all()
+
+
+def test_bad_inputs_are_refused(params, tmp_path):
+    with pytest.raises(ValueError, match="at least 32 px"):
+        lpips_lib.lpips(params, jnp.zeros((1, 31, 64, 3)), jnp.zeros((1, 31, 64, 3)))
+    with pytest.raises(ValueError, match="expected two equal"):
+        lpips_lib.lpips(params, jnp.zeros((1, 32, 32, 3)), jnp.zeros((2, 32, 32, 3)))
+    arrays = _random_arrays()
+    del arrays["NetLinLayer_3/Conv_0/kernel"]
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(ValueError, match="NetLinLayer_3"):
+        lpips_lib.load(tmp_path / "a.npz")
