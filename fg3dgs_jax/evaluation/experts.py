@@ -3,7 +3,8 @@
 A metric without its network is null in `metrics.json`: there are no stand-ins.
 """
 
-from typing import Callable, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import numpy as np
