@@ -1,6 +1,7 @@
-"""Mel spectrum arithmetic in NumPy, shared by the audio features and the Whisper front end (level 1: knows no files).
+"""Mel spectrum arithmetic in NumPy, shared by the audio features and the Whisper front end.
 
-librosa is not imported at run time: its first call compiles for many seconds; a test compares the two.
+librosa is not imported at run time: its first call compiles for many seconds; a test compares the
+two.
 """
 
 import functools
@@ -19,12 +20,14 @@ def hz_to_mel(hz):
 
 def mel_to_hz(mel):
     mel = np.asarray(mel, np.float64)
-    return np.where(mel < 15.0, mel * 200.0 / 3.0, 1000.0 * np.exp((mel - 15.0) * np.log(6.4) / 27.0))
+    return np.where(
+        mel < 15.0, mel * 200.0 / 3.0, 1000.0 * np.exp((mel - 15.0) * np.log(6.4) / 27.0)
+    )
 
 
 @functools.cache
 def filterbank(sample_rate, n_fft, num_mels, fmin, fmax):
-    """float32 [num_mels, n_fft // 2 + 1]: triangles of unit area (Slaney's normalisation) on the mel scale."""
+    """float32 [num_mels, n_fft // 2 + 1]: triangles of unit area (Slaney) on the mel scale."""
     corners = mel_to_hz(np.linspace(hz_to_mel(fmin), hz_to_mel(fmax), num_mels + 2))
     low, centre, high = (corners[i : i + num_mels, None] for i in range(3))
     freqs = np.linspace(0.0, sample_rate / 2.0, n_fft // 2 + 1)[None]
@@ -33,7 +36,7 @@ def filterbank(sample_rate, n_fft, num_mels, fmin, fmax):
 
 
 def spectrum(samples, n_fft, hop):
-    """float samples [n] -> magnitudes float32 [1 + n // hop, n_fft // 2 + 1]; column k is centred on sample k * hop.
+    """Samples [n] -> magnitudes float32 [1 + n // hop, n_fft // 2 + 1], column k at sample k * hop.
 
     Periodic Hann window of n_fft samples, edges reflected.
     """
@@ -50,7 +53,10 @@ def as_float(samples):
     """int16 or float samples [n] -> float32 in [-1, 1]."""
     samples = np.asarray(samples)
     if samples.ndim != 1:
-        raise ValueError(f"samples have shape {samples.shape}; expected [n], 16 kHz mono: read them with data.video.read_audio")
+        raise ValueError(
+            f"samples have shape {samples.shape}; expected [n], 16 kHz mono: read them with "
+            "data.video.read_audio"
+        )
     if np.issubdtype(samples.dtype, np.integer):
         return samples.astype(np.float32) / 32768.0
     return samples.astype(np.float32)

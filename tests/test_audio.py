@@ -23,7 +23,14 @@ def test_spectrum_equals_torchs():
     torch = pytest.importorskip("torch")
     samples = np.random.default_rng(0).normal(size=5000).astype(np.float32)
     ours = mel.spectrum(samples, n_fft=800, hop=200)
-    theirs = torch.stft(torch.tensor(samples), 800, 200, window=torch.hann_window(800), return_complex=True, pad_mode="reflect")
+    theirs = torch.stft(
+        torch.tensor(samples),
+        800,
+        200,
+        window=torch.hann_window(800),
+        return_complex=True,
+        pad_mode="reflect",
+    )
     np.testing.assert_allclose(ours, theirs.abs().numpy().T, atol=1e-3)
 
 
@@ -62,7 +69,9 @@ def test_windows_are_silent_outside_the_sound_and_equal_to_columns_inside():
 
 def test_loudness_scale_and_float_samples():
     samples = _noise(6400)
-    np.testing.assert_allclose(audio.mel_windows(samples / 32768.0, 10), audio.mel_windows(samples, 10), atol=1e-5)
+    np.testing.assert_allclose(
+        audio.mel_windows(samples / 32768.0, 10), audio.mel_windows(samples, 10), atol=1e-5
+    )
     quieter = audio.mel_columns(samples / 327680.0)  # -20 dB is -0.4 where nothing is clipped
     np.testing.assert_allclose(audio.mel_columns(samples) - quieter, 0.4, atol=1e-4)
     with pytest.raises(ValueError, match="expected \\[n\\]"):
@@ -78,10 +87,16 @@ def test_whisper_windows_pair_rows_and_pad():
 
 def test_slices_hold_rows_minus_four_to_plus_three_with_zeros_outside():
     features = (1 + np.arange(10, dtype=np.float32))[:, None, None] * np.ones((1, 2, 3), np.float32)
-    np.testing.assert_array_equal(audio.slice_windows(features, 0)[:, 0, 0], [0, 0, 0, 0, 1, 2, 3, 4])
-    np.testing.assert_array_equal(audio.slice_windows(features, 9)[:, 1, 2], [6, 7, 8, 9, 10, 0, 0, 0])
+    np.testing.assert_array_equal(
+        audio.slice_windows(features, 0)[:, 0, 0], [0, 0, 0, 0, 1, 2, 3, 4]
+    )
+    np.testing.assert_array_equal(
+        audio.slice_windows(features, 9)[:, 1, 2], [6, 7, 8, 9, 10, 0, 0, 0]
+    )
     assert audio.slice_windows(features, np.arange(10)).shape == (10, 8, 2, 3)
-    np.testing.assert_array_equal(audio.slice_windows(features, np.array([4]))[0], audio.slice_windows(features, 4))
+    np.testing.assert_array_equal(
+        audio.slice_windows(features, np.array([4]))[0], audio.slice_windows(features, 4)
+    )
 
 
 def test_frames_cover_all_samples():

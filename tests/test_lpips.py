@@ -18,9 +18,13 @@ def _random_arrays(seed=0):
     rng, arrays = np.random.default_rng(seed), {}
     for i, size in enumerate(_KERNELS):
         shape = (size, size, _CHANNELS[i], _CHANNELS[i + 1])
-        arrays[f"AlexNet_0/Conv_{i}/kernel"] = (rng.normal(size=shape) / np.sqrt(np.prod(shape[:3]) / 2)).astype(np.float32)
+        arrays[f"AlexNet_0/Conv_{i}/kernel"] = (
+            rng.normal(size=shape) / np.sqrt(np.prod(shape[:3]) / 2)
+        ).astype(np.float32)
         arrays[f"AlexNet_0/Conv_{i}/bias"] = 0.1 * rng.normal(size=shape[3]).astype(np.float32)
-        arrays[f"NetLinLayer_{i}/Conv_0/kernel"] = rng.random((1, 1, shape[3], 1)).astype(np.float32)
+        arrays[f"NetLinLayer_{i}/Conv_0/kernel"] = rng.random((1, 1, shape[3], 1)).astype(
+            np.float32
+        )
     return arrays
 
 
@@ -38,7 +42,11 @@ def params(random_weights):
 
 def _real_weights():
     root = pathlib.Path(__file__).resolve().parents[1]
-    path = pathlib.Path(os.environ.get("FG3DGS_TEST_DATA", root.parent / "shared")) / "models" / "lpips_alex_full.npz"
+    path = (
+        pathlib.Path(os.environ.get("FG3DGS_TEST_DATA", root.parent / "shared"))
+        / "models"
+        / "lpips_alex_full.npz"
+    )
     if not path.exists():
         pytest.skip(f"no LPIPS weights at {path}")
     return lpips_lib.load(path)
@@ -51,7 +59,9 @@ def test_golden_values_of_the_published_weights():
     b = 0.5 * a + 0.5 * (rng.random((64, 64, 3)) * 2 - 1)
     y, x = np.mgrid[0:96, 0:96] / 95
     c = np.stack([np.sin(9 * x + 3 * y), np.cos(7 * y - 2 * x), np.sin(11 * x * y + 1)], -1)
-    d = np.clip(c + 0.15 * np.stack([np.sin(40 * x), np.cos(37 * y), np.sin(33 * (x + y))], -1), -1, 1)
+    d = np.clip(
+        c + 0.15 * np.stack([np.sin(40 * x), np.cos(37 * y), np.sin(33 * (x + y))], -1), -1, 1
+    )
     for first, second, expected in ((a, b, 0.076525), (c, d, 0.040204)):
         got = lpips_lib.lpips(params, (first[None] + 1) / 2, (second[None] + 1) / 2)
         np.testing.assert_allclose(got, [expected], atol=2e-6)
@@ -69,7 +79,9 @@ def test_equals_a_torch_build_on_random_weights(params):
         for i, (stride, pad) in enumerate(((4, 2), (1, 2), (1, 1), (1, 1), (1, 1))):
             x = functional.max_pool2d(x, 3, 2) if i in (1, 2) else x
             kernel = arrays[f"AlexNet_0/Conv_{i}/kernel"].permute(3, 2, 0, 1)
-            x = functional.relu(functional.conv2d(x, kernel, arrays[f"AlexNet_0/Conv_{i}/bias"], stride, pad))
+            x = functional.relu(
+                functional.conv2d(x, kernel, arrays[f"AlexNet_0/Conv_{i}/bias"], stride, pad)
+            )
             yield x / (x.norm(dim=1, keepdim=True) + 1e-10)
 
     rng = np.random.default_rng(1)
@@ -84,9 +96,15 @@ def test_equals_a_torch_build_on_random_weights(params):
 def test_zero_for_equal_symmetric_and_growing_with_noise(params):
     rng = np.random.default_rng(2)
     x, noise = rng.random((2, 1, 32, 32, 3)).astype(np.float32)
-    distance = [float(lpips_lib.lpips(params, x, x + s * (noise - 0.5))[0]) for s in (0.0, 0.1, 0.5)]
+    distance = [
+        float(lpips_lib.lpips(params, x, x + s * (noise - 0.5))[0]) for s in (0.0, 0.1, 0.5)
+    ]
     assert distance[0] == 0 and 0 < distance[1] < distance[2]
-    np.testing.assert_allclose(lpips_lib.lpips(params, x + 0.1 * noise, x), lpips_lib.lpips(params, x, x + 0.1 * noise), rtol=1e-5)
+    np.testing.assert_allclose(
+        lpips_lib.lpips(params, x + 0.1 * noise, x),
+        lpips_lib.lpips(params, x, x + 0.1 * noise),
+        rtol=1e-5,
+    )
 
 
 def test_gradient_is_the_slope_and_finite_where_features_are_dead(params):
@@ -100,7 +118,10 @@ def test_gradient_is_the_slope_and_finite_where_features_are_dead(params):
     slope = (loss(x + step * direction) - loss(x - step * direction)) / (2 * step)
     np.testing.assert_allclose(jnp.vdot(grad, direction), slope, rtol=0.03)
     dead = jax.tree.map(lambda a: a, params)
-    dead["trunk"]["Conv_1"] = {"kernel": params["trunk"]["Conv_1"]["kernel"], "bias": jnp.full(192, -1e4)}
+    dead["trunk"]["Conv_1"] = {
+        "kernel": params["trunk"]["Conv_1"]["kernel"],
+        "bias": jnp.full(192, -1e4),
+    }
     assert jnp.isfinite(jax.grad(lambda z: lpips_lib.lpips(dead, z, y)[0])(x)).all()
 
 

@@ -1,4 +1,4 @@
-"""Odd clips made here with PyAV: rates, offsets, gaps, rotation; what is refused; writing and reading back."""
+"""Odd clips made here with PyAV: clocks, holes, rotation; what is refused; writing."""
 
 import wave
 from fractions import Fraction
@@ -17,7 +17,7 @@ def _picture(value, height=SIZE, width=SIZE):
 
 
 def _levels(times):
-    """A grey level that tells the time: 4 levels per 25 fps frame would be too fine for H.264, 2 are not."""
+    """Grey levels that tell the time; two a frame survive H.264."""
     return [int(20 + 50 * t) for t in times]
 
 
@@ -26,8 +26,10 @@ def _value_at(image):
 
 
 def _make(path, times, *, sound=None, sound_start=0.0, rate=16_000, end=None, hole=range(0)):
-    """Pictures shown from `times` (s) on, grey by time; `sound` int16 [n] mono from `sound_start` on,
-    without the blocks of 1000 that begin inside `hole`."""
+    """Pictures shown from `times` (s) on, grey by time, and `sound` from `sound_start` on.
+
+    Blocks of 1000 samples that begin inside `hole` are left out.
+    """
     with av.open(str(path), "w") as container:
         base = Fraction(1, 12_000)
         stream = container.add_stream("libx264", rate=25, options={"crf": "5"})
@@ -40,14 +42,18 @@ def _make(path, times, *, sound=None, sound_start=0.0, rate=16_000, end=None, ho
             track = container.add_stream("pcm_s16le", rate=rate, layout="mono")
         ends = [*times[1:], end or times[-1] + (times[-1] - times[-2] if len(times) > 1 else 0.04)]
         for level, time, stop in zip(_levels(times), times, ends, strict=True):
-            frame = av.VideoFrame.from_ndarray(_picture(level), format="rgb24").reformat(format="yuv420p")
+            frame = av.VideoFrame.from_ndarray(_picture(level), format="rgb24").reformat(
+                format="yuv420p"
+            )
             frame.pts, frame.time_base = round(time * 12_000), base
             frame.duration = round((stop - time) * 12_000)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
         if track is not None:
             for begin in (b for b in range(0, len(sound), 1000) if b not in hole):
-                frame = av.AudioFrame.from_ndarray(sound[None, begin : begin + 1000], format="s16", layout="mono")
+                frame = av.AudioFrame.from_ndarray(
+                    sound[None, begin : begin + 1000], format="s16", layout="mono"
+                )
                 frame.sample_rate, frame.time_base = rate, Fraction(1, rate)
                 frame.pts = begin + round(sound_start * rate)
                 container.mux(track.encode(frame))
@@ -123,10 +129,15 @@ def test_rotation_in_the_header_is_applied(tmp_path):
     image[:, :32] = 220  # the left half is bright
     video.write_video(path, [image] * 25, _noise(1))
     data = path.read_bytes()
-    identity = b"".join(n.to_bytes(4, "big") for n in (0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x40000000))
-    quarter = b"".join(n.to_bytes(4, "big", signed=True) for n in (0, 0x10000, 0, -0x10000, 0, 0, 0, 0, 0x40000000))
+    identity = b"".join(
+        n.to_bytes(4, "big") for n in (0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x40000000)
+    )
+    quarter = b"".join(
+        n.to_bytes(4, "big", signed=True) for n in (0, 0x10000, 0, -0x10000, 0, 0, 0, 0, 0x40000000)
+    )
     at = data.index(identity, data.index(b"tkhd"))
-    path.write_bytes(data[:at] + quarter + data[at + 36 :])  # a phone held upright: turn clockwise when showing
+    # What a phone held upright writes: turn clockwise when showing.
+    path.write_bytes(data[:at] + quarter + data[at + 36 :])
     clip = video.read_video(path)
     assert (clip.height, clip.width) == (64, 48)
     frame = next(clip.frames())
@@ -137,7 +148,8 @@ def test_rotation_in_the_header_is_applied(tmp_path):
 def test_written_video_reads_back_with_colours_sound_and_time_in_place(tmp_path):
     rows, cols = np.mgrid[0:65, 0:63]
     clean = [
-        np.stack([rows * 3 + i, cols * 3, 255 - rows * 2 - i], -1).clip(0, 255).astype(np.uint8) for i in range(30)
+        np.stack([rows * 3 + i, cols * 3, 255 - rows * 2 - i], -1).clip(0, 255).astype(np.uint8)
+        for i in range(30)
     ]
     sound = np.zeros(30 * 640, np.int16)
     sound[9000:9200] = 12_000
@@ -211,7 +223,25 @@ def test_unusable_videos_are_refused_in_one_line_that_names_the_file(tmp_path):
         with pytest.raises(video.VideoError) as error:
             video.read_video(path)
         message = str(error.value)
-        assert str(path) in message and reason in message and "expected" in message and "\n" not in message
+        assert (
+            str(path) in message
+            and reason in message
+            and "expected" in message
+            and "\n" not in message
+        )
+
+
+def test_a_download_that_broke_off_is_read_up_to_there_or_refused(tmp_path):
+    whole, cut = tmp_path / "whole.mp4", tmp_path / "cut.mp4"
+    noise = np.random.default_rng(0).integers(0, 255, (100, SIZE, SIZE, 3), np.uint8)
+    video.write_video(whole, noise, _noise(4))
+    data = whole.read_bytes()
+    cut.write_bytes(data[: len(data) * 6 // 10])
+    clip = video.read_video(cut)
+    assert 40 < clip.num_frames < 75 and len(list(clip.frames())) == clip.num_frames
+    cut.write_bytes(data[: len(data) // 10])
+    with pytest.raises(video.VideoError):
+        video.read_video(cut)
 
 
 def test_limits_are_arguments(tmp_path):
@@ -219,7 +249,9 @@ def test_limits_are_arguments(tmp_path):
     with pytest.raises(video.VideoError, match="at least 51"):
         video.read_video(path, min_frames=51)
     clip = video.read_video(path, max_seconds=1.2)
-    assert clip.num_frames == 30 and len(list(clip.frames())) == 30 and len(clip.samples) == 30 * 640
+    assert (
+        clip.num_frames == 30 and len(list(clip.frames())) == 30 and len(clip.samples) == 30 * 640
+    )
 
 
 def test_audio_of_any_kind_becomes_16_khz_mono(tmp_path):
@@ -237,15 +269,24 @@ def test_audio_of_any_kind_becomes_16_khz_mono(tmp_path):
     video.write_wav(tmp_path / "plain.wav", plain)
     np.testing.assert_array_equal(video.read_audio(tmp_path / "plain.wav"), plain)
     np.testing.assert_array_equal(video.read_wav(tmp_path / "plain.wav"), plain)
-    assert len(video.read_audio(_make(tmp_path / "a.mov", np.arange(50) / 25, sound=plain))) == len(plain)
+    assert len(video.read_audio(_make(tmp_path / "a.mov", np.arange(50) / 25, sound=plain))) == len(
+        plain
+    )
 
 
-@pytest.mark.parametrize("format, codec, suffix", [("mp3", "libmp3lame", "mp3"), ("ipod", "aac", "m4a")])
+@pytest.mark.parametrize(
+    "format, codec, suffix", [("mp3", "libmp3lame", "mp3"), ("ipod", "aac", "m4a")]
+)
 def test_compressed_audio_keeps_its_length_and_place(tmp_path, format, codec, suffix):
     path, sound = tmp_path / f"a.{suffix}", _noise(1.5)
     with av.open(str(path), "w", format=format) as container:
         track = container.add_stream(codec, rate=16_000, layout="mono")
-        resampler = av.AudioResampler(format=track.format.name, layout="mono", rate=16_000, frame_size=track.frame_size or 1152)
+        resampler = av.AudioResampler(
+            format=track.format.name,
+            layout="mono",
+            rate=16_000,
+            frame_size=track.frame_size or 1152,
+        )
         frame = av.AudioFrame.from_ndarray(sound[None], format="s16", layout="mono")
         frame.sample_rate, frame.pts, frame.time_base = 16_000, 0, Fraction(1, 16_000)
         for piece in [*resampler.resample(frame), *resampler.resample(None)]:
@@ -253,12 +294,18 @@ def test_compressed_audio_keeps_its_length_and_place(tmp_path, format, codec, su
         container.mux(track.encode(None))
     back = video.read_audio(path)
     assert abs(len(back) - len(sound)) < 1300
-    scores = np.correlate(back[4000 - 1500 : 12_000 + 1500].astype(float), sound[4000:12_000].astype(float), "valid")
+    scores = np.correlate(
+        back[4000 - 1500 : 12_000 + 1500].astype(float), sound[4000:12_000].astype(float), "valid"
+    )
     assert abs(int(scores.argmax()) - 1500) <= 1
 
 
 def test_unusable_audio_is_refused_in_one_line(tmp_path):
-    for name, content in (("text.wav", b"not sound\n" * 60), ("text.mp3", b"not sound\n" * 60), ("empty.wav", b"")):
+    for name, content in (
+        ("text.wav", b"not sound\n" * 60),
+        ("text.mp3", b"not sound\n" * 60),
+        ("empty.wav", b""),
+    ):
         (tmp_path / name).write_bytes(content)
     video.write_wav(tmp_path / "none.wav", np.zeros(0, np.int16))
     silent = _make(tmp_path / "silent.mov", np.arange(50) / 25)

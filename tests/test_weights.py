@@ -18,21 +18,33 @@ def toy(monkeypatch, tmp_path):
     source.parent.mkdir()
     source.write_bytes(CONTENT)
     digest = hashlib.sha256(CONTENT).hexdigest()
-    file = weights.WeightFile("toy", "toy.bin", (source.as_uri(),), len(CONTENT), digest, "MIT", "a toy")
+    file = weights.WeightFile(
+        "toy", "toy.bin", (source.as_uri(),), len(CONTENT), digest, "MIT", "a toy"
+    )
     monkeypatch.setattr(weights, "REGISTRY", {"toy": file})
     monkeypatch.setattr(weights, "cache_folder", lambda: tmp_path / "cache")
     monkeypatch.delenv("FG3DGS_WEIGHTS", raising=False)
     return file
 
 
-def test_missing_weights_say_where_they_were_sought_their_licence_and_the_command(toy, tmp_path, monkeypatch):
-    monkeypatch.setenv("FG3DGS_WEIGHTS", os.pathsep.join([str(tmp_path / "a"), str(tmp_path / "b")]))
+def test_missing_weights_say_where_they_were_sought_their_licence_and_the_command(
+    toy, tmp_path, monkeypatch
+):
+    monkeypatch.setenv(
+        "FG3DGS_WEIGHTS", os.pathsep.join([str(tmp_path / "a"), str(tmp_path / "b")])
+    )
     assert weights.find("toy") is None
     with pytest.raises(weights.WeightsMissing) as error:
         weights.require("toy")
     message = str(error.value)
     assert "\n" not in message
-    for part in (str(tmp_path / "a"), str(tmp_path / "b"), str(tmp_path / "cache"), "MIT", "fetch toy"):
+    for part in (
+        str(tmp_path / "a"),
+        str(tmp_path / "b"),
+        str(tmp_path / "cache"),
+        "MIT",
+        "fetch toy",
+    ):
         assert part in message
 
 
@@ -40,11 +52,15 @@ def test_listed_folders_come_before_the_cache(toy, tmp_path, monkeypatch):
     for folder in ("second", "cache"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "toy.bin").write_bytes(CONTENT)
-    monkeypatch.setenv("FG3DGS_WEIGHTS", os.pathsep.join([str(tmp_path / "absent"), str(tmp_path / "second")]))
+    monkeypatch.setenv(
+        "FG3DGS_WEIGHTS", os.pathsep.join([str(tmp_path / "absent"), str(tmp_path / "second")])
+    )
     assert weights.require("toy") == tmp_path / "second" / "toy.bin"
 
 
-def test_a_file_of_the_right_size_but_other_content_is_refused_and_accepted_once_mended(toy, tmp_path):
+def test_a_file_of_the_right_size_but_other_content_is_refused_and_accepted_once_mended(
+    toy, tmp_path
+):
     path = tmp_path / "cache" / "toy.bin"
     path.parent.mkdir()
     path.write_bytes(b"x" * len(CONTENT))
@@ -85,4 +101,6 @@ def test_unknown_names_are_refused_with_the_known_ones():
 def test_every_row_is_complete_and_can_be_asked_for_by_either_name():
     for name, file in weights.REGISTRY.items():
         assert weights.lookup(name) is weights.lookup(file.filename) is file
-        assert len(file.sha256) == 64 and file.size > 0 and file.licence and (file.urls or file.origin)
+        assert (
+            len(file.sha256) == 64 and file.size > 0 and file.licence and (file.urls or file.origin)
+        )

@@ -1,4 +1,4 @@
-"""The Whisper encoder against transformers' (torch), its front end against two others, chunks without seams."""
+"""The Whisper encoder and its front end against transformers', chunks without seams."""
 
 import os
 import pathlib
@@ -17,15 +17,30 @@ def _random_arrays(seed=0):
     def draw(*shape, fan=None):
         return (rng.normal(size=shape) / np.sqrt(fan or 100)).astype(np.float16)
 
-    arrays = {"num_heads": np.int16(WIDTH // 64), "position_encodings/encodings": draw(1500, WIDTH, fan=1)}
+    arrays = {
+        "num_heads": np.int16(WIDTH // 64),
+        "position_encodings/encodings": draw(1500, WIDTH, fan=1),
+    }
     for name, width_in in (("conv1", 80), ("conv2", WIDTH)):
-        arrays |= {f"{name}/weight": draw(WIDTH, width_in, 3, fan=width_in), f"{name}/bias": draw(WIDTH)}
+        arrays |= {
+            f"{name}/weight": draw(WIDTH, width_in, 3, fan=width_in),
+            f"{name}/bias": draw(WIDTH),
+        }
     norms = ["layer_norm"]
     for i in range(LAYERS):
-        for part, sizes in (("self_attention", (3 * WIDTH, WIDTH, WIDTH)), ("ffn", (4 * WIDTH, WIDTH, 4 * WIDTH))):
+        for part, sizes in (
+            ("self_attention", (3 * WIDTH, WIDTH, WIDTH)),
+            ("ffn", (4 * WIDTH, WIDTH, 4 * WIDTH)),
+        ):
             key = f"layer_{i}/{part}"
-            arrays |= {f"{key}/linear_0/weight": draw(sizes[0], WIDTH, fan=WIDTH), f"{key}/linear_0/bias": draw(sizes[0])}
-            arrays |= {f"{key}/linear_1/weight": draw(WIDTH, sizes[2], fan=sizes[2]), f"{key}/linear_1/bias": draw(WIDTH)}
+            arrays |= {
+                f"{key}/linear_0/weight": draw(sizes[0], WIDTH, fan=WIDTH),
+                f"{key}/linear_0/bias": draw(sizes[0]),
+            }
+            arrays |= {
+                f"{key}/linear_1/weight": draw(WIDTH, sizes[2], fan=sizes[2]),
+                f"{key}/linear_1/bias": draw(WIDTH),
+            }
             norms.append(f"{key}/layer_norm")
     for name in norms:
         arrays |= {f"{name}/gamma": 1 + draw(WIDTH), f"{name}/beta": draw(WIDTH)}
@@ -47,7 +62,7 @@ def params(random_weights):
 
 
 def _speech(seconds, seed=0):
-    """Noise and gliding harmonics whose loudness rises and falls four times a second; int16 at 16 kHz."""
+    """Noise and gliding harmonics, loud four times a second; int16 at 16 kHz."""
     rng, time = np.random.default_rng(seed), np.arange(int(seconds * 16_000)) / 16_000
     phase = 2 * np.pi * np.cumsum(130 + 30 * np.sin(3 * time)) / 16_000
     voice = sum(np.sin(k * phase) / k for k in range(1, 12)) + 0.2 * rng.normal(size=len(time))
@@ -60,24 +75,45 @@ def _torch_features(path, columns):
     transformers = pytest.importorskip("transformers")
     from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-    arrays = {k.removeprefix("encoder/"): torch.tensor(np.float32(v)) for k, v in np.load(path).items()}
-    width, layers = arrays["layer_norm/beta"].shape[0], len([k for k in arrays if k.endswith("ffn/layer_norm/beta")])
+    arrays = {
+        k.removeprefix("encoder/"): torch.tensor(np.float32(v)) for k, v in np.load(path).items()
+    }
+    width, layers = (
+        arrays["layer_norm/beta"].shape[0],
+        len([k for k in arrays if k.endswith("ffn/layer_norm/beta")]),
+    )
     config = transformers.WhisperConfig(
-        d_model=width, encoder_layers=layers, encoder_attention_heads=width // 64, encoder_ffn_dim=4 * width, num_mel_bins=80
+        d_model=width,
+        encoder_layers=layers,
+        encoder_attention_heads=width // 64,
+        encoder_ffn_dim=4 * width,
+        num_mel_bins=80,
     )
     state = {"embed_positions.weight": arrays["position_encodings/encodings"]}
-    state |= {f"{c}.{p}": arrays[f"{c}/{p}"] for c in ("conv1", "conv2") for p in ("weight", "bias")}
+    state |= {
+        f"{c}.{p}": arrays[f"{c}/{p}"] for c in ("conv1", "conv2") for p in ("weight", "bias")
+    }
     norms = {"layer_norm": "layer_norm"}
     for i in range(layers):
         norms |= {f"layers.{i}.self_attn_layer_norm": f"layer_{i}/self_attention/layer_norm"}
         norms |= {f"layers.{i}.final_layer_norm": f"layer_{i}/ffn/layer_norm"}
         for p in ("weight", "bias"):
             parts = arrays[f"layer_{i}/self_attention/linear_0/{p}"].split(width)
-            state |= {f"layers.{i}.self_attn.{n}_proj.{p}": v for n, v in zip("qkv", parts, strict=True)}
-            state[f"layers.{i}.self_attn.out_proj.{p}"] = arrays[f"layer_{i}/self_attention/linear_1/{p}"]
-            state |= {f"layers.{i}.fc{j + 1}.{p}": arrays[f"layer_{i}/ffn/linear_{j}/{p}"] for j in (0, 1)}
+            state |= {
+                f"layers.{i}.self_attn.{n}_proj.{p}": v for n, v in zip("qkv", parts, strict=True)
+            }
+            state[f"layers.{i}.self_attn.out_proj.{p}"] = arrays[
+                f"layer_{i}/self_attention/linear_1/{p}"
+            ]
+            state |= {
+                f"layers.{i}.fc{j + 1}.{p}": arrays[f"layer_{i}/ffn/linear_{j}/{p}"] for j in (0, 1)
+            }
         assert not state.pop(f"layers.{i}.self_attn.k_proj.bias").any()
-    state |= {f"{n}.{p}": arrays[f"{k}/{q}"] for n, k in norms.items() for p, q in (("weight", "gamma"), ("bias", "beta"))}
+    state |= {
+        f"{n}.{p}": arrays[f"{k}/{q}"]
+        for n, k in norms.items()
+        for p, q in (("weight", "gamma"), ("bias", "beta"))
+    }
     encoder = WhisperEncoder(config).eval()
     encoder.load_state_dict(state)
     with torch.no_grad():
@@ -131,7 +167,8 @@ def test_long_sound_has_no_seam(params):
     alone = whisper.encode(params, samples[: 30 * 16_000])
     before = whisper.chunk_starts(len(features))[1]
     np.testing.assert_allclose(features[: before - 2], alone[: before - 2], atol=2e-3)
-    # The synthetic voice repeats its loudness every 12.5 rows: a seam would be a jump that the other rows do not have.
+    # The synthetic voice repeats its loudness every 12.5 rows: a seam would be a jump that the
+    # other rows do not have.
     jumps = np.linalg.norm(np.diff(features, axis=0), axis=1)
     seams = jumps[[before - 1, before, 1498, 1499, 1500]]
     assert seams.max() < 1.2 * np.quantile(jumps, 0.99)

@@ -1,13 +1,15 @@
 """Sound -> one feature window per video frame.
 
-Row i of every feature array belongs to frame i, which is shown from i/25 s to (i + 1)/25 s and starts at sample 640 i.
+Row i of every feature array belongs to frame i, which is shown from i/25 s to (i + 1)/25 s and
+starts at sample 640 i.
 """
 
 import numpy as np
 
 from fg3dgs_jax import mel as mel_lib
+from fg3dgs_jax.data.dataset import FPS, SAMPLE_RATE
 
-SAMPLES_PER_FRAME = 640  # 16 kHz / 25 fps
+SAMPLES_PER_FRAME = SAMPLE_RATE // FPS  # 640
 MEL_COLUMNS = 16  # 200 ms at 80 columns a second
 MEL_BINS = 80
 SILENCE = -1.0  # what mel_windows gives for digital silence and outside the sound
@@ -20,26 +22,29 @@ def num_frames_of(samples) -> int:
 
 
 def mel_columns(samples) -> np.ndarray:
-    """16 kHz samples [n] (int16 or float) -> float32 [1 + n // 200, 80] in [-1, 1]; column k is centred on k/80 s.
+    """16 kHz samples [n] -> float32 [1 + n // 200, 80] in [-1, 1], column k centred on k/80 s.
 
-    The mel of Wav2Lip and of the SyncTalk encoder, divided by 4: pre-emphasis 0.97, 800-point STFT with hop 200, magnitudes,
-    80 Slaney bands over 55-7600 Hz, 20 log10 - 20 dB, -100..0 dB mapped to -4..4.
+    The mel of Wav2Lip and of the SyncTalk encoder, divided by 4: pre-emphasis 0.97, 800-point STFT
+    with hop 200, magnitudes, 80 Slaney bands over 55-7600 Hz, 20 log10 - 20 dB, -100..0 dB mapped
+    to -4..4.
     """
     samples = mel_lib.as_float(samples)
     if not len(samples):
         return np.full((1, MEL_BINS), SILENCE, np.float32)
     emphasised = np.append(samples[:1], samples[1:] - 0.97 * samples[:-1])
-    bands = mel_lib.spectrum(emphasised, n_fft=800, hop=200) @ mel_lib.filterbank(16_000, 800, MEL_BINS, 55.0, 7600.0).T
+    magnitudes = mel_lib.spectrum(emphasised, n_fft=800, hop=200)
+    bands = magnitudes @ mel_lib.filterbank(16_000, 800, MEL_BINS, 55.0, 7600.0).T
     decibels = 20.0 * np.log10(np.maximum(1e-5, bands)) - 20.0
     scaled = 8.0 * (decibels + 100.0) / 100.0 - 4.0
     return (np.clip(scaled, -4.0, 4.0) / 4.0).astype(np.float32)
 
 
 def mel_windows(samples, num_frames: int) -> np.ndarray:
-    """16 kHz samples [n] -> float32 [num_frames, 16, 80] in [-1, 1], row i centred on the middle of frame i.
+    """16 kHz samples [n] -> float32 [num_frames, 16, 80] in [-1, 1], row i centred on frame i.
 
-    The middle of frame i is mel column 3.2 (i + 0.5) and 16 columns from k0 on are centred on k0 + 7.5, so
-    k0 = round(3.2 i - 5.9) = floor((16 i - 27) / 5), never more than half a column (6.25 ms) off. Silence outside the sound.
+    The middle of frame i is mel column 3.2 (i + 0.5) and 16 columns from k0 on are centred on
+    k0 + 7.5, so k0 = round(3.2 i - 5.9) = floor((16 i - 27) / 5), never more than half a column
+    (6.25 ms) off. Silence outside the sound.
     """
     columns = mel_columns(samples)
     first = (16 * np.arange(num_frames) - 27) // 5
@@ -50,7 +55,7 @@ def mel_windows(samples, num_frames: int) -> np.ndarray:
 
 
 def whisper_windows(features_50hz, num_frames: int) -> np.ndarray:
-    """50 Hz features [n, 384] -> float32 [num_frames, 2, 384]: rows 2i and 2i + 1, zeros after the end."""
+    """50 Hz features [n, D] -> float32 [num_frames, 2, D]: rows 2i, 2i + 1, zeros after the end."""
     features = np.asarray(features_50hz, np.float32)
     out = np.zeros((2 * num_frames, features.shape[1]), np.float32)
     out[: len(features)] = features[: len(out)]
@@ -58,7 +63,7 @@ def whisper_windows(features_50hz, num_frames: int) -> np.ndarray:
 
 
 def slice_windows(features, index) -> np.ndarray:
-    """features [T, A, D] and a frame number (or an array [...] of them) -> [..., 8, A, D], rows index - 4 .. index + 3.
+    """features [T, A, D], frame numbers [...] -> [..., 8, A, D]: rows index - 4 .. index + 3.
 
     Rows outside the clip are zeros.
     """

