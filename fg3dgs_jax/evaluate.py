@@ -20,13 +20,27 @@ from fg3dgs_jax.evaluation import experts, measure, report
 def parse(argv):
     """Flags of the program."""
     parser = argparse.ArgumentParser(
-        prog="python -m fg3dgs_jax.evaluate", description="Measures a trained avatar; writes metrics.json and a report."
+        prog="python -m fg3dgs_jax.evaluate",
+        description="Measures a trained avatar; writes metrics.json and a report.",
     )
-    parser.add_argument("--workdir", required=True, type=pathlib.Path, help="folder of a training run")
-    parser.add_argument("--split", default="test", choices=("test", "train", "all"), help="frames to measure (default: test)")
-    parser.add_argument("--out", type=pathlib.Path, help="folder for the results (default: WORKDIR/eval_SPLIT)")
-    parser.add_argument("--data", type=pathlib.Path, help="the processed folder, if it has moved since training")
-    parser.add_argument("--on_mp4", action="store_true", help="also measure after H.264, as the field's tables do")
+    parser.add_argument(
+        "--workdir", required=True, type=pathlib.Path, help="folder of a training run"
+    )
+    parser.add_argument(
+        "--split",
+        default="test",
+        choices=("test", "train", "all"),
+        help="frames to measure (default: test)",
+    )
+    parser.add_argument(
+        "--out", type=pathlib.Path, help="folder for the results (default: WORKDIR/eval_SPLIT)"
+    )
+    parser.add_argument(
+        "--data", type=pathlib.Path, help="the processed folder, if it has moved since training"
+    )
+    parser.add_argument(
+        "--on_mp4", action="store_true", help="also measure after H.264, as the field's tables do"
+    )
     return parser.parse_args(argv)
 
 
@@ -36,14 +50,21 @@ def evaluate(workdir, split="test", out=None, data=None, on_mp4=False) -> dict:
     subject = measure.open_subject(workdir, data)
     index = subject.clip.split(split)
     if not len(index):
-        raise ValueError(f"split {split!r} of {subject.clip.path} has no frames; use --split all or a longer clip")
+        raise ValueError(f"split {split!r} of {subject.clip.path} has no frames; use --split all")
     lpips, mesh = experts.load_lpips(), experts.load_landmarks()
     out.mkdir(parents=True, exist_ok=True)
-    (out / "metrics.json").unlink(missing_ok=True)  # it is written last: its presence says that the rest is there
+    (out / "metrics.json").unlink(
+        missing_ok=True
+    )  # it is written last: it says that the rest is there
 
-    measurer = measure.Measurer(subject, index, lpips, mesh)
-    progress = tqdm.tqdm(measurer.panels(), desc=f"evaluate {split}", total=len(index), unit="frame", file=sys.stderr)
-    video_lib.write_video(out / "comparison.mp4", progress, subject.sound(index))
+    try:
+        measurer = measure.Measurer(subject, index, lpips, mesh)
+        rows = tqdm.tqdm(
+            measurer.panels(), desc=f"evaluate {split}", total=len(index), unit="frame"
+        )
+        video_lib.write_video(out / "comparison.mp4", rows, subject.sound(index))
+    finally:
+        mesh.close()
     report.write_csv(out / "per_frame.csv", measurer.rows)
     report.write_png(out / "contact_sheet.png", report.contact_sheet(measurer.sheet))
     report.write_png(out / "opening.png", report.plot_curves(measurer.curves(), video_lib.FPS))

@@ -2,7 +2,8 @@
 
     python -m fg3dgs_jax.synthesize --workdir runs/obama --audio speech.wav --out talk.mp4
 
-Head poses, torso, background, blinks and gaze come from the training clip, played forth and back; the mouth from the sound.
+Head poses, torso, background, blinks and gaze come from the training clip, played forth and back;
+the mouth from the sound.
 """
 
 import argparse
@@ -21,17 +22,36 @@ from fg3dgs_jax.evaluation import drawing, sync
 def parse(argv):
     """Flags of the program."""
     parser = argparse.ArgumentParser(
-        prog="python -m fg3dgs_jax.synthesize", description="Makes a trained avatar speak any sound: H.264 + AAC at 25 fps."
+        prog="python -m fg3dgs_jax.synthesize",
+        description="Makes a trained avatar speak any sound: H.264 + AAC at 25 fps.",
     )
-    parser.add_argument("--workdir", required=True, type=pathlib.Path, help="folder of a training run")
-    parser.add_argument("--audio", required=True, type=pathlib.Path, help="any audio or video file, of any length")
-    parser.add_argument("--out", required=True, type=pathlib.Path, help="the mp4 to write; its folder is made if need be")
     parser.add_argument(
-        "--split", default="train", choices=("train", "test", "all"), help="frames that lend the poses (default: train)"
+        "--workdir", required=True, type=pathlib.Path, help="folder of a training run"
     )
-    parser.add_argument("--data", type=pathlib.Path, help="the processed folder, if it has moved since training")
-    parser.add_argument("--crf", type=int, default=18, help="x264 quality, 0 (lossless) to 51 (default: 18)")
-    parser.add_argument("--check", action="store_true", help="also print how well the mouth follows the sound")
+    parser.add_argument(
+        "--audio", required=True, type=pathlib.Path, help="any audio or video file, of any length"
+    )
+    parser.add_argument(
+        "--out",
+        required=True,
+        type=pathlib.Path,
+        help="the mp4 to write; its folder is made if need be",
+    )
+    parser.add_argument(
+        "--split",
+        default="train",
+        choices=("train", "test", "all"),
+        help="frames that lend the poses (default: train)",
+    )
+    parser.add_argument(
+        "--data", type=pathlib.Path, help="the processed folder, if it has moved since training"
+    )
+    parser.add_argument(
+        "--crf", type=int, default=18, help="x264 quality, 0 (lossless) to 51 (default: 18)"
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="also print how well the mouth follows the sound"
+    )
     flags = parser.parse_args(argv)
     if not 0 <= flags.crf <= 51:
         parser.error(f"--crf is {flags.crf}; expected 0 (lossless) to 51")
@@ -48,8 +68,8 @@ def sound_features(samples, num_frames: int, extractor: str) -> np.ndarray:
         params = whisper.load(weights.require("whisper_tiny_en"))
         return audio_lib.whisper_windows(whisper.encode(params, samples), num_frames)
     raise ValueError(
-        f"the avatar was trained on {extractor!r} features, which this version cannot compute from a sound file; "
-        "expected 'mel' or 'whisper': train with --config.data.audio_extractor=mel"
+        f"the avatar was trained on {extractor!r} features, which this version cannot compute from "
+        "a sound file; expected 'mel' or 'whisper': train with --config.data.audio_extractor=mel"
     )
 
 
@@ -66,20 +86,34 @@ class Meter:
         """Yields the frames [H, W, 3] unchanged."""
         for frame in frames:
             if self.colours is not None:
-                self.openings.append(sync.mouth_opening(frame, self.boxes[len(self.openings)], self.colours))
+                self.openings.append(
+                    sync.mouth_opening(frame, self.boxes[len(self.openings)], self.colours)
+                )
             yield frame
 
     def verdict(self, samples) -> str:
         """One line about the mouth and the sound."""
-        found = sync.check(self.openings, samples) if self.openings else {"envelope_correlation": None}
+        found = (
+            sync.check(self.openings, samples) if self.openings else {"envelope_correlation": None}
+        )
         if found["envelope_correlation"] is None:
-            return "mouth opening against sound: not measurable (the mouth or the sound never changes)"
+            return (
+                "mouth opening against sound: not measurable (the mouth or the sound never changes)"
+            )
         shifted = found["envelope_correlation_shifted"]
-        beside = f"; with the sound shifted: mean {shifted['mean']:.3f}, max {shifted['max']:.3f}" if shifted else ""
-        return f"correlation of mouth opening and sound: {found['envelope_correlation']:.3f}{beside}"
+        beside = (
+            f"; with the sound shifted: mean {shifted['mean']:.3f}, max {shifted['max']:.3f}"
+            if shifted
+            else ""
+        )
+        return (
+            f"correlation of mouth opening and sound: {found['envelope_correlation']:.3f}{beside}"
+        )
 
 
-def synthesize(workdir, audio, out, split="train", data=None, crf=18, check=False) -> tuple[int, float]:
+def synthesize(
+    workdir, audio, out, split="train", data=None, crf=18, check=False
+) -> tuple[int, float]:
     """Everything but the flags; returns (frames, seconds it took)."""
     from fg3dgs_jax.evaluation import measure
 
@@ -98,7 +132,7 @@ def synthesize(workdir, audio, out, split="train", data=None, crf=18, check=Fals
     meter = Meter(subject.clip, poses) if check else None
     frames = meter.watch(frames) if check else frames
     start = time.perf_counter()
-    progress = tqdm.tqdm(frames, desc="synthesize", total=num_frames, unit="frame", file=sys.stderr)
+    progress = tqdm.tqdm(frames, desc="synthesize", total=num_frames, unit="frame")
     video_lib.write_video(out, progress, samples, crf=crf)
     if check:
         print(meter.verdict(samples))
@@ -115,7 +149,8 @@ def main(argv=None) -> int:
     except (ValueError, OSError) as error:
         print(f"synthesize: {error}", file=sys.stderr)
         return 1
-    print(f"{flags.out}: {frames} frames ({frames / video_lib.FPS:.2f} s) in {seconds:.1f} s, {frames / seconds:.1f} frames/s")
+    length, speed = frames / video_lib.FPS, frames / seconds
+    print(f"{flags.out}: {frames} frames ({length:.2f} s) in {seconds:.1f} s, {speed:.1f} frames/s")
     return 0
 
 

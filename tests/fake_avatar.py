@@ -1,4 +1,6 @@
-"""A painted talking face: a tiny processed folder and an avatar that paints the same face from the sound's features."""
+"""A painted talking face: a tiny processed folder and an avatar that paints the same face from the
+sound's features.
+"""
 
 from typing import NamedTuple
 
@@ -72,17 +74,29 @@ def make_folder(path, seconds=10):
     )
     video.write_wav(path / "audio.wav", samples)
     dataset.save_meta(
-        path, num_frames=count, width=SIZE, height=SIZE, intrinsics=(128, 128, 32, 32), source={"kind": "painted"}
+        path,
+        num_frames=count,
+        width=SIZE,
+        height=SIZE,
+        intrinsics=(128, 128, 32, 32),
+        source={"kind": "painted"},
     )
     return path
 
 
 class Avatar:
-    """Paints the mouth that the sound of its middle window asks for; remembers what it was given."""
+    """Paints the mouth that its middle window asks for; remembers the batches it was given."""
 
     def __init__(self, data, extractor="mel", noise=0.02):
         self.config = ml_collections.ConfigDict(
-            {"data": {"path": str(data), "scale": 1.0, "audio_extractor": extractor, "expression": ("AU01", "AU45")}}
+            {
+                "data": {
+                    "path": str(data),
+                    "scale": 1.0,
+                    "audio_extractor": extractor,
+                    "expression": ("AU01", "AU45"),
+                }
+            }
         )
         self.noise, self.batches = noise, []
 
@@ -95,6 +109,8 @@ class Avatar:
         opening = loudness(np.asarray(windows)[:, 4])
         image = np.stack([paint(o)[0] for o in opening]).astype(np.float32) / 255.0
         image = np.clip(image + self.noise, 0.0, 1.0).astype(np.float32)
-        layers = {name: image * share for name, share in (("face", 0.5), ("eyes", 0.0), ("mouth", 0.5))}
+        layers = {
+            name: image * share for name, share in (("face", 0.5), ("eyes", 0.0), ("mouth", 0.5))
+        }
         alphas = {name: np.full(image.shape[:3], 0.5, np.float32) for name in layers}
         return Frame(image, layers, alphas)

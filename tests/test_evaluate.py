@@ -25,7 +25,9 @@ def done(tmp_path_factory):
     root = tmp_path_factory.mktemp("evaluate")
     data, workdir = fake_avatar.make_folder(root / "data", seconds=22), root / "run"
     workdir.mkdir()
-    (workdir / "metrics.jsonl").write_text('{"step": 1, "train_seconds": 3.5}\n{"step": 2, "psnr": 20}\n')
+    (workdir / "metrics.jsonl").write_text(
+        '{"step": 1, "train_seconds": 3.5}\n{"step": 2, "psnr": 20}\n'
+    )
     avatar = fake_avatar.Avatar(data)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(drawing, "load_avatar", lambda _: avatar)
@@ -47,12 +49,17 @@ def test_metrics_json_has_the_contract(done):
 
 def test_the_figures_are_those_of_the_painted_error(done):
     _, result, _ = done
-    assert result["psnr"] == pytest.approx(-20 * np.log10(0.02), abs=0.05)  # every pixel is off by 0.02
+    assert result["psnr"] == pytest.approx(
+        -20 * np.log10(0.02), abs=0.05
+    )  # every pixel is off by 0.02
     assert result["lips_psnr"] == pytest.approx(result["psnr"], abs=0.05)
     assert result["still_lips_psnr"] < result["lips_psnr"]
     assert result["opening_correlation"] > 0.99 and result["opening_correlation_kind"] == "pixels"
     assert result["envelope_correlation"] > result["envelope_correlation_shifted"]["max"]
-    assert result["still_opening_correlation"] is None or abs(result["still_opening_correlation"]) < 0.2
+    assert (
+        result["still_opening_correlation"] is None
+        or abs(result["still_opening_correlation"]) < 0.2
+    )
 
 
 def test_measured_after_h264_too(done):
@@ -69,7 +76,10 @@ def test_all_batches_have_one_size_and_speed_is_measured_one_by_one(done):
 
 def test_the_comparison_video_has_pictures_and_sound(done):
     out, _, _ = done
-    assert [(s.type, s.codec) for s in video.probe_streams(out / "comparison.mp4")] == [("video", "h264"), ("audio", "aac")]
+    assert [(s.type, s.codec) for s in video.probe_streams(out / "comparison.mp4")] == [
+        ("video", "h264"),
+        ("audio", "aac"),
+    ]
     assert video.read_video(out / "comparison.mp4").num_frames == 50
 
 

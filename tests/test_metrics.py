@@ -76,7 +76,10 @@ def test_openings_of_painted_mouths_are_counted_exactly(painted):
     area = (boxes[0, 1] - boxes[0, 0]) * (boxes[0, 3] - boxes[0, 2])
     measured = [sync.mouth_opening(f, b, colours) for f, b in zip(frames, boxes, strict=True)]
     np.testing.assert_allclose(measured, gaps * 24 / area)
-    floats = [sync.mouth_opening(f.astype(np.float32) / 255, b, colours) for f, b in zip(frames, boxes, strict=True)]
+    floats = [
+        sync.mouth_opening(f.astype(np.float32) / 255, b, colours)
+        for f, b in zip(frames, boxes, strict=True)
+    ]
     np.testing.assert_allclose(measured, floats)
 
 
@@ -84,7 +87,9 @@ def test_a_still_picture_has_no_opening_curve(painted):
     frames, labels, _, boxes = painted
     colours = sync.fit_mouth_colours(frames, labels, boxes)
     still = [sync.mouth_opening(frames[7], b, colours) for b in boxes]
-    assert len(set(still)) == 1, "boxes that follow the truth would lend its motion to a still picture"
+    assert len(set(still)) == 1, (
+        "boxes that follow the truth would lend its motion to a still picture"
+    )
 
 
 def test_no_colours_without_an_open_mouth(painted):
@@ -126,8 +131,16 @@ def test_envelope_of_a_burst_and_of_missing_sound():
     assert np.count_nonzero(loudness) == 3
 
 
+def test_a_late_mouth_is_told_by_how_much():
+    samples = fake_avatar.speech(8, seed=8)
+    late = np.roll(sync.envelope(samples, 200), 3)
+    assert sync.check(late, samples)["envelope_lag"]["frames"] == 3
+
+
 def test_check_of_a_very_short_curve_has_no_shifts():
-    assert sync.check(np.arange(10.0), fake_avatar.speech(1))["envelope_correlation_shifted"] is None
+    assert (
+        sync.check(np.arange(10.0), fake_avatar.speech(1))["envelope_correlation_shifted"] is None
+    )
 
 
 def test_ping_pong_never_jumps():

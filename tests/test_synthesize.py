@@ -21,7 +21,9 @@ def program(data, monkeypatch, tmp_path):
     monkeypatch.setattr(drawing, "load_avatar", lambda _: avatar)
 
     def call(audio, out, *flags):
-        return synthesize.main(["--workdir", str(tmp_path), "--audio", str(audio), "--out", str(out), *flags])
+        return synthesize.main(
+            ["--workdir", str(tmp_path), "--audio", str(audio), "--out", str(out), *flags]
+        )
 
     call.avatar = avatar
     return call
@@ -39,13 +41,18 @@ def test_video_as_long_as_the_sound_and_longer_than_the_clip(program, tmp_path, 
     assert [p.name for p in out.parent.iterdir()] == ["talk.mp4"]
     printed = capsys.readouterr().out
     assert "frames/s" in printed
-    true, highest = float(printed.split("and sound: ")[1].split(";")[0]), float(printed.split("max ")[1].split()[0])
+    true, highest = (
+        float(printed.split("and sound: ")[1].split(";")[0]),
+        float(printed.split("max ")[1].split()[0]),
+    )
     assert true > 0.6 and true > highest
 
 
 def test_the_mouth_follows_the_new_sound(program, tmp_path):
     sound, out = tmp_path / "speech.wav", tmp_path / "talk.mp4"
-    samples = np.concatenate([np.zeros(16_000, np.int16), fake_avatar.speech(1, seed=3) + 500]).astype(np.int16)
+    samples = np.concatenate(
+        [np.zeros(16_000, np.int16), fake_avatar.speech(1, seed=3) + 500]
+    ).astype(np.int16)
     video.write_wav(sound, samples)
     assert program(sound, out, "--crf", "5") == 0
     dark = [np.mean(f[..., 0] < 100) for f in video.read_video(out).frames()]
@@ -64,7 +71,9 @@ def test_poses_come_from_the_split_forth_and_back(program, tmp_path, monkeypatch
     video.write_wav(tmp_path / "a.wav", fake_avatar.speech(2))
     assert program(tmp_path / "a.wav", tmp_path / "o.mp4", "--split", "test") == 0
     poses, sound = seen[0]
-    assert poses[:8].tolist() == [45, 46, 47, 48, 49, 48, 47, 46] and np.abs(np.diff(poses)).max() == 1
+    assert (
+        poses[:8].tolist() == [45, 46, 47, 48, 49, 48, 47, 46] and np.abs(np.diff(poses)).max() == 1
+    )
     assert sound.tolist() == list(range(50))
 
 

@@ -24,6 +24,7 @@ class Expert(NamedTuple):
 
     call: Callable | None
     source: str
+    close: Callable = lambda: None  # to be called before the program ends
 
 
 def load_lpips() -> Expert:
@@ -38,20 +39,29 @@ def load_lpips() -> Expert:
     def call(a, b):
         if min(a.shape[:2]) < 32:  # the last feature maps of smaller pictures are empty
             return None
-        return float(distance(params, np.asarray(a, np.float32)[None], np.asarray(b, np.float32)[None])[0])
+        return float(
+            distance(params, np.asarray(a, np.float32)[None], np.asarray(b, np.float32)[None])[0]
+        )
 
     return Expert(call, f"lpips alex v0.1 ({path.name})")
 
 
 def load_landmarks() -> Expert:
-    """MediaPipe's face mesh: call(uint8 [H, W, 3]) -> float32 [478, 2] px, or None where no face is found."""
+    """MediaPipe's face mesh: call(uint8 [H, W, 3]) -> float32 [478, 2] px, or None where no face is
+    found.
+    """
     path = weights.find("face_landmarker")
     if path is None:
-        return Expert(None, "weights of face_landmarker not found; see: python -m fg3dgs_jax.doctor")
+        return Expert(
+            None, "weights of face_landmarker not found; see: python -m fg3dgs_jax.doctor"
+        )
     try:
         import mediapipe as mp
     except ImportError:
-        return Expert(None, "mediapipe is not installed; install the extra: pip install 'fg3dgs_jax[preprocess]'")
+        return Expert(
+            None,
+            "mediapipe is not installed; install the extra: pip install 'fg3dgs_jax[preprocess]'",
+        )
     # Single pictures, not a video: tracking would carry the truth of one frame into the next.
     options = mp.tasks.vision.FaceLandmarkerOptions(
         base_options=mp.tasks.BaseOptions(model_asset_path=str(path)),
@@ -61,10 +71,12 @@ def load_landmarks() -> Expert:
 
     def call(image):
         image = np.ascontiguousarray(image)
-        found = detector.detect(mp.Image(image_format=mp.ImageFormat.SRGB, data=image)).face_landmarks
+        found = detector.detect(
+            mp.Image(image_format=mp.ImageFormat.SRGB, data=image)
+        ).face_landmarks
         if not found:
             return None
         size = (image.shape[1], image.shape[0])
         return np.array([(p.x, p.y) for p in found[0]], np.float32) * np.float32(size)
 
-    return Expert(call, MESH_LMD)
+    return Expert(call, MESH_LMD, detector.close)

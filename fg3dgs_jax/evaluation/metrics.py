@@ -1,4 +1,5 @@
-"""How far a render is from the truth: PSNR, SSIM, landmark distance, and the still picture that any model must beat.
+"""How far a render is from the truth: PSNR, SSIM, landmark distance, and the still picture that any
+model must beat.
 
 Images are float [H, W, 3] in [0, 1]; boxes are (row0, row1, col0, col1), half open.
 """
@@ -8,7 +9,8 @@ import numpy as np
 
 PSNR_CAP = 100.0  # dB; identical pictures would give infinity and spoil every mean
 
-# MediaPipe's stand-ins for points 48..67 of the 68-point scheme: 12 of the outer lips, 8 of the inner.
+# MediaPipe's stand-ins for points 48..67 of the 68-point scheme: 12 of the outer lips, 8 of the
+# inner.
 LIPS_20 = (61, 40, 37, 0, 267, 270, 291, 321, 314, 17, 84, 91, 78, 81, 13, 311, 308, 402, 14, 178)
 
 
@@ -60,7 +62,9 @@ def lmd(points_a, points_b) -> float:
 
 
 def best_still_image(frames) -> np.ndarray:
-    """The one picture with the least squared error to all frames (iterable of uint8 [H, W, 3]): their mean, in [0, 1]."""
+    """The one picture with the least squared error to all frames (iterable of uint8 [H, W, 3]):
+    their mean, in [0, 1].
+    """
     total, count = 0.0, 0
     for frame in frames:
         total = total + np.asarray(frame, np.float64)
@@ -71,6 +75,8 @@ def best_still_image(frames) -> np.ndarray:
 
 
 def mean_or_none(values):
-    """Mean of what is there; None when nothing is (a metric that could not be measured is null, never a number)."""
+    """Mean of what is there; None when nothing is (a metric that could not be measured is null,
+    never a number).
+    """
     values = [v for v in values if v is not None]
     return float(np.mean(values)) if values else None

@@ -1,4 +1,6 @@
-"""What a person looks at: comparison video panels, contact sheet, curves, one page of HTML and the per-frame table."""
+"""What a person looks at: comparison video panels, contact sheet, curves, one page of HTML and the
+per-frame table.
+"""
 
 import csv
 import html
@@ -18,13 +20,19 @@ CAPTION = 22  # px
 
 
 def panels(truth, frame) -> list[np.ndarray]:
-    """The six uint8 [H, W, 3] pictures of `COLUMNS`. truth: float [H, W, 3] in [0, 1]; frame: one drawn Frame."""
+    """The six uint8 [H, W, 3] pictures of `COLUMNS`. truth: float [H, W, 3] in [0, 1]; frame: one
+    drawn Frame.
+    """
     layers = [frame.layers[n] + (1.0 - frame.alphas[n][..., None]) * LAYER_BACK for n in LAYERS]
-    return [drawing.to_uint8(p) for p in (truth, frame.image, *layers)] + [error_heat(truth, frame.image)]
+    return [drawing.to_uint8(p) for p in (truth, frame.image, *layers)] + [
+        error_heat(truth, frame.image)
+    ]
 
 
 def error_heat(a, b) -> np.ndarray:
-    """uint8 [H, W, 3]: mean absolute error over the channels, times `ERROR_GAIN`, from black to yellow."""
+    """uint8 [H, W, 3]: mean absolute error over the channels, times `ERROR_GAIN`, from black to
+    yellow.
+    """
     heat = drawing.to_uint8(np.abs(a - b).mean(-1) * ERROR_GAIN)
     return cv2.applyColorMap(heat, cv2.COLORMAP_INFERNO)[..., ::-1]
 
@@ -33,7 +41,9 @@ def caption(text, width) -> np.ndarray:
     """uint8 [CAPTION, width, 3] with a short text."""
     strip = np.full((CAPTION, width, 3), 24, np.uint8)
     scale = min(0.45, 0.45 * width / max(8.2 * len(text), 1))
-    cv2.putText(strip, text, (4, 15), cv2.FONT_HERSHEY_SIMPLEX, scale, (235, 235, 235), 1, cv2.LINE_AA)
+    cv2.putText(
+        strip, text, (4, 15), cv2.FONT_HERSHEY_SIMPLEX, scale, (235, 235, 235), 1, cv2.LINE_AA
+    )
     return strip
 
 
@@ -42,13 +52,18 @@ def comparison_row(pictures) -> np.ndarray:
     height, width = pictures[0].shape[:2]
     ratio = min(1.0, PANEL / width)
     size = (2 * round(width * ratio / 2), 2 * round(height * ratio / 2))
-    small = [cv2.resize(p, size, interpolation=cv2.INTER_AREA) if ratio < 1.0 else p for p in pictures]
-    columns = [np.vstack([caption(name, p.shape[1]), p]) for name, p in zip(COLUMNS, small, strict=True)]
+    small = [
+        cv2.resize(p, size, interpolation=cv2.INTER_AREA) if ratio < 1.0 else p for p in pictures
+    ]
+    columns = [
+        np.vstack([caption(name, p.shape[1]), p]) for name, p in zip(COLUMNS, small, strict=True)
+    ]
     return np.hstack(columns)
 
 
 def choose_frames(openings, blinks, count: int = 8) -> dict[int, str]:
-    """{position: why} of frames for the contact sheet: mouth widest and closed, the fullest blink, the rest evenly spread.
+    """{position: why} of frames for the contact sheet: mouth widest and closed, the fullest blink,
+    the rest evenly spread.
 
     openings, blinks: [n] curves of the truth; blinks may be None.
     """
@@ -82,7 +97,8 @@ def contact_sheet(columns) -> np.ndarray:
 
 
 def plot_curves(curves, fps: float, width: int = 1200, lane: int = 130) -> np.ndarray:
-    """uint8 picture of named curves [n] over time, one lane each, every lane scaled to its own range.
+    """uint8 picture of named curves [n] over time, one lane each, every lane scaled to its own
+    range.
 
     curves: {name: array of floats, NaN where unknown}. Returns [lanes * lane + axis, width, 3].
     """
@@ -95,7 +111,9 @@ def plot_curves(curves, fps: float, width: int = 1200, lane: int = 130) -> np.nd
         low, high = (values[good].min(), values[good].max()) if good.any() else (0.0, 1.0)
         top, colour = row * lane, palette[row % len(palette)]
         label = f"{name}  [{low:.3g} .. {high:.3g}]"
-        cv2.putText(picture, label, (8, top + 14), cv2.FONT_HERSHEY_SIMPLEX, 0.42, colour, 1, cv2.LINE_AA)
+        cv2.putText(
+            picture, label, (8, top + 14), cv2.FONT_HERSHEY_SIMPLEX, 0.42, colour, 1, cv2.LINE_AA
+        )
         x = 8 + np.arange(len(values)) * (width - 16) / max(length - 1, 1)
         y = top + lane - 8 - (values - low) / max(high - low, 1e-9) * (lane - 34)
         for piece in np.split(np.arange(len(values)), np.flatnonzero(~good)):
@@ -108,7 +126,9 @@ def plot_curves(curves, fps: float, width: int = 1200, lane: int = 130) -> np.nd
     for second in range(0, int(seconds) + 1, step):
         column = int(8 + second * fps * (width - 16) / max(length - 1, 1))
         at = (column, len(curves) * lane + 20)
-        cv2.putText(picture, f"{second} s", at, cv2.FONT_HERSHEY_SIMPLEX, 0.42, (80, 80, 80), 1, cv2.LINE_AA)
+        cv2.putText(
+            picture, f"{second} s", at, cv2.FONT_HERSHEY_SIMPLEX, 0.42, (80, 80, 80), 1, cv2.LINE_AA
+        )
     return picture
 
 
@@ -147,7 +167,9 @@ def text(value) -> str:
 def write_html(path, metrics) -> None:
     """One page that shows the metrics and the pictures written beside it."""
     cells = (tuple(map(html.escape, row)) for row in flatten(metrics))
-    rows = "\n".join(f"<tr><td>{n}</td><td class=v>{v}</td><td class=s>{s}</td></tr>" for n, v, s in cells)
+    rows = "\n".join(
+        f"<tr><td>{n}</td><td class=v>{v}</td><td class=s>{s}</td></tr>" for n, v, s in cells
+    )
     path.write_text(PAGE.replace("@ROWS@", rows), encoding="utf-8")
 
 
@@ -155,9 +177,11 @@ PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>Evaluation</title>
 <style>
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 1200px; margin: 2rem auto; padding: 0 1rem; }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 1200px; margin: 2rem auto;
+  padding: 0 1rem; }
 img, video { max-width: 100%; border: 1px solid #ddd; }
-td { padding: .1rem 1rem .1rem 0; } .v { font-variant-numeric: tabular-nums; text-align: right; } .s { color: #777; }
+td { padding: .1rem 1rem .1rem 0; } .v { font-variant-numeric: tabular-nums; text-align: right; }
+.s { color: #777; }
 </style></head><body>
 <h1>Evaluation</h1>
 <video src="comparison.mp4" controls loop></video>
@@ -165,7 +189,9 @@ td { padding: .1rem 1rem .1rem 0; } .v { font-variant-numeric: tabular-nums; tex
 @ROWS@
 </table>
 <h2>Frames</h2><img src="contact_sheet.png" alt="truth, render, layers and error of eight frames">
-<h2>Sound and mouth</h2><img src="opening.png" alt="audio envelope, true and rendered mouth opening over time">
-<p>Every frame: <a href="per_frame.csv">per_frame.csv</a>; all figures: <a href="metrics.json">metrics.json</a>.</p>
+<h2>Sound and mouth</h2>
+<img src="opening.png" alt="audio envelope, true and rendered opening">
+<p>Every frame: <a href="per_frame.csv">per_frame.csv</a>;
+all figures: <a href="metrics.json">metrics.json</a>.</p>
 </body></html>
 """

@@ -1,6 +1,8 @@
-"""Does the mouth follow the sound? Mouth openings measured on pixels, and their correlation with the sound.
+"""Does the mouth follow the sound? Mouth openings measured on pixels, and their correlation with
+the sound.
 
-The opening is measured by colour alone, the same way on truth and on render, inside boxes whose size never changes:
+The opening is measured by colour and place in a box, the same way on truth and on render, and the
+boxes never change size:
 a box that grew with the true mouth would lend the truth's motion to any picture measured in it.
 """
 
@@ -15,20 +17,29 @@ MIN_SHIFT = dataset.FPS // 2  # frames; half a second away speech no longer rese
 MIN_PIXELS = 20  # of one class, below which no colour model is fitted
 LIP_LABELS = (12, 13)
 OPEN, LIPS, SKIN = 0, 1, 2
-CLASSES = {"interior": (OPEN, (11,)), "teeth": (OPEN, (19,)), "lips": (LIPS, LIP_LABELS), "skin": (SKIN, (1, 10))}
+CLASSES = {
+    "interior": (OPEN, (11,)),
+    "teeth": (OPEN, (19,)),
+    "lips": (LIPS, LIP_LABELS),
+    "skin": (SKIN, (1, 10)),
+}
 
 
 class MouthColours(NamedTuple):
-    """One Gaussian per class in RGB."""
+    """One Gaussian per class in RGB and place; the place tells a dark mouth from the shadow under
+    the lip.
+    """
 
     kinds: np.ndarray  # [C] OPEN, LIPS or SKIN
-    means: np.ndarray  # [C, 3]
-    whiten: np.ndarray  # [C, 3, 3]; |whiten (x - mean)| is the Mahalanobis distance
+    means: np.ndarray  # [C, 5]
+    whiten: np.ndarray  # [C, 5, 5]; |whiten (x - mean)| is the Mahalanobis distance
     offsets: np.ndarray  # [C]: log det of the covariance - 2 log prior
 
 
 def steady_boxes(lips_boxes, height: int, width: int) -> np.ndarray:
-    """int32 [T, 4] boxes (row0, row1, col0, col1) of one size for the whole clip, hung from the upper edge of `lips_boxes`."""
+    """int32 [T, 4] boxes (row0, row1, col0, col1) of one size for the whole clip, hung from the
+    upper edge of `lips_boxes`.
+    """
     boxes = np.asarray(lips_boxes)
     tall = min(int(np.percentile(boxes[:, 1] - boxes[:, 0], 98)), height)
     wide = min(int(np.median(boxes[:, 3] - boxes[:, 2])), width)
@@ -47,10 +58,10 @@ def fit_mouth_colours(frames, labels, boxes, limit: int = 100) -> MouthColours |
     colours = {name: [] for name in CLASSES}
     for i in chosen:
         row0, row1, col0, col1 = boxes[i]
-        pixels, marks = frames[i][row0:row1, col0:col1], labels[i][row0:row1, col0:col1]
+        pixels, marks = features(frames[i], boxes[i]), labels[i][row0:row1, col0:col1].ravel()
         for name, (_, members) in CLASSES.items():
             colours[name].append(pixels[np.isin(marks, members)])
-    colours = {name: np.concatenate(c).astype(np.float64) / 255.0 for name, c in colours.items()}
+    colours = {name: np.concatenate(c) for name, c in colours.items()}
     colours = {name: c for name, c in colours.items() if len(c) >= MIN_PIXELS}
     kinds = [CLASSES[name][0] for name in colours]
     if OPEN not in kinds or len(set(kinds)) < 2:
@@ -62,25 +73,39 @@ def fit_mouth_colours(frames, labels, boxes, limit: int = 100) -> MouthColours |
 
 
 def _gaussian(colours, prior):
-    covariance = np.cov(colours.T) + 0.01**2 * np.eye(3)  # a flat painted class still has some width
+    covariance = np.cov(colours.T) + 0.01**2 * np.eye(
+        colours.shape[1]
+    )  # a flat painted class still has some width
     whiten = np.linalg.inv(np.linalg.cholesky(covariance))
     return colours.mean(0), whiten, np.linalg.slogdet(covariance)[1] - 2.0 * np.log(prior)
 
 
-def mouth_opening(image, box, colours: MouthColours) -> float:
-    """Share of the box's pixels that have the colour of an open mouth. image: [H, W, 3] float in [0, 1] or uint8."""
+def features(image, box) -> np.ndarray:
+    """[P, 5]: RGB in [0, 1] and place in the box (row, column, -0.5 .. 0.5) of its pixels. image:
+    uint8 or float in [0, 1].
+    """
     row0, row1, col0, col1 = (int(v) for v in box)
-    pixels = np.asarray(image[row0:row1, col0:col1], np.float64).reshape(-1, 3)
+    pixels = np.asarray(image[row0:row1, col0:col1], np.float64)
     if image.dtype == np.uint8:
         pixels = pixels / 255.0
-    offset = pixels[None] - colours.means[:, None]  # [C, P, 3]
+    rows, columns = (np.linspace(-0.5, 0.5, n) for n in pixels.shape[:2])
+    place = np.stack(np.meshgrid(rows, columns, indexing="ij"), -1)
+    return np.concatenate([pixels, place], -1).reshape(-1, 5)
+
+
+def mouth_opening(image, box, colours: MouthColours) -> float:
+    """Share of the box's pixels that look like an open mouth. image: [H, W, 3] float in [0, 1] or
+    uint8.
+    """
+    offset = features(image, box)[None] - colours.means[:, None]  # [C, P, 5]
     distance = np.sum(np.einsum("cij,cpj->cpi", colours.whiten, offset) ** 2, -1)
     nearest = np.argmin(distance + colours.offsets[:, None], 0)
     return float(np.mean(colours.kinds[nearest] == OPEN))
 
 
 def envelope(samples, num_frames: int) -> np.ndarray:
-    """[num_frames] loudness of int16 samples (16 kHz): root of each frame's RMS, smoothed over three frames (120 ms).
+    """[num_frames] loudness of int16 samples (16 kHz): root of each frame's RMS, smoothed over
+    three frames (120 ms).
 
     The root compresses as hearing does, so that one loud vowel does not outweigh a sentence.
     """
@@ -102,25 +127,48 @@ def correlation(a, b) -> float | None:
 
 
 def shifted_correlations(opening, loudness) -> np.ndarray:
-    """Correlations with the sound turned round by every amount of half a second or more; empty for under a second."""
+    """Correlations with the sound turned round by every amount of half a second or more; empty for
+    under a second.
+    """
     n = len(opening)
-    values = [correlation(opening, np.roll(loudness, k)) for k in range(MIN_SHIFT, n - MIN_SHIFT + 1)]
+    values = [
+        correlation(opening, np.roll(loudness, k)) for k in range(MIN_SHIFT, n - MIN_SHIFT + 1)
+    ]
     return np.array([v for v in values if v is not None])
 
 
-def check(opening, samples) -> dict:
-    """Correlation of an opening curve [n] with its own sound, and with the same sound shifted, which it should beat.
+def best_lag(opening, loudness, reach: int = 6) -> dict | None:
+    """The lag in frames (positive: the mouth comes after the sound) within `reach` that correlates
+    best, and how well.
+    """
+    values = {k: correlation(opening, np.roll(loudness, k)) for k in range(-reach, reach + 1)}
+    values = {k: v for k, v in values.items() if v is not None}
+    if not values:
+        return None
+    lag = max(values, key=values.get)
+    return {"frames": lag, "correlation": values[lag]}
 
-    Returns envelope_correlation (or None) and envelope_correlation_shifted: None, or max, mean, how many shifts there are
-    and the share of them that the true one beats.
+
+def check(opening, samples) -> dict:
+    """Correlation of an opening curve [n] with its own sound, and with the same sound shifted,
+    which it should beat.
+
+    Returns envelope_correlation (or None), envelope_lag (see `best_lag`) and
+    envelope_correlation_shifted: None, or max,
+    mean, how many shifts there are and the share of them that the true one beats.
     """
     loudness = envelope(samples, len(opening))
     true = correlation(opening, loudness)
     shifted = shifted_correlations(opening, loudness)
     if true is None or not len(shifted):
-        return {"envelope_correlation": true, "envelope_correlation_shifted": None}
+        return {
+            "envelope_correlation": true,
+            "envelope_correlation_shifted": None,
+            "envelope_lag": None,
+        }
     return {
         "envelope_correlation": true,
+        "envelope_lag": best_lag(opening, loudness),
         "envelope_correlation_shifted": {
             "max": float(shifted.max()),
             "mean": float(shifted.mean()),
@@ -131,6 +179,8 @@ def check(opening, samples) -> dict:
 
 
 def check_frames(frames, boxes, samples, colours: MouthColours) -> tuple[np.ndarray, dict]:
-    """Opening curve [n] of rendered frames in their boxes [n, 4], and its `check` against int16 samples (16 kHz)."""
+    """Opening curve [n] of rendered frames in their boxes [n, 4], and its `check` against int16
+    samples (16 kHz).
+    """
     opening = np.array([mouth_opening(f, b, colours) for f, b in zip(frames, boxes, strict=True)])
     return opening, check(opening, samples)
