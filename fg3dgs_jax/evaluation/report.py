@@ -15,7 +15,7 @@ COLUMNS = ("truth", "render", "face layer", "eyes layer", "mouth layer", "error 
 LAYERS = ("face", "eyes", "mouth")
 ERROR_GAIN = 4.0  # an error of a quarter of the range is the hottest colour
 LAYER_BACK = 0.5  # grey behind the layers: dark hair and white teeth both stand out
-PANEL = 320  # px, widest panel of the comparison video
+PANEL = 320  # px, the widest picture of the video and of the sheet
 CAPTION = 22  # px
 
 
@@ -47,14 +47,19 @@ def caption(text, width) -> np.ndarray:
     return strip
 
 
-def comparison_row(pictures) -> np.ndarray:
-    """One frame of the comparison video: captioned panels side by side, none wider than `PANEL`."""
+def shrink(pictures) -> list[np.ndarray]:
+    """The pictures, no wider than `PANEL`, with even sides."""
     height, width = pictures[0].shape[:2]
     ratio = min(1.0, PANEL / width)
     size = (2 * round(width * ratio / 2), 2 * round(height * ratio / 2))
-    small = [
-        cv2.resize(p, size, interpolation=cv2.INTER_AREA) if ratio < 1.0 else p for p in pictures
-    ]
+    if size == (width, height):
+        return pictures
+    return [cv2.resize(p, size, interpolation=cv2.INTER_AREA) for p in pictures]
+
+
+def comparison_row(pictures) -> np.ndarray:
+    """One frame of the comparison video: captioned panels side by side, none wider than `PANEL`."""
+    small = shrink(pictures)
     columns = [
         np.vstack([caption(name, p.shape[1]), p]) for name, p in zip(COLUMNS, small, strict=True)
     ]
@@ -83,6 +88,7 @@ def choose_frames(openings, blinks, count: int = 8) -> dict[int, str]:
 def contact_sheet(columns) -> np.ndarray:
     """uint8 picture: one column per (title, six panels), one row per kind of panel."""
     strips = []
+    columns = [(title, shrink(pictures)) for title, pictures in columns]
     for title, pictures in columns:
         width = pictures[0].shape[1]
         strips.append(np.vstack([caption(title, width), *pictures]))
