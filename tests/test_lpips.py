@@ -122,6 +122,8 @@ def test_gradient_is_the_slope_and_finite_where_features_are_dead(params):
         "kernel": params["trunk"]["Conv_1"]["kernel"],
         "bias": jnp.full(192, -1e4),
     }
+    zeros = jnp.zeros((1, 2, 2, 8))
+    assert not jax.grad(lambda f: lpips_lib._unit(f).sum())(zeros).any()
     assert jnp.isfinite(jax.grad(lambda z: lpips_lib.lpips(dead, z, y)[0])(x)).all()
 
 

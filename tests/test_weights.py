@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from fg3dgs_jax.experts import __main__ as program
 from fg3dgs_jax.experts import weights
 
 CONTENT = b"some weights" * 100
@@ -104,3 +105,13 @@ def test_every_row_is_complete_and_can_be_asked_for_by_either_name():
         assert (
             len(file.sha256) == 64 and file.size > 0 and file.licence and (file.urls or file.origin)
         )
+
+
+def test_the_program_lists_fetches_and_fails_in_one_line(toy, tmp_path, capsys):
+    assert program.main(["list"]) == 0
+    assert "not found" in capsys.readouterr().out
+    assert program.main(["fetch", "toy"]) == 0
+    assert str(tmp_path / "cache" / "toy.bin") in capsys.readouterr().out
+    (tmp_path / "cache" / "toy.bin").write_bytes(b"other")
+    assert program.main(["list"]) == program.main(["fetch", "all"]) == 1
+    assert capsys.readouterr().err.count("\n") == 1

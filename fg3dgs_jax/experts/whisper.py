@@ -113,21 +113,22 @@ def encode(params, samples) -> np.ndarray:
     if not rows:
         return np.zeros((0, width), np.float32)
     columns = log_mel(samples, 2 * max(rows, CHUNK_ROWS))
-    ramp = np.arange(1, CHUNK_ROWS + 1)
-    weights = np.minimum(1.0, np.minimum(ramp, ramp[::-1]) / (OVERLAP_ROWS + 1))[:, None]
     total, weight = np.zeros((rows, width)), np.zeros((rows, 1))
-    for start in chunk_starts(rows):
-        inside = min(CHUNK_ROWS, rows - start)
-        features = _encode_chunk(params, columns[2 * start : 2 * (start + CHUNK_ROWS)])
-        total[start : start + inside] += (weights * np.asarray(features))[:inside]
-        weight[start : start + inside] += weights[:inside]
+    starts = chunk_starts(rows)
+    for start in starts:
+        chunk = slice(start, min(start + CHUNK_ROWS, rows))
+        fade = _fade(start > 0, start < starts[-1])[: chunk.stop - start, None]
+        features = np.asarray(_encode_chunk(params, columns[2 * start : 2 * (start + CHUNK_ROWS)]))
+        total[chunk] += fade * features[: len(fade)]
+        weight[chunk] += fade
     return (total / weight).astype(np.float32)
 
 
 def chunk_starts(rows: int) -> list[int]:
     """First row of each chunk: overlaps of OVERLAP_ROWS or more, the last ends with the sound."""
     last = max(0, rows - CHUNK_ROWS)
-    return [*range(0, last, CHUNK_ROWS - OVERLAP_ROWS), last]
+    steps = -(-last // (CHUNK_ROWS - OVERLAP_ROWS))
+    return [last * k // max(steps, 1) for k in range(steps + 1)]
 
 
 def log_mel(samples, num_columns: int) -> np.ndarray:
@@ -141,6 +142,16 @@ def log_mel(samples, num_columns: int) -> np.ndarray:
     bands = power @ mel_lib.filterbank(16_000, 400, _MEL_BINS, 0.0, 8000.0).T
     decades = np.log10(np.maximum(bands, 1e-10))
     return ((np.maximum(decades, decades.max() - 8.0) + 4.0) / 4.0).astype(np.float32)
+
+
+def _fade(at_start, at_end):
+    """Weights [1500] of a chunk's rows: they rise from a cut edge, but not from the sound's own."""
+    fade, rise = np.ones(CHUNK_ROWS), np.arange(1, OVERLAP_ROWS + 1) / (OVERLAP_ROWS + 1)
+    if at_start:
+        fade[:OVERLAP_ROWS] = rise
+    if at_end:
+        fade[-OVERLAP_ROWS:] = rise[::-1]
+    return fade
 
 
 @jax.jit
