@@ -1,0 +1,117 @@
+"""Measures a trained avatar on frames it was not trained on.
+
+    python -m fg3dgs_jax.evaluate --workdir runs/obama
+
+writes metrics.json, per_frame.csv, comparison.mp4, contact_sheet.png, opening.png and report.html.
+"""
+
+import argparse
+import json
+import pathlib
+import sys
+
+import jax
+import tqdm
+
+from fg3dgs_jax.data import video as video_lib
+from fg3dgs_jax.evaluation import experts, measure, report
+
+
+def parse(argv):
+    """Flags of the program."""
+    parser = argparse.ArgumentParser(
+        prog="python -m fg3dgs_jax.evaluate",
+        description="Measures a trained avatar; writes metrics.json and a report.",
+    )
+    parser.add_argument(
+        "--workdir", required=True, type=pathlib.Path, help="folder of a training run"
+    )
+    parser.add_argument(
+        "--split",
+        default="test",
+        choices=("test", "train", "all"),
+        help="frames to measure (default: test)",
+    )
+    parser.add_argument(
+        "--out", type=pathlib.Path, help="folder for the results (default: WORKDIR/eval_SPLIT)"
+    )
+    parser.add_argument(
+        "--data", type=pathlib.Path, help="the processed folder, if it has moved since training"
+    )
+    parser.add_argument(
+        "--on_mp4", action="store_true", help="also measure after H.264, as the field's tables do"
+    )
+    return parser.parse_args(argv)
+
+
+def evaluate(workdir, split="test", out=None, data=None, on_mp4=False) -> dict:
+    """Everything but the flags; returns what metrics.json holds."""
+    out = pathlib.Path(out or workdir / f"eval_{split}")
+    subject = measure.open_subject(workdir, data)
+    index = subject.clip.split(split)
+    if not len(index):
+        raise ValueError(f"split {split!r} of {subject.clip.path} has no frames; use --split all")
+    lpips, mesh = experts.load_lpips(), experts.load_landmarks()
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "metrics.json").unlink(
+        missing_ok=True
+    )  # it is written last: it says that the rest is there
+
+    try:
+        measurer = measure.Measurer(subject, index, lpips, mesh)
+        rows = tqdm.tqdm(
+            measurer.panels(), desc=f"evaluate {split}", total=len(index), unit="frame"
+        )
+        video_lib.write_video(out / "comparison.mp4", rows, subject.sound(index))
+    finally:
+        mesh.close()
+    report.write_csv(out / "per_frame.csv", measurer.rows)
+    report.write_png(out / "contact_sheet.png", report.contact_sheet(measurer.sheet))
+    report.write_png(out / "opening.png", report.plot_curves(measurer.curves(), video_lib.FPS))
+
+    fps, latency = measure.frames_per_second(subject, index)
+    figures = measurer.summary()
+    result = {
+        "split": split,
+        "frames": len(index),
+        **{name: figures.pop(name) for name in ("psnr", "ssim", "lpips")},
+        "fid": None,
+        "lmd": figures.pop("lmd"),
+        "lse_c": None,
+        "lse_d": None,
+        "train_seconds": measure.train_seconds(pathlib.Path(workdir)),
+        "fps": fps,
+        "weights": {"lpips": lpips.source, "lmd": mesh.source, **experts.NOT_OFFERED},
+        "per_frame": "per_frame.csv",
+        **figures,
+        "lmd_frames": sum(row["lmd"] is not None for row in measurer.rows),
+        "latency_ms": 1000.0 * latency,
+        "device": jax.devices()[0].device_kind,
+        "resolution": [subject.clip.height, subject.clip.width],
+    }
+    if on_mp4:
+        result["on_mp4"] = measure.measure_mp4(subject, index, out, lpips)
+    report.write_html(out / "report.html", result)
+    part = out / ".metrics.json.part"
+    part.write_text(json.dumps(result, indent=2))
+    part.replace(out / "metrics.json")
+    return result
+
+
+def main(argv=None) -> int:
+    """Runs the program; 0 on success, 1 with one line on bad input."""
+    flags = parse(argv)
+    out = flags.out or flags.workdir / f"eval_{flags.split}"
+    try:
+        result = evaluate(flags.workdir, flags.split, out, flags.data, flags.on_mp4)
+    except (ValueError, OSError) as error:
+        print(f"evaluate: {error}", file=sys.stderr)
+        return 1
+    for name, value, source in report.flatten(result):
+        print(f"{name:44s} {value:>14s}  {source}")
+    print(f"written to {out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,93 @@
+"""Draws an avatar frame by frame with a clip's poses: what `evaluate` and `synthesize` share."""
+
+import dataclasses
+
+import jax
+import numpy as np
+
+from fg3dgs_jax import types
+from fg3dgs_jax.data import audio as audio_lib
+
+BATCH = 4
+
+
+def load_avatar(workdir):
+    """The trained avatar of a workdir, or AvatarError (a ValueError) with one line."""
+    # Here, because it brings in the models, which --help does not need.
+    from fg3dgs_jax import avatar
+
+    return avatar.load(workdir)
+
+
+def ping_pong(count: int, length: int) -> np.ndarray:
+    """[count] indices 0 .. length-1 .. 0 .. that play a clip forth and back; neighbours are never
+    more than one apart.
+    """
+    if length < 1:
+        raise ValueError("no frames to take poses from: the split is empty; choose --split all")
+    period = max(2 * (length - 1), 1)
+    phase = np.arange(count) % period
+    return np.minimum(phase, period - phase) if length > 1 else np.zeros(count, int)
+
+
+def cameras(clip, index) -> types.Camera:
+    """The cameras of frames `index` [B] with leading dimension B."""
+    fx, fy, cx, cy = (np.full(len(index), v, np.float32) for v in clip.intrinsics)
+    return types.Camera(clip.world_to_camera[index], fx, fy, cx, cy)
+
+
+def backgrounds(clip, index) -> np.ndarray:
+    """float32 [B, H, W, 3] in [0, 1]: torso over plate of frames `index` only, so that memory does
+    not grow with the clip.
+    """
+    part = dataclasses.replace(clip, frames=clip.frames[index], torso=clip.torso[index])
+    return part.backgrounds().astype(np.float32) / 255.0
+
+
+def draw_frames(
+    avatar, clip, features, expression, pose_index, sound_index=None, batch: int = BATCH
+):
+    """Yields one drawn frame (the avatar's Frame without its batch dimension, in NumPy) per entry
+    of `pose_index`.
+
+    Args:
+      features: float32 [S, A, D], one row per frame of sound.
+      expression: float32 [T, E] of the clip.
+      pose_index: int [n], the clip's frame that lends pose, background and expression.
+      sound_index: int [n], row of `features`; by default `pose_index` (the clip with its own
+        sound).
+    """
+    pose_index = np.asarray(pose_index)
+    sound_index = pose_index if sound_index is None else np.asarray(sound_index)
+    waiting = None
+    for start in range(0, len(pose_index), batch):
+        count = min(batch, len(pose_index) - start)
+        pick = np.minimum(
+            np.arange(start, start + batch), len(pose_index) - 1
+        )  # one size, so one compilation
+        drawn = avatar.draw(
+            *inputs(clip, features, expression, pose_index[pick], sound_index[pick])
+        )
+        # The next batch is under way while the one before is taken out and encoded.
+        if waiting is not None:
+            yield from _unbatch(*waiting)
+        waiting = (drawn, count)
+    if waiting is not None:
+        yield from _unbatch(*waiting)
+
+
+def inputs(clip, features, expression, pose_index, sound_index):
+    """The four arguments of `avatar.draw` for B frames."""
+    windows = audio_lib.slice_windows(features, sound_index).astype(np.float32)
+    return windows, expression[pose_index], cameras(clip, pose_index), backgrounds(clip, pose_index)
+
+
+def _unbatch(drawn, count):
+    drawn = jax.device_get(drawn)
+    for i in range(count):
+        yield jax.tree.map(lambda x, i=i: x[i], drawn)
+
+
+def to_uint8(image) -> np.ndarray:
+    """float [..., 3] in [0, 1] -> uint8, rounded."""
+    return np.rint(np.clip(image, 0.0, 1.0) * 255.0).astype(np.uint8)

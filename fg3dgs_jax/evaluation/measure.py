@@ -1,0 +1,239 @@
+"""One pass over a split: each frame drawn once, measured, and passed on to the comparison video."""
+
+import dataclasses
+import json
+import time
+
+import jax
+import numpy as np
+
+from fg3dgs_jax.data import dataset
+from fg3dgs_jax.data import video as video_lib
+from fg3dgs_jax.evaluation import drawing, experts, metrics, report, sync
+
+WARM_UP, TIMED = 20, 200  # frames
+DETECTED = (
+    0.8  # share of frames with a face in truth and render from which landmark openings are trusted
+)
+
+
+@dataclasses.dataclass
+class Subject:
+    """An avatar with the clip, sound and expressions that drive it."""
+
+    avatar: object
+    clip: dataset.Clip
+    features: np.ndarray  # [T, A, D]
+    expression: np.ndarray  # [T, E]
+    samples: np.ndarray  # int16 [T * 640]
+
+    def draw(self, index):
+        """Yields the frames `index` of the clip, drawn with their own sound."""
+        return drawing.draw_frames(self.avatar, self.clip, self.features, self.expression, index)
+
+    def sound(self, index):
+        """The samples that belong to consecutive frames `index`."""
+        step = sync.SAMPLES_PER_FRAME
+        return self.samples[index[0] * step : (index[-1] + 1) * step]
+
+
+def open_subject(workdir, data=None) -> Subject:
+    """Loads the avatar of a workdir and the processed folder it was trained on (or `data`, where
+    that has moved).
+    """
+    avatar = drawing.load_avatar(workdir)
+    settings = avatar.config.data
+    clip = dataset.load_clip(data or settings.path, settings.scale)
+    return Subject(
+        avatar=avatar,
+        clip=clip,
+        features=clip.audio_features(settings.audio_extractor),
+        expression=clip.expression_channels(tuple(settings.expression)),
+        samples=video_lib.read_wav(clip.path / "audio.wav"),
+    )
+
+
+class Measurer:
+    """Measures frames as they come; `rows` holds one dict per frame, `sheet` the contact sheet's
+    columns.
+    """
+
+    def __init__(self, subject: Subject, index, lpips: experts.Expert, mesh: experts.Expert):
+        clip, train = subject.clip, subject.clip.split("train")
+        self.subject, self.index, self.lpips, self.mesh = subject, index, lpips, mesh
+        self.lips = clip.lips_boxes()
+        self.steady = sync.steady_boxes(self.lips, clip.height, clip.width)
+        self.colours = sync.fit_mouth_colours(
+            clip.frames[train], clip.labels[train], self.steady[train]
+        )
+        self.still = metrics.best_still_image(clip.frames[i] for i in train)
+        names = clip.expression_names
+        blinks = clip.expression[index, names.index("AU45")] if "AU45" in names else None
+        self.chosen = report.choose_frames(clip.mouth_openings()[index], blinks)
+        self.rows, self.sheet = [], []
+
+    def panels(self):
+        """Draws and measures every frame; yields its row of the comparison video, uint8."""
+        for position, (i, frame) in enumerate(
+            zip(self.index, self.subject.draw(self.index), strict=True)
+        ):
+            true = self.subject.clip.frames[i]
+            truth = true.astype(np.float32) / 255.0
+            self.rows.append(self.measure(i, true, truth, frame.image))
+            pictures = report.panels(truth, frame)
+            if position in self.chosen:
+                self.sheet.append((f"{i} {self.chosen[position]}", pictures))
+            yield report.comparison_row(pictures)
+
+    def measure(self, i, true, truth, image) -> dict:
+        """Everything about one frame; None where something could not be measured."""
+        box, steady = self.lips[i], self.steady[i]
+        # The face detector sees what a viewer sees: eight bits.
+        points = [
+            self.mesh.call(p) if self.mesh.call else None for p in (true, drawing.to_uint8(image))
+        ]
+        faces = all(p is not None for p in points)
+        openings = [
+            sync.mouth_opening(p, steady, self.colours) if self.colours else None
+            for p in (truth, image, self.still)
+        ]
+        gaps = [float(np.linalg.norm(p[14] - p[13])) if faces else None for p in points]
+        return {
+            "frame": int(i),
+            "psnr": metrics.psnr(truth, image),
+            "ssim": metrics.ssim(truth, image),
+            "lpips": self.lpips.call(truth, image) if self.lpips.call else None,
+            "lmd": metrics.lmd(*points) if faces else None,
+            "lips_psnr": metrics.box_psnr(truth, image, box),
+            "still_psnr": metrics.psnr(truth, self.still),
+            "still_lips_psnr": metrics.box_psnr(truth, self.still, box),
+            "opening_pixels_truth": openings[0],
+            "opening_pixels_render": openings[1],
+            "opening_pixels_still": openings[2],
+            "opening_px_truth": gaps[0],
+            "opening_px_render": gaps[1],
+        }
+
+    def column(self, name) -> np.ndarray:
+        """One measure over all frames, NaN where unknown."""
+        return np.array(
+            [np.nan if row[name] is None else row[name] for row in self.rows], np.float64
+        )
+
+    def openings(self):
+        """(kind, truth [n], render [n]): from landmarks where faces are found nearly everywhere,
+        else from pixels.
+        """
+        truth, render = self.column("opening_px_truth"), self.column("opening_px_render")
+        if np.isfinite(truth).mean() >= DETECTED:
+            return "landmarks", truth, render
+        if self.colours is None:
+            return None, None, None
+        return "pixels", self.column("opening_pixels_truth"), self.column("opening_pixels_render")
+
+    def summary(self) -> dict:
+        """The metrics of the whole split."""
+        means = {n: metrics.mean_or_none([r[n] for r in self.rows]) for n in MEANS}
+        kind, truth, render = self.openings()
+        out = {**means, "opening_correlation": None, "opening_correlation_kind": kind}
+        pixels = {"opening_correlation_pixels": None, "still_opening_correlation": None}
+        if self.colours is not None:
+            seen = self.column("opening_pixels_truth")
+            pixels["opening_correlation_pixels"] = sync.correlation(
+                seen, self.column("opening_pixels_render")
+            )
+            pixels["still_opening_correlation"] = sync.correlation(
+                seen, self.column("opening_pixels_still")
+            )
+        sound = dict.fromkeys(
+            ("envelope_correlation", "envelope_correlation_shifted", "envelope_lag")
+        )
+        sound["truth_envelope_correlation"] = None
+        if kind is not None:
+            truth, render = fill_gaps(truth), fill_gaps(render)
+            samples = self.subject.sound(self.index)
+            out["opening_correlation"] = sync.correlation(truth, render)
+            sound.update(sync.check(render, samples))
+            sound["truth_envelope_correlation"] = sync.check(truth, samples)["envelope_correlation"]
+        return {**out, **pixels, **sound}
+
+    def curves(self) -> dict:
+        """What `opening.png` shows."""
+        out = {"audio envelope": sync.envelope(self.subject.sound(self.index), len(self.rows))}
+        kind, truth, render = self.openings()
+        if kind is not None:
+            out |= {
+                f"true mouth opening ({kind})": truth,
+                f"rendered mouth opening ({kind})": render,
+            }
+        return out | {"PSNR, dB": self.column("psnr")}
+
+
+MEANS = ("psnr", "ssim", "lpips", "lmd", "lips_psnr", "still_psnr", "still_lips_psnr")
+
+
+def fill_gaps(curve) -> np.ndarray:
+    """NaNs of a curve [n] replaced by linear interpolation."""
+    good = np.isfinite(curve)
+    return np.interp(np.arange(len(curve)), np.flatnonzero(good), curve[good])
+
+
+def frames_per_second(subject: Subject, index) -> tuple[float, float]:
+    """(frames/s, median latency s) of drawing one frame at a time from ready inputs, after
+    `WARM_UP` frames, synchronised.
+    """
+    index = np.asarray(index)[:TIMED]
+    ready = [
+        jax.device_put(
+            drawing.inputs(subject.clip, subject.features, subject.expression, i[None], i[None])
+        )
+        for i in index
+    ]
+    for k in range(WARM_UP):
+        jax.block_until_ready(subject.avatar.draw(*ready[k % len(ready)]))
+    latencies = []
+    for arguments in ready:
+        start = time.perf_counter()
+        jax.block_until_ready(subject.avatar.draw(*arguments))
+        latencies.append(time.perf_counter() - start)
+    return len(latencies) / sum(latencies), float(np.median(latencies))
+
+
+def measure_mp4(subject: Subject, index, out, lpips: experts.Expert) -> dict:
+    """PSNR, SSIM and LPIPS after both truth and render went through H.264, as the field's tables
+    have them.
+
+    Leaves `truth.mp4` and `render.mp4` in `out`.
+    """
+    sound = subject.sound(index)
+    truth, render = out / "truth.mp4", out / "render.mp4"
+    video_lib.write_video(truth, (subject.clip.frames[i] for i in index), sound)
+    video_lib.write_video(render, (drawing.to_uint8(f.image) for f in subject.draw(index)), sound)
+    rows = []
+    pairs = zip(
+        *(video_lib.read_video(p, min_frames=1).frames() for p in (truth, render)), strict=True
+    )
+    for a, b in pairs:
+        a, b = a.astype(np.float32) / 255.0, b.astype(np.float32) / 255.0
+        rows.append(
+            (metrics.psnr(a, b), metrics.ssim(a, b), lpips.call(a, b) if lpips.call else None)
+        )
+    return {
+        n: metrics.mean_or_none(v)
+        for n, v in zip(("psnr", "ssim", "lpips"), zip(*rows, strict=True), strict=True)
+    }
+
+
+def train_seconds(workdir) -> float | None:
+    """Seconds of training from the workdir's `train.json`, else the last line of `metrics.jsonl`
+    that tells; None if none.
+    """
+    if (workdir / "train.json").exists():
+        found = json.loads((workdir / "train.json").read_text()).get("train_seconds")
+        if found is not None:
+            return float(found)
+    if (workdir / "metrics.jsonl").exists():
+        for line in reversed((workdir / "metrics.jsonl").read_text().splitlines()):
+            if '"train_seconds"' in line:
+                return float(json.loads(line)["train_seconds"])
+    return None

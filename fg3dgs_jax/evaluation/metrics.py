@@ -1,0 +1,82 @@
+"""How far a render is from the truth: PSNR, SSIM, landmark distance, and the still picture that any
+model must beat.
+
+Images are float [H, W, 3] in [0, 1]; boxes are (row0, row1, col0, col1), half open.
+"""
+
+import cv2
+import numpy as np
+
+PSNR_CAP = 100.0  # dB; identical pictures would give infinity and spoil every mean
+
+# MediaPipe's stand-ins for points 48..67 of the 68-point scheme: 12 of the outer lips, 8 of the
+# inner.
+LIPS_20 = (61, 40, 37, 0, 267, 270, 291, 321, 314, 17, 84, 91, 78, 81, 13, 311, 308, 402, 14, 178)
+
+
+def psnr(a, b) -> float:
+    """-10 log10 of the mean squared error over all pixels and channels, dB; at most `PSNR_CAP`."""
+    error = np.mean((np.asarray(a, np.float64) - np.asarray(b, np.float64)) ** 2)
+    return float(min(-10.0 * np.log10(error), PSNR_CAP)) if error > 0 else PSNR_CAP
+
+
+def crop(image, box):
+    """The part of [H, W, ...] inside a box."""
+    row0, row1, col0, col1 = (int(v) for v in box)
+    return image[row0:row1, col0:col1]
+
+
+def box_psnr(a, b, box) -> float:
+    """PSNR inside one box, dB."""
+    return psnr(crop(a, box), crop(b, box))
+
+
+def ssim(a, b) -> float:
+    """Mean SSIM as 3DGS defines it: 11 x 11 Gaussian of sigma 1.5, zero-padded, biased moments."""
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    mean_a, mean_b = _blur(a), _blur(b)
+    # Moments in float64: E[x^2] - E[x]^2 cancels badly in flat regions.
+    var_a = _blur(a * a) - mean_a**2
+    var_b = _blur(b * b) - mean_b**2
+    covariance = _blur(a * b) - mean_a * mean_b
+    c1, c2 = 0.01**2, 0.03**2
+    top = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
+    bottom = (mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2)
+    return float(np.mean(top / bottom))
+
+
+def _blur(x):
+    kernel = np.exp(-0.5 * (np.arange(-5, 6) / 1.5) ** 2)
+    kernel /= kernel.sum()
+    return cv2.sepFilter2D(x, cv2.CV_64F, kernel, kernel, borderType=cv2.BORDER_CONSTANT)
+
+
+def lmd(points_a, points_b) -> float:
+    """Mean distance in px of two sets of lip landmarks [20, 2], each centred on its own mean.
+
+    Whole face meshes [478, 2] are accepted and cut down to the 20 lip points.
+    """
+    a, b = (np.asarray(p, np.float64) for p in (points_a, points_b))
+    a, b = (p[list(LIPS_20)] if len(p) > len(LIPS_20) else p for p in (a, b))
+    return float(np.linalg.norm((a - a.mean(0)) - (b - b.mean(0)), axis=-1).mean())
+
+
+def best_still_image(frames) -> np.ndarray:
+    """The one picture with the least squared error to all frames (iterable of uint8 [H, W, 3]):
+    their mean, in [0, 1].
+    """
+    total, count = 0.0, 0
+    for frame in frames:
+        total = total + np.asarray(frame, np.float64)
+        count += 1
+    if not count:
+        raise ValueError("no frames to average: the train split is empty; use a longer clip")
+    return (total / count / 255.0).astype(np.float32)
+
+
+def mean_or_none(values):
+    """Mean of what is there; None when nothing is (a metric that could not be measured is null,
+    never a number).
+    """
+    values = [v for v in values if v is not None]
+    return float(np.mean(values)) if values else None

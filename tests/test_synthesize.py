@@ -1,0 +1,122 @@
+"""`synthesize` with an avatar that paints a mouth as open as the sound is loud."""
+
+import fake_avatar
+import numpy as np
+import pytest
+
+from fg3dgs_jax import synthesize
+from fg3dgs_jax.data import video
+from fg3dgs_jax.evaluation import drawing
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return fake_avatar.make_folder(tmp_path_factory.mktemp("synthesize") / "data", seconds=2)
+
+
+@pytest.fixture
+def program(data, monkeypatch, tmp_path):
+    """Calls the program with the painted avatar: program(audio, out, *flags) -> exit code."""
+    avatar = fake_avatar.Avatar(data)
+    monkeypatch.setattr(drawing, "load_avatar", lambda _: avatar)
+
+    def call(audio, out, *flags):
+        return synthesize.main(
+            ["--workdir", str(tmp_path), "--audio", str(audio), "--out", str(out), *flags]
+        )
+
+    call.avatar = avatar
+    return call
+
+
+def test_video_as_long_as_the_sound_and_longer_than_the_clip(program, tmp_path, capsys):
+    sound, out = tmp_path / "speech.wav", tmp_path / "new" / "folder" / "talk.mp4"
+    video.write_wav(sound, fake_avatar.speech(4.1, seed=9))
+    assert program(sound, out, "--check") == 0
+    streams = video.probe_streams(out)
+    assert [(s.type, s.codec) for s in streams] == [("video", "h264"), ("audio", "aac")]
+    assert streams[0].rate == 25
+    back = video.read_video(out)
+    assert back.num_frames == 103  # ceil(4.1 s * 25)
+    assert [p.name for p in out.parent.iterdir()] == ["talk.mp4"]
+    printed = capsys.readouterr().out
+    assert "frames/s" in printed
+    true, highest = (
+        float(printed.split("and sound: ")[1].split(";")[0]),
+        float(printed.split("max ")[1].split()[0]),
+    )
+    assert true > 0.6 and true > highest
+
+
+def test_the_mouth_follows_the_new_sound(program, tmp_path):
+    sound, out = tmp_path / "speech.wav", tmp_path / "talk.mp4"
+    samples = np.concatenate(
+        [np.zeros(16_000, np.int16), fake_avatar.speech(1, seed=3) + 500]
+    ).astype(np.int16)
+    video.write_wav(sound, samples)
+    assert program(sound, out, "--crf", "5") == 0
+    dark = [np.mean(f[..., 0] < 100) for f in video.read_video(out).frames()]
+    assert max(dark[2:22]) == 0.0 and np.mean(dark[28:48]) > 0.005
+
+
+def test_poses_come_from_the_split_forth_and_back(program, tmp_path, monkeypatch):
+    seen = []
+    draw = drawing.draw_frames
+
+    def spy(avatar, clip, features, expression, poses, sound):
+        seen.append((poses, sound))
+        return draw(avatar, clip, features, expression, poses, sound)
+
+    monkeypatch.setattr(drawing, "draw_frames", spy)
+    video.write_wav(tmp_path / "a.wav", fake_avatar.speech(2))
+    assert program(tmp_path / "a.wav", tmp_path / "o.mp4", "--split", "test") == 0
+    poses, sound = seen[0]
+    assert (
+        poses[:8].tolist() == [45, 46, 47, 48, 49, 48, 47, 46] and np.abs(np.diff(poses)).max() == 1
+    )
+    assert sound.tolist() == list(range(50))
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty", "text", "no samples"])
+def test_bad_sound_is_one_line_and_leaves_nothing(program, tmp_path, capsys, kind):
+    sound, out = tmp_path / "in.wav", tmp_path / "made" / "o.mp4"
+    if kind == "empty":
+        sound.write_bytes(b"")
+    if kind == "text":
+        sound.write_text("not a sound")
+    if kind == "no samples":
+        video.write_wav(sound, np.zeros(0, np.int16))
+    assert program(sound, out) == 1
+    message = capsys.readouterr().err.strip()
+    assert "in.wav" in message and len(message.splitlines()) == 1
+    assert not out.parent.exists()
+
+
+def test_features_that_cannot_be_computed_are_refused(program, tmp_path, capsys, data):
+    video.write_wav(tmp_path / "a.wav", fake_avatar.speech(1))
+    np.save(data / "audio_deepspeech.npy", np.zeros((50, 16, 29), np.float32))
+    program.avatar.config.data.audio_extractor = "deepspeech"
+    assert program(tmp_path / "a.wav", tmp_path / "o.mp4") == 1
+    assert "'mel' or 'whisper'" in capsys.readouterr().err
+    assert not (tmp_path / "o.mp4").exists()
+
+
+def test_a_failure_half_way_leaves_no_file(program, tmp_path, monkeypatch):
+    video.write_wav(tmp_path / "a.wav", fake_avatar.speech(2))
+    draw, calls = program.avatar.draw, []
+
+    def fail(*arguments):
+        calls.append(1)
+        if len(calls) > 3:
+            raise ValueError("the device ran out of memory")
+        return draw(*arguments)
+
+    monkeypatch.setattr(program.avatar, "draw", fail)
+    assert program(tmp_path / "a.wav", tmp_path / "o.mp4") == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["a.wav"]
+
+
+def test_quality_outside_the_range_is_refused(program, tmp_path):
+    with pytest.raises(SystemExit) as stop:
+        program(tmp_path / "a.wav", tmp_path / "o.mp4", "--crf", "52")
+    assert stop.value.code == 2
