@@ -1,0 +1,29 @@
+"""The paper's method sized for two CPU cores: shorter stages, faster schedules, smaller arrays."""
+
+import ml_collections
+
+from configs import default
+
+
+def sized_for_cpu(*, static: int, motion: int, fusion: int) -> ml_collections.ConfigDict:
+    """The defaults with stages of so many steps and learning rates raised to fit."""
+    config = default.get_config()
+    config.regions.face.update(num=4000, capacity=8192)
+    config.regions.eyes.update(num=600, capacity=1024)
+    config.regions.mouth.update(num=1000, capacity=2048)
+    for row in (config.stages.static, config.stages.motion):
+        row.learn.gaussians.means = default.schedule(1e-4, 2e-6)
+        row.losses.lpips = 0.0  # kept for the fusion stage
+        row.density.update(start=200, every=100)
+    config.stages.motion.learn.motion.update(
+        tables=default.schedule(5e-3, 5e-4),
+        attentive=default.schedule(1e-3, 1e-4),
+        other=default.schedule(1e-3, 1e-4),
+    )
+    config.stages.motion.density.update(stop=0.7, min_opacity=(0.02, 0.10))
+    config.stages.static.density.update(min_opacity=(0.02, 0.02))
+    config.stages.static.steps = static
+    config.stages.motion.steps = motion
+    config.stages.fusion.steps = fusion
+    config.stages.fusion.lpips.update(side=32, count=6)
+    return config

@@ -1,0 +1,122 @@
+"""Every default. A config file copies this and changes what is particular to it.
+
+Lengths in metres, image sizes in px, angles in degrees, times in steps. A stage is a row of the
+table `stages`; the loop and the step are the same for all of them.
+"""
+
+import ml_collections
+
+from fg3dgs_jax.models.head import default_model_config
+
+EXPRESSION = ("gaze_x", "gaze_y", "AU01", "AU04", "AU05", "AU06", "AU07", "AU45")  # AU45 (blink) last
+
+
+def schedule(start, end=None):
+    """A learning rate that falls log-linearly from `start` to `end` over the stage."""
+    return (start, start if end is None else end)
+
+
+def get_config() -> ml_collections.ConfigDict:
+    gaussians = dict(
+        means=schedule(3.2e-5, 3.2e-7),  # 3DGS 1.6e-4 x a scene extent of 0.2 m
+        sh_band_0=schedule(2.5e-3),
+        sh_rest=schedule(1.25e-4),
+        logit_opacities=schedule(0.05),
+        raw_scales=schedule(3e-3),
+        quats=schedule(1e-3),
+    )
+    motion = dict(  # spec: FG-3DGS section IV-A; the tables keep TalkingGaussian's rate
+        tables=schedule(5e-3, 5e-4),
+        attentive=schedule(1e-4, 1e-5),  # the face's networks; attention of eyes and mouth
+        other=schedule(1e-5, 1e-6),  # every other MLP
+    )
+    density = dict(
+        every=100,
+        start=500,
+        stop=1.0,  # share of the stage
+        grad_threshold=dict(face=5e-4, eyes=2e-4, mouth=2e-4),  # of |dL/d means2d| in NDC units
+        split_scale=0.0015,  # larger Gaussians are split, smaller ones cloned
+        max_scale=0.02,
+        min_opacity=(0.05, 0.05),
+    )
+    # Every `every`-th step takes a frame whose score lies in [low, high], both running from their
+    # first to their second value over the stage; scores run from 0 (shut, eyes open) to 1.
+    static_frames = dict(
+        face=dict(score="opening", every=15, low=(0.04, 0.10), high=(0.36, 0.42)),
+        eyes=dict(score="blink", every=1, low=(0.0, 0.0), high=(0.15, 0.15)),
+        mouth=dict(score="opening", every=1, low=(0.8, 0.8), high=(1.0, 1.0)),
+    )
+    motion_frames = dict(
+        face=dict(score="blink", every=15, low=(-0.15, 0.85), high=(0.30, 1.0)),
+        eyes=dict(score="blink", every=7, low=(0.0, 0.0), high=(0.1, 1.0)),
+        mouth=dict(score="opening", every=7, low=(0.9, 0.0), high=(1.0, 1.0)),
+    )
+    return ml_collections.ConfigDict(
+        dict(
+            name="default",
+            seed=0,
+            moves=True,  # False: the static avatar, same schedule, motion networks off
+            data=dict(
+                path="",
+                scale=1.0,
+                audio_extractor="mel",
+                expression=EXPRESSION,
+            ),
+            model=default_model_config(),
+            sh_degree=2,
+            regions=dict(
+                face=dict(num=2000, capacity=8192, dilate=0),
+                eyes=dict(num=2000, capacity=4096, dilate=2),
+                mouth=dict(num=5000, capacity=8192, dilate=2),
+            ),
+            key_color=(0.0, 1.0, 0.0),
+            batch=1,  # frames a step and device
+            steps_per_dispatch=100,
+            log=dict(every=200, samples_every=2000, checkpoint_every=2000, keep=2),
+            stages=dict(
+                static=dict(
+                    steps=3000,
+                    fused=False,
+                    moving=False,
+                    learn=dict(gaussians=gaussians, motion=dict.fromkeys(motion)),
+                    opacities_of=("face", "eyes", "mouth"),
+                    frames=static_frames,
+                    density=density,
+                    losses=dict(l1=1.0, d_ssim=0.2, alpha=0.0, motion=0.0, attention=0.0, lpips=0.0),
+                    hair_every=1,
+                    lpips=dict(start=1.0, side=32, count=8),
+                ),
+                motion=dict(
+                    steps=47_000,
+                    fused=False,
+                    moving=True,
+                    learn=dict(gaussians=gaussians, motion=motion),
+                    opacities_of=("face", "eyes", "mouth"),
+                    frames=motion_frames,
+                    density=dict(density, start=0, stop=0.95, min_opacity=(0.05, 0.30)),
+                    losses=dict(
+                        l1=1.0, d_ssim=0.2, alpha=1e-3, motion=1e-5, attention=1e-4, lpips=0.2
+                    ),
+                    hair_every=7,
+                    lpips=dict(start=0.94, side=64, count=8),
+                ),
+                fusion=dict(
+                    steps=10_000,
+                    fused=True,
+                    moving=True,
+                    learn=dict(
+                        gaussians=dict.fromkeys(gaussians)
+                        | dict(sh_band_0=schedule(2.5e-3), sh_rest=schedule(1.25e-4))
+                        | dict(logit_opacities=schedule(0.05)),
+                        motion=dict.fromkeys(motion),
+                    ),
+                    opacities_of=("face",),  # colours of all three move
+                    frames=None,
+                    density=None,
+                    losses=dict(l1=1.0, d_ssim=0.2, alpha=0.0, motion=0.0, attention=0.0, lpips=0.5),
+                    hair_every=1,
+                    lpips=dict(start=0.5, side=38, count=64),
+                ),
+            ),
+        )
+    )

@@ -1,0 +1,27 @@
+"""The embedded subject at 192 px: what scripts/quickstart.sh trains, on two CPU cores in minutes.
+
+python scripts/make_subject.py --out data/quickstart
+python -m fg3dgs_jax.train --config configs/quickstart.py
+
+`:tiny` runs every stage in under a minute, to see that everything works.
+"""
+
+import ml_collections
+
+from configs.cpu import sized_for_cpu
+
+
+def get_config(variant: str = "") -> ml_collections.ConfigDict:
+    if variant not in ("", "tiny"):
+        raise ValueError(f"variant is {variant!r}; configs/quickstart.py has only 'tiny'")
+    config = sized_for_cpu(static=600, motion=4000, fusion=1000)
+    config.name = "quickstart"
+    config.data.path = "data/quickstart"
+    config.stages.fusion.losses.lpips = 0.0  # no pretrained network: nothing to download
+    if variant == "tiny":
+        config.name = "quickstart_tiny"
+        config.data.scale = 0.5
+        config.stages.static.steps, config.stages.motion.steps = 100, 200
+        config.stages.fusion.steps = 100
+        config.log.checkpoint_every = config.log.samples_every = 100
+    return config

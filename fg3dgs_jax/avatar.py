@@ -1,0 +1,182 @@
+"""The trained thing: three regions and a background to one frame (eq. 14).
+
+Training, evaluation and synthesis all draw through `draw_layer` and `composite`: one code path.
+"""
+
+import functools
+import json
+import pathlib
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from fg3dgs_jax.models import head
+from fg3dgs_jax.rasterizer import render
+from fg3dgs_jax.types import REGIONS, Array, Camera, Conditions, GaussianDeltas, Gaussians
+
+CONFIG_FILE = "config.json"  # the resolved config of a workdir
+AVATAR_FILE = "avatar.npz"  # the parameters as of the newest checkpoint, one array a leaf
+
+
+class AvatarError(ValueError):
+    """A workdir without a usable avatar."""
+
+
+class Region(NamedTuple):
+    """What is learnt of one region."""
+
+    gaussians: Gaussians
+    motion: Any  # variables of the region's motion net
+
+
+class Layer(NamedTuple):
+    """One region, drawn alone on black."""
+
+    image: Array  # [H, W, 3] premultiplied
+    alpha: Array  # [H, W]
+    gates: Array  # [H, W, 2] rendered audio and expression gates (eq. 6 and 10)
+    deltas: GaussianDeltas | None
+    radii: Array  # [N, 2] px, 0 where culled
+
+
+class Frame(NamedTuple):
+    """A drawn frame with its layers; leading [B] from `Avatar.draw`."""
+
+    image: Array  # [H, W, 3]
+    layers: dict[str, Array]  # premultiplied [H, W, 3] of each region
+    alphas: dict[str, Array]  # [H, W] of each region
+
+
+def make_nets(model_config):
+    """{region: motion net}."""
+    return {region: head.make_motion_net(region, model_config) for region in REGIONS}
+
+
+def draw_layer(net, region: Region, alive, conditions, camera, *, width, height, probe=None):
+    """One region under one camera; `net` None leaves it static (eq. 3). Differentiable."""
+    deltas = gates = None
+    gaussians = region.gaussians
+    if net is not None:
+        deltas, gates = net.apply(region.motion, gaussians.means, conditions)
+    drawn = head.activate(gaussians, deltas, alive)
+    degree = int(round(drawn.sh.shape[-2] ** 0.5)) - 1
+    colors = _colors(drawn, camera, degree)
+    if gates is not None:
+        # Two more channels of the same pass show where each condition is listened to.
+        colors = jnp.concatenate([colors, jnp.stack([gates.audio, gates.expression], -1)], -1)
+    out = render(
+        drawn.means, drawn.quats, drawn.scales, drawn.opacities, colors, camera,
+        width=width, height=height, means2d_probe=probe,
+    )  # fmt: skip
+    gate_image = out.image[..., 3:] if gates is not None else jnp.zeros((height, width, 2))
+    return Layer(out.image[..., :3], out.alpha, gate_image, deltas, out.aux.radii)
+
+
+def _colors(drawn, camera, degree):
+    from fg3dgs_jax.rasterizer.sh import eval_sh
+
+    pose = camera.world_to_camera
+    center = -pose[:3, :3].T @ pose[:3, 3]
+    return eval_sh(drawn.sh, drawn.means - center, degree)
+
+
+def composite(layers: dict[str, Layer], background):
+    """Eq. (14) in premultiplied colours: face over mouth over eyes over the real background."""
+    image = background  # [H, W, 3]
+    for region in ("eyes", "mouth", "face"):
+        image = layers[region].image + (1.0 - layers[region].alpha[..., None]) * image
+    return image
+
+
+def draw(nets, regions, alive, conditions, camera, background, *, probes=None):
+    """All regions under one camera over `background` [H, W, 3] -> (Frame image, layers)."""
+    height, width = background.shape[:2]
+    layers = {
+        r: draw_layer(
+            nets and nets[r], regions[r], alive[r], conditions, camera,
+            width=width, height=height, probe=probes and probes[r],
+        )
+        for r in REGIONS
+    }  # fmt: skip
+    return composite(layers, background), layers
+
+
+class Avatar:
+    """A trained avatar: `draw` turns conditions, cameras and backgrounds into frames."""
+
+    def __init__(self, config, regions, alive):
+        self.config = config
+        self.regions = regions
+        self.alive = alive
+        nets = make_nets(config.model) if config.moves else None
+
+        def one(regions, alive, audio, expression, camera, background):
+            conditions = Conditions(audio, expression)
+            image, layers = draw(nets, regions, alive, conditions, camera, background)
+            return Frame(
+                jnp.clip(image, 0.0, 1.0),
+                {r: layers[r].image for r in REGIONS},
+                {r: layers[r].alpha for r in REGIONS},
+            )
+
+        self._draw = jax.jit(jax.vmap(one, in_axes=(None, None, 0, 0, 0, 0)))
+
+    def draw(self, audio, expression, camera: Camera, background) -> Frame:
+        """B frames: audio [B, 8, A, D], expression [B, E], Camera of [B], background [B, H, W, 3]."""
+        camera = jax.tree.map(jnp.asarray, camera)
+        inputs = map(jnp.asarray, (audio, expression))
+        return self._draw(self.regions, self.alive, *inputs, camera, jnp.asarray(background))
+
+
+def save(workdir, regions, alive):
+    """Writes the avatar of a workdir; it appears whole or not at all. Dead slots are left out."""
+    arrays = {}
+    for name in REGIONS:
+        keep = np.asarray(alive[name])
+        for field, value in zip(Gaussians.__dataclass_fields__, _fields(regions[name].gaussians)):
+            arrays[f"{name}/gaussians/{field}"] = np.asarray(value)[keep]
+        for path, value in jax.tree_util.tree_leaves_with_path(regions[name].motion):
+            keys = "/".join(str(p.key) for p in path)
+            arrays[f"{name}/motion/{keys}"] = np.asarray(value)
+    part = pathlib.Path(workdir) / f".{AVATAR_FILE}.part.npz"
+    np.savez(part, **arrays)
+    part.replace(pathlib.Path(workdir) / AVATAR_FILE)
+
+
+def load(workdir) -> Avatar:
+    """The avatar of a workdir.
+
+    Raises:
+      AvatarError: no such workdir, or one that training has not yet saved an avatar in.
+    """
+    workdir = pathlib.Path(workdir)
+    if not (workdir / AVATAR_FILE).exists() or not (workdir / CONFIG_FILE).exists():
+        what = "holds no trained avatar yet" if workdir.is_dir() else "does not exist"
+        raise AvatarError(
+            f"{workdir} {what}; train one: "
+            f"python -m fg3dgs_jax.train --config configs/NAME.py --workdir {workdir}"
+        )
+    config = ml_collections.ConfigDict(json.loads((workdir / CONFIG_FILE).read_text()))
+    regions, alive = {}, {}
+    with np.load(workdir / AVATAR_FILE) as arrays:
+        for name in REGIONS:
+            prefix = f"{name}/gaussians/"
+            gaussians = Gaussians(
+                **{f: jnp.asarray(arrays[prefix + f]) for f in Gaussians.__dataclass_fields__}
+            )
+            motion = {}
+            for key in arrays.files:
+                if key.startswith(f"{name}/motion/"):
+                    *path, leaf = key.split("/")[2:]
+                    inner = functools.reduce(lambda d, k: d.setdefault(k, {}), path, motion)
+                    inner[leaf] = jnp.asarray(arrays[key])
+            regions[name] = Region(gaussians, motion)
+            alive[name] = jnp.ones(gaussians.means.shape[0], bool)
+    return Avatar(config, regions, alive)
+
+
+def _fields(gaussians):
+    return [getattr(gaussians, f) for f in Gaussians.__dataclass_fields__]

@@ -1,0 +1,204 @@
+"""Trains an avatar: every stage of a config, on a processed folder.
+
+python -m fg3dgs_jax.train --config configs/obama.py [--workdir runs/obama] [--config.seed=1]
+
+Resumes from the workdir by itself. Writes checkpoints (Orbax), `avatar.npz`, `metrics.jsonl`,
+TensorBoard events and sample pictures (truth | render | face | eyes | mouth | error) there.
+"""
+
+import json
+import pathlib
+import sys
+import time
+
+import jax
+import numpy as np
+from absl import app, flags
+from absl import logging as absl_logging
+from ml_collections import config_flags
+from tqdm import tqdm
+
+from fg3dgs_jax import avatar
+from fg3dgs_jax.data import batches, dataset
+from fg3dgs_jax.experts import lpips, weights
+from fg3dgs_jax.training import checkpoint, density, logging, parallel, step
+from fg3dgs_jax.training.initial import init_regions
+from fg3dgs_jax.types import REGIONS
+
+WAITING_SHARE = 0.1  # capacity doubles when more than this share of it waits for a slot
+
+
+def fit(config, workdir):
+    """Runs every stage of `config` from where the workdir stands; returns seconds trained.
+
+    Raises:
+      ValueError: a config, workdir or processed folder that cannot be used.
+      FloatingPointError: a loss that is not finite, naming stage and step.
+    """
+    check(config)
+    workdir = pathlib.Path(workdir)
+    clip = dataset.load_clip(config.data.path, config.data.scale)
+    on_device = batches.device_clip(clip, config.data.audio_extractor, config.data.expression)
+    checkpoint.claim_workdir(workdir, config)
+    nets = avatar.make_nets(config.model)
+    perceptual = load_perceptual(config)
+    saved = checkpoint.Checkpoints(workdir, config.log.keep)
+    regions, alive = init_regions(jax.random.key(config.seed), clip, on_device, config, nets)
+
+    latest = saved.latest()
+    done, seconds = (0, 0.0) if latest is None else (latest[0], latest[1]["seconds"])
+    state = step.init_state(regions, alive)
+    if latest is not None:
+        state = checkpoint.fill(state, latest[2])
+        print(f"resuming {workdir} at step {done} ({latest[1]['stage']})", flush=True)
+    log = logging.Log(workdir, done)
+    clip_on_devices = parallel.replicate(on_device)
+
+    total = sum(stage.steps for stage in config.stages.values())
+    with tqdm(total=total, initial=done, unit="step", dynamic_ncols=True) as bar:
+        start = 0  # the total step at which the stage begins
+        for number, (name, stage) in enumerate(stages_in_order(config)):
+            if done >= start + stage.steps and done > 0:
+                start += stage.steps
+                continue
+            if done == start:  # the optimizer starts afresh: what is learnt has changed
+                state = step.init_state(state.regions, state.alive)
+            bar.set_description(name)
+            dispatch = step.make_dispatch(
+                config, stage, number, nets, perceptual, (clip.height, clip.width)
+            )
+            state = parallel.replicate(state)
+            while done < start + stage.steps:
+                begin = time.perf_counter()
+                steps = min(config.steps_per_dispatch, start + stage.steps - done)
+                state, metrics = dispatch(state, clip_on_devices, steps)
+                metrics = {k: float(v) for k, v in parallel.first(metrics).items()}
+                done += steps
+                spent = time.perf_counter() - begin
+                seconds += spent
+                bar.update(steps)
+                bar.set_postfix(loss=f"{metrics['loss']:.4f}")
+                if not np.isfinite(metrics["loss"]):
+                    raise FloatingPointError(
+                        f"the loss is {metrics['loss']} in stage {name}, steps {done - steps} to "
+                        f"{done}; the last checkpoint is whole: lower the learning rates of the stage"
+                    )
+                last = done == start + stage.steps
+                if last or crossed(done, steps, config.log.every):
+                    log.write(done, name, {**metrics, "steps_per_second": steps / spent})
+                state = grow_where_needed(state, metrics)
+                if last or crossed(done, steps, config.log.checkpoint_every):
+                    here = jax.device_get(parallel.first(state))
+                    saved.save(done, name, here, seconds)
+                    avatar.save(workdir, here.regions, here.alive)
+                if last or crossed(done, steps, config.log.samples_every):
+                    draw_samples(workdir, config, clip, on_device, parallel.first(state), done)
+            state = jax.device_get(parallel.first(state))
+            start += stage.steps
+    avatar.save(workdir, state.regions, state.alive)
+    log.close()
+    (workdir / "train.json").write_text(json.dumps({"train_seconds": seconds, "steps": done}))
+    return seconds
+
+
+def stages_in_order(config):
+    """(name, row) of each stage, in the order in which they run."""
+    return [(name, config.stages[name]) for name in ("static", "motion", "fusion")]
+
+
+def check(config):
+    """Refuses settings that cannot work, in one line each."""
+    if not config.data.path:
+        raise ValueError("config.data.path is empty; expected a processed folder")
+    if config.batch < 1 or config.steps_per_dispatch < 1:
+        raise ValueError(
+            f"batch is {config.batch} and steps_per_dispatch {config.steps_per_dispatch}; "
+            "expected 1 or more of each"
+        )
+    for name, row in config.stages.items():
+        if row.steps < 1:
+            raise ValueError(f"stages.{name}.steps is {row.steps}; expected 1 or more")
+        if config.log.checkpoint_every % config.steps_per_dispatch:
+            raise ValueError("log.checkpoint_every must be a multiple of steps_per_dispatch")
+
+
+def crossed(done, steps, every):
+    """Whether a multiple of `every` lies in the last `steps` of `done`."""
+    return done // every > (done - steps) // every
+
+
+def load_perceptual(config):
+    """LPIPS as `(x, y) -> [K]`, or None with one line where its weights are not found."""
+    if not any(row.losses.lpips and row.lpips.start < 1.0 for row in config.stages.values()):
+        return None
+    path = weights.find("lpips_alex")
+    if path is None:
+        print("LPIPS weights not found: training without the perceptual term of eq. (15)")
+        return None
+    params = lpips.load(path)
+    return lambda x, y: lpips.lpips(params, x, y)
+
+
+def grow_where_needed(state, metrics):
+    """Doubles the capacity of a region in which many Gaussians wait for a slot."""
+    short = [
+        r
+        for r in REGIONS
+        if metrics.get(f"{r}/waiting", 0) > WAITING_SHARE * state.alive[r].shape[-1]
+    ]
+    if not short:
+        return state
+    state = jax.device_get(parallel.first(state))
+    regions, alive, stats = dict(state.regions), dict(state.alive), dict(state.stats)
+    moments = dict(state.opt_state["gaussians"])
+    for r in short:
+        capacity = 2 * alive[r].shape[0]
+        moments[r], _ = density.grow(moments[r], alive[r], capacity)
+        gaussians, mask = density.grow(regions[r].gaussians, alive[r], capacity)
+        regions[r], alive[r] = regions[r]._replace(gaussians=gaussians), mask
+        stats[r] = density.init_stats(capacity)
+    opt_state = dict(state.opt_state, gaussians=moments)
+    return parallel.replicate(
+        state.replace(regions=regions, alive=alive, opt_state=opt_state, stats=stats)
+    )
+
+
+def draw_samples(workdir, config, clip, on_device, state, done, count=3):
+    """Writes samples/STEP.png: test frames, one a row."""
+    drawer = avatar.Avatar(config, state.regions, state.alive)
+    rows = []
+    for i in np.linspace(*clip.split("test")[[0, -1]], count).astype(int):
+        batch = batches.take(on_device, i)
+        one = jax.tree.map(lambda x: x[None], batch)
+        drawn = drawer.draw(*one.conditions, one.camera, one.background)
+        drawn = jax.device_get(jax.tree.map(lambda x: x[0], drawn))
+        rows.append(
+            logging.sample_picture(np.asarray(batch.image), drawn.image, drawn.layers, drawn.alphas)
+        )
+    logging.save_picture(pathlib.Path(workdir) / "samples" / f"{done:06d}.png", rows)
+
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, e.g. configs/obama.py:cpu")
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder of the run; by default runs/NAME, the config's name"
+)
+
+
+def main(argv):
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected arguments {argv[1:]}")
+    absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax tells of every file at INFO
+    config = _CONFIG.value
+    workdir = _WORKDIR.value or f"runs/{config.name}"
+    try:
+        seconds = fit(config, workdir)
+    except (ValueError, FloatingPointError) as error:
+        print(f"train: {error}", file=sys.stderr)
+        return 1
+    print(f"trained {workdir} in {seconds:.0f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    flags.mark_flag_as_required("config")
+    app.run(main)

@@ -1,0 +1,104 @@
+"""Saves and restores a run with Orbax: the newest whole checkpoint wins, a half-written one is ignored.
+
+A checkpoint holds the state's leaves by path, the stage it belongs to and the seconds trained, so the
+capacities need not be known before it is read.
+"""
+
+import json
+import pathlib
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from fg3dgs_jax import avatar
+
+
+class ConfigMismatch(ValueError):
+    """A workdir that was made with another config."""
+
+
+class Checkpoints:
+    """The checkpoints of one workdir, numbered by the steps done in all stages."""
+
+    def __init__(self, workdir, keep: int = 2):
+        folder = pathlib.Path(workdir).resolve() / "checkpoints"
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep, create=True, enable_async_checkpointing=False
+        )
+        self._manager = ocp.CheckpointManager(folder, options=options)
+
+    def save(self, total_step: int, stage_name: str, state, seconds: float):
+        """Blocks until the checkpoint is whole."""
+        leaves = {name: np.asarray(x) for name, x in _named_leaves(state)}
+        info = {"stage": stage_name, "seconds": seconds}
+        args = ocp.args.Composite(state=ocp.args.StandardSave(leaves), info=ocp.args.JsonSave(info))
+        self._manager.save(total_step, args=args)
+        self._manager.wait_until_finished()
+
+    def latest(self):
+        """(total step, info, {path: array}) of the newest checkpoint, or None."""
+        step = self._manager.latest_step()
+        if step is None:
+            return None
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(), info=ocp.args.JsonRestore())
+        found = self._manager.restore(step, args=args)
+        return step, found["info"], found["state"]
+
+
+def _named_leaves(tree):
+    pairs = jax.tree_util.tree_leaves_with_path(tree)
+    return [(jax.tree_util.keystr(path), leaf) for path, leaf in pairs]
+
+
+def fill(template, leaves):
+    """`template`'s structure with the restored `leaves` by path; capacities may differ.
+
+    Raises:
+      ConfigMismatch: the checkpoint was made by another model.
+    """
+    names = [name for name, _ in _named_leaves(template)]
+    if set(names) != set(leaves):
+        odd = sorted(set(names) ^ set(leaves))[:3]
+        raise ConfigMismatch(
+            f"the checkpoint does not fit this model (first differences: {odd}); "
+            "use another --workdir"
+        )
+    return jax.tree.unflatten(jax.tree.structure(template), [leaves[name] for name in names])
+
+
+def claim_workdir(workdir, config):
+    """Writes the resolved config into a workdir, or checks it against the one already there.
+
+    `log` may differ (how often to report, sample and save changes no result).
+
+    Raises:
+      ConfigMismatch: naming the first settings that differ.
+    """
+    workdir = pathlib.Path(workdir)
+    path = workdir / avatar.CONFIG_FILE
+    ours = json.loads(config.to_json())
+    if path.exists():
+        theirs = json.loads(path.read_text())
+        odd = [k for k in _differences(ours, theirs) if not k.startswith("log.")]
+        if odd:
+            raise ConfigMismatch(
+                f"{workdir} was made with another config (it differs in {', '.join(odd[:4])}); "
+                "use another --workdir, or delete this one to start over"
+            )
+    workdir.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(ours, indent=1))
+    part.replace(path)
+
+
+def _differences(a, b, prefix=""):
+    if isinstance(a, dict) and isinstance(b, dict):
+        keys = sorted(set(a) | set(b))
+        missing = object()
+        return [
+            d
+            for k in keys
+            for d in _differences(a.get(k, missing), b.get(k, missing), f"{prefix}{k}.")
+        ]
+    return [] if a == b else [prefix.rstrip(".")]

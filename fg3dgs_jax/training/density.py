@@ -1,0 +1,108 @@
+"""Density control on arrays of a fixed capacity: clone, split, prune. Pure; shapes never change.
+
+New Gaussians go into dead slots, those with the largest gradients first; where there are fewer dead
+slots than candidates the rest wait, and the count of those that waited is returned.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from fg3dgs_jax import geometry
+from fg3dgs_jax.models.head import SH_BAND_0
+from fg3dgs_jax.types import Array, Gaussians
+
+SPLIT_SHRINK = 1.6  # 3DGS: children are this much smaller than their parent
+KEY_NEAR, KEY_FAR = 225 / 255, 30 / 255  # TalkingGaussian: greener than this is key colour
+
+
+class Stats(NamedTuple):
+    """What the steps since the last control have seen of each Gaussian."""
+
+    gradient: Array  # [N] sum of |dL/d means2d| in NDC units
+    count: Array  # [N] frames that saw it
+
+
+def init_stats(capacity: int) -> Stats:
+    return Stats(jnp.zeros(capacity), jnp.zeros(capacity))
+
+
+def accumulate(stats: Stats, v_means2d, radii, width, height) -> Stats:
+    """Adds one frame: v_means2d [N, 2] px (the probe's gradient), radii [N, 2] (0: not seen)."""
+    ndc = v_means2d * 0.5 * jnp.array([width, height])  # 3DGS counts in NDC units
+    seen = (radii > 0).all(-1)
+    norm = jnp.where(seen, jnp.linalg.norm(ndc, axis=-1), 0.0)
+    return Stats(stats.gradient + norm, stats.count + seen)
+
+
+def control(key, gaussians: Gaussians, moments, alive, stats, rule, threshold, progress, greens):
+    """One round; returns (gaussians, moments, alive, {"added", "pruned", "waiting"}).
+
+    Args:
+      key: consumed.
+      moments: ScaleByAdamState of the Gaussians; new slots start from zero.
+      rule: a row `stages.*.density`; threshold: of the mean gradient, for this region.
+      greens: whether to prune what has learnt the key colour (0, 1, 0).
+    """
+    scales = jax.nn.softplus(gaussians.raw_scales)
+    opacity = jax.nn.sigmoid(gaussians.logit_opacities)
+    low, high = rule.min_opacity
+    prune = opacity < low + (high - low) * progress
+    prune |= scales.max(-1) > rule.max_scale
+    if greens:
+        color = SH_BAND_0 * gaussians.sh[:, 0] + 0.5
+        prune |= (color[:, 0] < KEY_FAR) & (color[:, 1] > KEY_NEAR) & (color[:, 2] < KEY_FAR)
+    prune &= alive
+    alive = alive & ~prune
+
+    mean_gradient = stats.gradient / jnp.maximum(stats.count, 1.0)
+    wanted = alive & (mean_gradient > threshold)
+    free = ~alive
+    num = jnp.minimum(wanted.sum(), free.sum())
+    order = jnp.argsort(jnp.where(wanted, -mean_gradient, jnp.inf))
+    slots = jnp.argsort(alive, stable=True)  # dead ones first, in order
+    capacity = alive.shape[0]
+    used = jnp.arange(capacity) < num
+    target = jnp.where(used, slots, capacity)  # out of range: dropped
+
+    split = scales.max(-1) > rule.split_scale
+    # Both children of a split are drawn from the parent's own Gaussian; a clone stays in place.
+    noise = jax.random.normal(key, (2, capacity, 3)) * scales * split[:, None]
+    rotation = geometry.quat_to_rotmat(gaussians.quats)
+    offsets = jnp.einsum("nij,knj->kni", rotation, noise)
+    shrunk = jnp.where(split[:, None], jnp.log(jnp.expm1(scales / SPLIT_SHRINK)), gaussians.raw_scales)
+    child = gaussians.replace(means=gaussians.means + offsets[1], raw_scales=shrunk)
+
+    parents = jnp.zeros(capacity, bool).at[jnp.where(used, order, capacity)].set(True, mode="drop")
+    parents = parents[:, None]
+    kept = gaussians.replace(
+        means=jnp.where(parents, gaussians.means + offsets[0], gaussians.means),
+        raw_scales=jnp.where(parents, shrunk, gaussians.raw_scales),
+    )
+
+    def place(values, new):
+        return values.at[target].set(new[order], mode="drop")
+
+    gaussians = jax.tree.map(place, kept, child)
+    fresh = jnp.zeros(capacity, bool).at[target].set(True, mode="drop")
+
+    def clear(m):
+        return jnp.where(fresh.reshape(-1, *[1] * (m.ndim - 1)), 0.0, m)
+
+    moments = optax.ScaleByAdamState(
+        moments.count, jax.tree.map(clear, moments.mu), jax.tree.map(clear, moments.nu)
+    )
+    report = {"added": num, "pruned": prune.sum(), "waiting": wanted.sum() - num}
+    return gaussians, moments, alive | fresh, report
+
+
+def grow(tree, alive, capacity: int):
+    """Pads a Gaussians-shaped tree and its mask to `capacity` slots; new slots repeat the last."""
+    extra = capacity - alive.shape[0]
+
+    def pad(x):
+        return jnp.concatenate([x, jnp.repeat(x[-1:], extra, 0)]) if x.ndim else x
+
+    return jax.tree.map(pad, tree), jnp.concatenate([alive, jnp.zeros(extra, bool)])

@@ -1,0 +1,82 @@
+"""First Gaussians (eq. 4): coloured points where the masked training frames show a region.
+
+TalkingGaussian starts from a random cube, most of which it has to prune away. Here a random pixel of
+a random frame's mask is lifted onto a coarse head (an ellipsoid's front) and takes that pixel's
+colour, so that optimisation starts from a picture of the person.
+"""
+
+import jax
+import numpy as np
+
+from fg3dgs_jax import avatar
+from fg3dgs_jax.data.dataset import EYE_LABELS, HEAD_LABELS, MOUTH_LABELS, Clip
+from fg3dgs_jax.models import head
+from fg3dgs_jax.types import REGIONS, Conditions
+
+HEAD_RADII = (0.085, 0.12, 0.09)  # metres: half width, half height, half depth
+DEPTH_JITTER = {"face": 0.01, "eyes": 0.005, "mouth": 0.012}
+BEHIND = {"face": 0.0, "eyes": 0.004, "mouth": 0.008}  # metres behind the ellipsoid
+
+
+def init_regions(key, clip: Clip, device_clip, config, nets):
+    """{region: avatar.Region} and {region: alive} from a clip's train split; key is consumed."""
+    regions, alive = {}, {}
+    for number, r in enumerate(REGIONS):
+        key_r = jax.random.fold_in(key, number)
+        seed = int(jax.random.randint(key_r, (), 0, 2**31 - 1))
+        frames = np.flatnonzero(np.asarray(device_clip.eligible[r]))
+        rows = config.regions[r]
+        points, colors = lift(np.random.default_rng(seed), clip, frames, r, rows.num)
+        gaussians, alive[r] = head.init_gaussians_from_points(
+            points, colors, rows.capacity, config.sh_degree
+        )
+        windows = np.zeros((8, *device_clip.audio.shape[1:]), np.float32)
+        expression = np.zeros(device_clip.expression.shape[1], np.float32)
+        motion = nets[r].init(key_r, gaussians.means, Conditions(windows, expression))
+        regions[r] = avatar.Region(gaussians, motion)
+    return regions, alive
+
+
+def shown_in(labels, region):
+    """Mask of the pixels that a region's Gaussians start from."""
+    if region == "face":
+        return np.isin(labels, HEAD_LABELS) & ~np.isin(labels, EYE_LABELS + MOUTH_LABELS)
+    return np.isin(labels, EYE_LABELS if region == "eyes" else MOUTH_LABELS)
+
+
+def lift(rng, clip: Clip, frames, region, num, num_frames=24):
+    """`num` points [num, 3] metres with colours [num, 3] in [0, 1] from pixels of a region."""
+    chosen = frames[np.linspace(0, len(frames) - 1, min(num_frames, len(frames))).astype(int)]
+    share = -(-num // len(chosen))
+    points, colors = [], []
+    fx, fy, cx, cy = clip.intrinsics
+    for i in chosen:
+        rows, cols = np.nonzero(shown_in(np.asarray(clip.labels[i]), region))
+        if len(rows) == 0:
+            continue
+        pick = rng.integers(0, len(rows), share)
+        u, v = cols[pick] + rng.random(share), rows[pick] + rng.random(share)
+        colors.append(np.asarray(clip.frames[i])[rows[pick], cols[pick]] / 255.0)
+        rays = np.stack([(u - cx) / fx, (v - cy) / fy, np.ones(share)], -1)
+        pose = clip.world_to_camera[i].astype(np.float64)
+        points.append(_on_head(rng, rays, pose, region))
+    if not points:
+        raise ValueError(
+            f"no training frame shows the {region}; expected some pixels of it in labels.npy: "
+            "look at the report of preprocess, or use a clip in which the person speaks and blinks"
+        )
+    points, colors = np.concatenate(points), np.concatenate(colors)
+    keep = rng.permutation(len(points))[:num]
+    return points[keep].astype(np.float32), colors[keep].astype(np.float32)
+
+
+def _on_head(rng, rays, pose, region):
+    """Where rays [P, 3] (z = 1, camera axes) meet the front of the head's ellipsoid, in the world."""
+    center = pose[:3, 3]
+    at_center = rays * center[2]
+    offset = (at_center - center)[:, :2] / np.array(HEAD_RADII[:2])
+    inside = np.clip(1.0 - (offset**2).sum(-1), 0.0, 1.0)
+    depth = -HEAD_RADII[2] * np.sqrt(inside) + BEHIND[region]
+    depth = depth + DEPTH_JITTER[region] * rng.standard_normal(len(rays))
+    camera_points = rays * (center[2] + depth)[:, None]
+    return (camera_points - center) @ pose[:3, :3]

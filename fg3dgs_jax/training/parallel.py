@@ -1,0 +1,39 @@
+"""Data parallelism over frames, with `jax.pmap`; the only file that knows how many devices there are.
+
+Every device holds the whole state and draws frames of its own; gradients and statistics are averaged
+over the axis. One device is the same program with an axis of length one.
+"""
+
+import jax
+import jax.numpy as jnp
+
+AXIS = "frames"
+
+
+def pmap(function, **options):
+    """`jax.pmap` over the leading device dimension, the axis named `AXIS`."""
+    return jax.pmap(function, axis_name=AXIS, **options)
+
+
+def replicate(tree):
+    """A copy for every local device, along a new leading dimension."""
+    count = jax.local_device_count()
+    return jax.tree.map(lambda x: jnp.broadcast_to(jnp.asarray(x), (count, *jnp.shape(x))), tree)
+
+
+def first(tree):
+    """The first device's copy."""
+    return jax.tree.map(lambda x: x[0], tree)
+
+
+def device_key(key):
+    """A key of its own for each device."""
+    return jax.random.fold_in(key, jax.lax.axis_index(AXIS))
+
+
+def mean(tree):
+    return jax.lax.pmean(tree, AXIS)
+
+
+def total(tree):
+    return jax.lax.psum(tree, AXIS)

@@ -1,0 +1,130 @@
+"""What a stage row means: which pixels a region is trained on, and the loss of one frame.
+
+A row (see `stages` in configs/default.py) says what is drawn (`fused`, `moving`), what is learnt
+(`learn`), on which frames (`frames`), with which losses, and how density is controlled.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from fg3dgs_jax import avatar
+from fg3dgs_jax.data.dataset import EYE_LABELS, HEAD_LABELS, LABELS, MOUTH_LABELS
+from fg3dgs_jax.training import losses
+from fg3dgs_jax.types import REGIONS
+
+
+def isin(labels, classes):
+    """Mask [H, W] of some label classes."""
+    table = jnp.zeros(256, bool).at[jnp.array(classes)].set(True)
+    return table[labels]
+
+
+def dilate(mask, radius: int):
+    """A mask grown by `radius` px in each of the four directions and their squares."""
+    if radius == 0:
+        return mask
+    side = 2 * radius + 1
+    window = jax.lax.reduce_window(
+        mask.astype(jnp.float32), 0.0, jax.lax.max, (side, side), (1, 1), "SAME"
+    )
+    return window > 0.0
+
+
+def region_masks(region: str, batch, radius: int, with_hair):
+    """(shown, ignored, fill), each [H, W] bool: the "hole" recipe of TalkingGaussian for a region.
+
+    `shown`: the truth is visible there, elsewhere the target is key colour. `ignored`: key colour in
+    both images. `fill`: where the layer should be opaque.
+    """
+    height, width = batch.labels.shape
+    if region == "face":
+        holes = isin(batch.labels, EYE_LABELS + MOUTH_LABELS)
+        shown = isin(batch.labels, HEAD_LABELS) & ~holes
+        ignored = isin(batch.labels, (LABELS["hair"],)) & ~with_hair
+        return shown, ignored, shown
+    classes, boxes = (
+        (EYE_LABELS, batch.eyes_box) if region == "eyes" else (MOUTH_LABELS, batch.lips_box[None])
+    )
+    # Grown a little, so that the layer reaches under the face's rim and leaves no seam (8.3).
+    shown = dilate(isin(batch.labels, classes), radius)
+    box = losses.box_mask(boxes, height, width).any(0)
+    return shown, box & ~shown, box | shown
+
+
+def perceptual_term(perceptual, key, stage, image, truth, progress):
+    """L_LP on random patches once `progress` has passed `lpips.start`; 0 before, at no cost."""
+    row = stage.lpips
+    if perceptual is None or not stage.losses.lpips or row.start >= 1.0:
+        return jnp.zeros(())
+    side = min(row.side, *truth.shape[:2])
+    return jax.lax.cond(
+        progress >= row.start,
+        lambda: losses.patch_loss(perceptual, key, image, truth, side, row.count),
+        lambda: jnp.zeros(()),
+    )
+
+
+def region_loss(config, stage, perceptual, key, region, layer, batch, alive, step, progress):
+    """Eqs. (3) and (13) for one region on key colour, with TalkingGaussian's regularisers."""
+    weights = stage.losses
+    color = jnp.array(config.key_color)
+    shown, ignored, fill = region_masks(
+        region, batch, config.regions[region].dilate, step % stage.hair_every == 0
+    )
+    truth = jnp.where(shown[..., None] & ~ignored[..., None], batch.image, color)
+    image = layer.image + (1.0 - layer.alpha[..., None]) * color
+    image = jnp.where(ignored[..., None], color, image)
+    terms = {"l1": losses.l1(image, truth), "d_ssim": losses.d_ssim(image, truth)}
+    if weights.alpha:
+        terms["alpha"] = losses.alpha_loss(layer.alpha, fill)
+    if weights.motion and layer.deltas is not None and region == "face":
+        terms["motion"] = losses.motion_loss(layer.deltas, alive)
+    if weights.attention and layer.deltas is not None and region == "face":
+        hair = isin(batch.labels, (LABELS["hair"],))
+        terms["attention"] = losses.attention_loss(layer.gates, batch.lips_box, hair)
+    if weights.lpips:
+        terms["lpips"] = perceptual_term(perceptual, key, stage, image, truth, progress)
+    return sum(weights[n] * t for n, t in terms.items()), terms
+
+
+def fused_loss(stage, perceptual, key, image, batch, progress):
+    """Eq. (15) on the whole frame."""
+    weights = stage.losses
+    terms = {"l1": losses.l1(image, batch.image), "d_ssim": losses.d_ssim(image, batch.image)}
+    if weights.lpips:
+        terms["lpips"] = perceptual_term(perceptual, key, stage, image, batch.image, progress)
+    return sum(weights[n] * t for n, t in terms.items()), terms
+
+
+def frame_loss(config, stage, nets, perceptual, key, step, progress, regions, alive, probes, batches):
+    """Loss of one frame a region (`batches` by region; one and the same frame where fused).
+
+    Returns (loss, (metrics, radii by region)).
+    """
+    nets = nets if stage.moving and config.moves else None
+    metrics, radii = {}, {}
+    if stage.fused:
+        batch = batches["face"]
+        image, layers = avatar.draw(
+            nets, regions, alive, batch.conditions, batch.camera, batch.background, probes=probes
+        )
+        loss, terms = fused_loss(stage, perceptual, key, image, batch, progress)
+        metrics = {**terms, "psnr": losses.psnr(image, batch.image)}
+        radii = {r: layers[r].radii for r in REGIONS}
+        return loss, (metrics, radii)
+    loss = 0.0
+    for number, r in enumerate(REGIONS):
+        batch = batches[r]
+        height, width = batch.labels.shape
+        layer = avatar.draw_layer(
+            nets and nets[r], regions[r], alive[r], batch.conditions, batch.camera,
+            width=width, height=height, probe=probes[r],
+        )  # fmt: skip
+        key_r = jax.random.fold_in(key, number)
+        part, terms = region_loss(
+            config, stage, perceptual, key_r, r, layer, batch, alive[r], step, progress
+        )
+        loss = loss + part
+        metrics |= {f"{r}/{name}": term for name, term in terms.items()}
+        radii[r] = layer.radii
+    return loss, (metrics, radii)

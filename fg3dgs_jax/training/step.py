@@ -1,0 +1,137 @@
+"""The step: one for every stage and region. K steps run in one dispatch under `lax.scan`."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from fg3dgs_jax.data import batches
+from fg3dgs_jax.training import density, optim, parallel, stages
+from fg3dgs_jax.types import REGIONS, Array
+
+
+class TrainState(struct.PyTreeNode):
+    """Everything that a step reads and changes."""
+
+    step: Array  # [] int32, steps done in this stage
+    regions: Any  # {region: avatar.Region}
+    alive: Any  # {region: [N] bool}
+    opt_state: Any  # see optim.init
+    stats: Any  # {region: density.Stats}
+
+
+def init_state(regions, alive) -> TrainState:
+    """The state at the start of a stage: the optimizer starts afresh."""
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        regions=regions,
+        alive=alive,
+        opt_state=optim.init(regions),
+        stats={r: density.init_stats(alive[r].shape[0]) for r in REGIONS},
+    )
+
+
+def make_train_step(config, stage, stage_number, nets, perceptual, clip_size):
+    """`step(state, clip) -> (state, metrics)`, to be run inside `parallel.pmap`."""
+    height, width = clip_size
+    base_key = jax.random.fold_in(jax.random.key(config.seed), stage_number)
+
+    def pick(key, state, clip, progress):
+        """[batch] frame numbers for each region; the same ones for all where layers are fused."""
+        chosen = {}
+        for number, r in enumerate(REGIONS):
+            rule = stage.frames[r] if stage.frames is not None else None
+            source = "face" if stage.fused else r
+            key_r = jax.random.fold_in(key, 0 if stage.fused else number)
+            chosen[r] = batches.sample_frames(
+                key_r, state.step, clip, source, rule, progress, config.batch
+            )
+        return chosen
+
+    def loss_fn(regions, probes, state, clip, index, key, progress):
+        def one(index_b, probes_b, key_b):
+            frames = {r: batches.take(clip, index_b[r]) for r in REGIONS}
+            return stages.frame_loss(
+                config, stage, nets, perceptual, key_b, state.step, progress,
+                regions, state.alive, probes_b, frames,
+            )  # fmt: skip
+
+        loss, aux = jax.vmap(one)(index, probes, jax.random.split(key, config.batch))
+        return loss.mean(), aux
+
+    def train_step(state: TrainState, clip):
+        key = parallel.device_key(jax.random.fold_in(base_key, state.step))
+        key_frames, key_loss = jax.random.split(key)
+        progress = state.step / stage.steps
+        index = pick(key_frames, state, clip, progress)
+        probes = {r: jnp.zeros((config.batch, state.alive[r].shape[0], 2)) for r in REGIONS}
+
+        value_and_grad = jax.value_and_grad(loss_fn, argnums=(0, 1), has_aux=True)
+        (loss, (metrics, radii)), (grads, v_means2d) = value_and_grad(
+            state.regions, probes, state, clip, index, key_loss, progress
+        )
+        grads = parallel.mean(grads)
+        regions, opt_state = optim.update(grads, state.opt_state, state.regions, stage, progress)
+
+        stats = state.stats
+        if stage.density is not None:
+            # The loss is a mean over the batch; the statistic is per frame, as in 3DGS.
+            seen = {
+                r: jax.vmap(functools.partial(density.accumulate, width=width, height=height),
+                            in_axes=(None, 0, 0))(
+                    density.init_stats(state.alive[r].shape[0]),
+                    v_means2d[r] * config.batch, radii[r],
+                )
+                for r in REGIONS
+            }  # fmt: skip
+            stats = jax.tree.map(lambda s, x: s + parallel.total(x.sum(0)), stats, seen)
+        metrics = parallel.mean(jax.tree.map(jnp.mean, {"loss": loss, **metrics}))
+        state = state.replace(
+            step=state.step + 1, regions=regions, opt_state=opt_state, stats=stats
+        )
+        return state, metrics
+
+    return train_step
+
+
+def make_dispatch(config, stage, stage_number, nets, perceptual, clip_size):
+    """`dispatch(state, clip, steps) -> (state, mean metrics)`: many steps, then density control.
+
+    State and clip carry a leading device dimension (`parallel.replicate`); the state is donated.
+    """
+    step = make_train_step(config, stage, stage_number, nets, perceptual, clip_size)
+
+    def control(state):
+        if stage.density is None:
+            return state, {}
+        rule = stage.density
+        progress = state.step / stage.steps
+        due = (state.step >= rule.start) & (progress <= rule.stop)
+        key = jax.random.fold_in(jax.random.key(config.seed + 1), stage_number)
+        key = jax.random.fold_in(key, state.step)
+        regions, alive, report = dict(state.regions), dict(state.alive), {}
+        moments = dict(state.opt_state["gaussians"])
+        for number, r in enumerate(REGIONS):
+            gaussians, adam, mask, counts = density.control(
+                jax.random.fold_in(key, number), regions[r].gaussians, moments[r], alive[r],
+                state.stats[r], rule, rule.grad_threshold[r], progress, greens=True,
+            )  # fmt: skip
+            keep = functools.partial(jax.tree.map, lambda new, old: jnp.where(due, new, old))
+            regions[r] = regions[r]._replace(gaussians=keep(gaussians, regions[r].gaussians))
+            moments[r], alive[r] = keep(adam, moments[r]), jnp.where(due, mask, alive[r])
+            report |= {f"{r}/{k}": jnp.where(due, v, 0) for k, v in counts.items()}
+        stats = jax.tree.map(lambda x: jnp.where(due, 0.0, x), state.stats)
+        opt_state = dict(state.opt_state, gaussians=moments)
+        return state.replace(
+            regions=regions, alive=alive, opt_state=opt_state, stats=stats
+        ), report
+
+    def run(state, clip, steps):
+        state, metrics = jax.lax.scan(lambda s, _: step(s, clip), state, None, length=steps)
+        state, report = control(state)
+        counts = {f"{r}/gaussians": state.alive[r].sum() for r in REGIONS}
+        return state, {**jax.tree.map(jnp.mean, metrics), **report, **counts}
+
+    return parallel.pmap(run, static_broadcasted_argnums=2, donate_argnums=0)
