@@ -14,7 +14,7 @@ from configs.cpu import sized_for_cpu
 def get_config(variant: str = "") -> ml_collections.ConfigDict:
     if variant not in ("", "tiny"):
         raise ValueError(f"variant is {variant!r}; configs/quickstart.py has only 'tiny'")
-    config = sized_for_cpu(static=600, motion=4000, fusion=1000)
+    config = sized_for_cpu(static=600, motion=3000, fusion=600)
     config.name = "quickstart"
     config.data.path = "data/quickstart"
     config.stages.fusion.losses.lpips = 0.0  # no pretrained network: nothing to download

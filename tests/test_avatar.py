@@ -1,0 +1,74 @@
+"""Compositing (eq. 14) and the avatar file."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import quickstart
+from fg3dgs_jax import avatar
+from fg3dgs_jax.models import head
+from fg3dgs_jax.types import REGIONS, Camera, Conditions
+
+
+def layer(color, alpha):
+    image = jnp.broadcast_to(jnp.array(color), (2, 2, 3)) * alpha
+    return avatar.Layer(image, jnp.full((2, 2), alpha), None, None, None)
+
+
+def test_composite_is_equation_14():
+    colors = {r: np.random.default_rng(i).random(3) for i, r in enumerate(REGIONS)}
+    a = {"face": 0.3, "eyes": 0.6, "mouth": 0.2}
+    background = np.random.default_rng(9).random((2, 2, 3))
+    image = avatar.composite({r: layer(colors[r], a[r]) for r in REGIONS}, background)
+    under = (1 - a["eyes"]) * background + a["eyes"] * colors["eyes"]  # C_e, over the background
+    expected = (1 - a["mouth"]) * under + a["mouth"] * colors["mouth"]
+    expected = expected * (1 - a["face"]) + colors["face"] * a["face"]
+    np.testing.assert_allclose(image, expected, atol=1e-6)
+
+
+def test_opaque_face_hides_everything_and_empty_layers_show_the_background():
+    background = jnp.full((2, 2, 3), 0.7)
+    layers = {r: layer([0.1, 0.2, 0.3], 1.0) for r in REGIONS}
+    np.testing.assert_allclose(avatar.composite(layers, background)[0, 0], [0.1, 0.2, 0.3])
+    layers = {r: layer([0.1, 0.2, 0.3], 0.0) for r in REGIONS}
+    np.testing.assert_allclose(avatar.composite(layers, background), background)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """Untrained regions of a small config: (config, regions, alive)."""
+    config = quickstart.get_config()
+    nets = avatar.make_nets(config.model)
+    regions, alive = {}, {}
+    for i, r in enumerate(REGIONS):
+        key = jax.random.key(i)
+        gaussians, alive[r] = head.init_gaussians(key, 32, 20, half_extent=0.05)
+        conditions = Conditions(jnp.zeros((8, 16, 80)), jnp.zeros(8))
+        regions[r] = avatar.Region(gaussians, nets[r].init(key, gaussians.means, conditions))
+    return config, regions, alive
+
+
+def draw(drawer):
+    rng = np.random.default_rng(0)
+    pose = np.eye(4, dtype=np.float32)
+    pose[2, 3] = 1.0
+    camera = Camera(pose[None], *(np.full(1, v, np.float32) for v in (60, 60, 16, 16)))
+    inputs = [rng.random(s).astype(np.float32) for s in ((1, 8, 16, 80), (1, 8))]
+    return drawer.draw(*inputs, camera, np.zeros((1, 32, 32, 3), np.float32))
+
+
+def test_a_saved_avatar_draws_the_same_frame(trained, tmp_path):
+    config, regions, alive = trained
+    (tmp_path / avatar.CONFIG_FILE).write_text(config.to_json())
+    avatar.save(tmp_path, regions, alive)
+    before, after = draw(avatar.Avatar(config, regions, alive)), draw(avatar.load(tmp_path))
+    assert after.image.shape == (1, 32, 32, 3) and before.alphas["face"].max() > 0.05
+    np.testing.assert_allclose(before.image, after.image, atol=1e-6)
+
+
+def test_no_avatar_is_one_clear_line(tmp_path):
+    with pytest.raises(avatar.AvatarError, match="does not exist; train one"):
+        avatar.load(tmp_path / "nothing")
+    with pytest.raises(avatar.AvatarError, match="holds no trained avatar yet"):
+        avatar.load(tmp_path)

@@ -1,0 +1,179 @@
+"""Training on a small painted clip: losses fall, stages learn what they say, a killed run goes on."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import quickstart
+from fg3dgs_jax import avatar, train
+from fg3dgs_jax.data import batches, dataset
+from fg3dgs_jax.training import checkpoint, initial, optim, stages
+from fg3dgs_jax.types import REGIONS
+
+SIZE, FRAMES = 32, 22
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A processed folder of a painted head whose mouth opens and whose eyes shut."""
+    path = tmp_path_factory.mktemp("clip")
+    labels = np.zeros((FRAMES, SIZE, SIZE), np.uint8)
+    labels[:, 6:26, 8:24] = 1
+    landmarks = np.full((FRAMES, 478, 2), 16.0, np.float32)
+    rng = np.random.default_rng(0)
+    for i in range(FRAMES):
+        opening = i % 4
+        labels[i, 20 : 21 + opening, 13:19] = 11
+        labels[i, 12 : 14 - (i % 7 == 0), 11:14] = 5
+        labels[i, 12 : 14 - (i % 7 == 0), 18:21] = 4
+        for points, center, half in (
+            (dataset.OUTER_LIPS, (16, 21), (4, 3)), (dataset.RIGHT_EYE, (12.5, 13), (2, 1)),
+            (dataset.LEFT_EYE, (19.5, 13), (2, 1)),
+        ):  # fmt: skip
+            angle = np.linspace(0, 2 * np.pi, len(points), endpoint=False)
+            circle = np.stack([np.cos(angle), np.sin(angle)], -1)
+            landmarks[i, points] = np.array(center) + circle * half
+        landmarks[i, 13], landmarks[i, 14] = (16, 20), (16, 20 + opening)
+    colors = rng.integers(40, 220, (20, 3)).astype(np.uint8)
+    pose = np.tile(np.eye(4, dtype=np.float32), (FRAMES, 1, 1))
+    pose[:, 2, 3] = 0.9
+    names = np.array(quickstart.get_config().data.expression)
+    expression = np.zeros((FRAMES, len(names)), np.float32)
+    expression[:, -1] = np.arange(FRAMES) % 7 == 0
+    opening = (np.arange(FRAMES) % 4)[:, None, None]
+    dataset.save_arrays(
+        path, frames=colors[labels], labels=labels, torso=np.zeros((FRAMES, SIZE, SIZE, 4), np.uint8),
+        background=np.broadcast_to(colors[0], (SIZE, SIZE, 3)),
+        camera=dict(world_to_camera=pose, valid=np.ones(FRAMES, bool)),
+        landmarks=dict(pixels=landmarks, valid=np.ones(FRAMES, bool)),
+        expression=dict(e=expression, names=names),
+        audio_mel=np.broadcast_to(opening / 3, (FRAMES, 16, 80)).astype(np.float32),
+    )  # fmt: skip
+    dataset.save_meta(path, num_frames=FRAMES, width=SIZE, height=SIZE,
+                      intrinsics=(120.0, 120.0, 16.0, 16.0), source="painted")  # fmt: skip
+    return path
+
+
+def small(folder, **steps):
+    config = quickstart.get_config()
+    config.data.path = str(folder)
+    config.steps_per_dispatch = config.log.checkpoint_every = config.log.every = 5
+    config.log.samples_every = 1000
+    for region in REGIONS:
+        config.regions[region].update(num=60, capacity=64)
+    for name in ("static", "motion", "fusion"):
+        config.stages[name].steps = steps.get(name, 5)
+        if config.stages[name].density is not None:
+            config.stages[name].density.update(start=0)
+    return config
+
+
+class Killed(Exception):
+    pass
+
+
+def test_a_killed_run_goes_on_to_the_same_bits(folder, tmp_path, monkeypatch):
+    config = small(folder, static=10, motion=10, fusion=5)
+    train.fit(config, tmp_path / "whole")
+
+    save, calls = checkpoint.Checkpoints.save, []
+
+    def dies_before_the_third(self, *args):
+        if len(calls) == 2:
+            raise Killed
+        calls.append(args[0])
+        save(self, *args)
+
+    monkeypatch.setattr(checkpoint.Checkpoints, "save", dies_before_the_third)
+    with pytest.raises(Killed):
+        train.fit(config, tmp_path / "killed")
+    monkeypatch.setattr(checkpoint.Checkpoints, "save", save)
+    train.fit(config, tmp_path / "killed")
+
+    with np.load(tmp_path / "whole/avatar.npz") as a, np.load(tmp_path / "killed/avatar.npz") as b:
+        assert set(a.files) == set(b.files)
+        for name in a.files:
+            np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+    rows = [json.loads(r) for r in (tmp_path / "killed/metrics.jsonl").read_text().splitlines()]
+    assert [r["step"] for r in rows] == [5, 10, 15, 20, 25]  # none twice, none missing
+    assert rows[1]["loss"] < rows[0]["loss"]
+    assert (tmp_path / "whole/samples/000025.png").exists()
+    assert avatar.load(tmp_path / "whole").config.name == "quickstart"
+
+    config.stages.motion.steps = 15
+    with pytest.raises(checkpoint.ConfigMismatch, match=r"differs in stages\.motion\.steps"):
+        train.fit(config, tmp_path / "whole")
+
+
+def test_a_stage_changes_only_what_its_row_names(folder):
+    config = small(folder)
+    clip = dataset.load_clip(folder)
+    device = batches.device_clip(clip, "mel", config.data.expression)
+    nets = avatar.make_nets(config.model)
+    regions, _ = initial.init_regions(jax.random.key(0), clip, device, config, nets)
+    grads = jax.tree.map(jnp.ones_like, regions)
+    moved, _ = optim.update(grads, optim.init(regions), regions, config.stages.fusion, 0.5)
+    changed = {
+        (r, f)
+        for r in REGIONS
+        for f in ("means", "quats", "raw_scales", "logit_opacities", "sh")
+        if (getattr(moved[r].gaussians, f) != getattr(regions[r].gaussians, f)).any()
+    }
+    assert changed == {("face", "logit_opacities")} | {(r, "sh") for r in REGIONS}
+    same = jax.tree.map(lambda a, b: bool((a == b).all()), moved["face"].motion, regions["face"].motion)
+    assert all(jax.tree.leaves(same))
+    moved, _ = optim.update(grads, optim.init(regions), regions, config.stages.motion, 0.5)
+    same = jax.tree.map(lambda a, b: bool((a == b).all()), moved["mouth"].motion,
+                        regions["mouth"].motion)  # fmt: skip
+    assert not any(jax.tree.leaves(same))
+
+
+def test_sampling_follows_the_window_and_never_leaves_the_train_split(folder):
+    clip = dataset.load_clip(folder)
+    device = batches.device_clip(clip, "mel", ("AU45",))
+    rule = quickstart.get_config().stages.motion.frames.mouth
+    picked = {
+        int(batches.sample_frames(jax.random.key(k), 0, device, "mouth", rule, 0.0, 1)[0])
+        for k in range(60)
+    }
+    openings = clip.mouth_openings()
+    train_frames = clip.split("train")
+    widest = {int(i) for i in train_frames if openings[i] == 3}
+    assert picked == widest
+    everything = {
+        int(batches.sample_frames(jax.random.key(k), 1, device, "face", None, 0.0, 1)[0])
+        for k in range(200)
+    }
+    assert everything == set(map(int, train_frames))
+
+
+def test_audio_windows_are_zero_outside_the_clip(folder):
+    device = batches.device_clip(dataset.load_clip(folder), "mel", ("AU45",))
+    device = device._replace(audio=jnp.ones_like(device.audio))
+    first = batches.take(device, jnp.int32(0)).conditions.audio
+    last = batches.take(device, jnp.int32(FRAMES - 1)).conditions.audio
+    np.testing.assert_array_equal(first[:, 0, 0], [0, 0, 0, 0, 1, 1, 1, 1])
+    np.testing.assert_array_equal(last[:, 0, 0], [1, 1, 1, 1, 1, 0, 0, 0])
+
+
+def test_masks_of_the_regions_leave_holes_in_the_face(folder):
+    device = batches.device_clip(dataset.load_clip(folder), "mel", ("AU45",))
+    batch = batches.take(device, jnp.int32(3))
+    face, ignored, _ = stages.region_masks("face", batch, 0, True)
+    mouth, beside, fill = stages.region_masks("mouth", batch, 0, True)
+    eyes, _, _ = stages.region_masks("eyes", batch, 0, True)
+    assert not (face & (mouth | eyes)).any() and not ignored.any()
+    np.testing.assert_array_equal(mouth, np.asarray(batch.labels) == 11)
+    assert not (beside & mouth).any() and (mouth & ~fill).sum() == 0
+    grown, _, _ = stages.region_masks("mouth", batch, 2, True)
+    assert (grown & mouth).sum() == mouth.sum() and grown.sum() > mouth.sum()
+
+
+def test_unusable_folders_are_one_clear_line(tmp_path):
+    config = small(tmp_path / "nothing")
+    with pytest.raises(dataset.DatasetError, match="does not exist; make it with"):
+        train.fit(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
