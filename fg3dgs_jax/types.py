@@ -1,8 +1,9 @@
 """The pytrees that pass between modules; shapes on every field, nothing that computes.
 
-Letters: N Gaussians (a fixed capacity), K = (degree + 1)^2 SH bases, B frames, T frames of a clip, H rows, W columns,
-E expression channels, A x D one audio feature window. Leading batch dimensions are written `...`.
-World units are metres, the head is centred at the origin; camera axes are OpenCV's (x right, y down, z forward).
+Letters: N Gaussians (a fixed capacity), K = (degree + 1)^2 SH bases, B frames, T frames of a clip,
+H rows, W columns, E expression channels, A x D one audio feature window. Leading batch dimensions
+are written `...`. World units are metres, the head is centred at the origin; camera axes are
+OpenCV's (x right, y down, z forward).
 """
 
 from typing import NamedTuple
@@ -12,11 +13,15 @@ from flax import struct
 
 Array = jax.Array
 
-REGIONS = ("face", "eyes", "mouth")  # keys of every per-region dict; the layers of eq. (14), front to back: face first
+# Keys of every per-region dict; the layers of eq. (14), front to back: face first.
+REGIONS = ("face", "eyes", "mouth")
 
 
 class Camera(NamedTuple):
-    """A pinhole camera; batchable, differentiable in `world_to_camera`. Pixel j's centre is at j + 0.5."""
+    """A pinhole camera; batchable, differentiable in `world_to_camera`.
+
+    Pixel j's centre is at j + 0.5.
+    """
 
     world_to_camera: Array  # [..., 4, 4]
     fx: Array  # [...] px
@@ -26,7 +31,10 @@ class Camera(NamedTuple):
 
 
 class Gaussians(struct.PyTreeNode):
-    """One region's static Gaussians as they are stored (eq. 2); `activate` in `models/head.py` makes them drawable."""
+    """One region's static Gaussians as they are stored (eq. 2).
+
+    `activate` in `models/head.py` makes them drawable.
+    """
 
     means: Array  # [N, 3] metres
     quats: Array  # [N, 4] wxyz, normalised where used
@@ -36,7 +44,7 @@ class Gaussians(struct.PyTreeNode):
 
 
 class GaussianDeltas(struct.PyTreeNode):
-    """Predicted motion of one region (eqs. 8, 12); a field that the region does not move is None."""
+    """Predicted motion of one region (eqs. 8, 12); a field that does not move is None."""
 
     means: Array  # [N, 3] metres
     quats: Array | None = None  # [N, 4], added before normalisation
@@ -44,7 +52,10 @@ class GaussianDeltas(struct.PyTreeNode):
 
 
 class Gates(struct.PyTreeNode):
-    """How strongly each Gaussian listens to each condition (norms of s_a, s_e in eq. 6; lambda in eq. 10)."""
+    """How strongly each Gaussian listens to each condition.
+
+    Norms of s_a, s_e in eq. (6); lambda in eq. (10).
+    """
 
     audio: Array  # [N]
     expression: Array  # [N]

@@ -83,5 +83,5 @@ def test_starts_in_the_range_of_torch_and_refuses_long_windows():
     bound = (3 * 29) ** -0.5
     for leaf in jax.tree.leaves(conv):
         assert 0.8 * bound < float(jnp.abs(leaf).max()) <= bound
-    with pytest.raises(ValueError, match="1..16"):
+    with pytest.raises(ValueError, match=r"1\.\.16"):
         apply(variables, jnp.zeros((8, 17, 29)))

@@ -130,7 +130,7 @@ def test_make_motion_net_refuses_what_it_does_not_know():
         head.make_motion_net("hair")
     config = head.default_model_config()
     config.mouth.motion = "none"
-    with pytest.raises(ValueError, match="mouth.motion"):
+    with pytest.raises(ValueError, match=r"mouth\.motion"):
         head.make_motion_net("mouth", config)
 
 

@@ -32,7 +32,7 @@ def relative_turns(matrices):
 
 
 def test_poses_of_projected_points_are_recovered():
-    pixels, depth, rough, rotation, poses = clip()
+    pixels, depth, rough, rotation, _poses = clip()
     fit = tracking.fit_head(pixels, depth, rough, np.ones(80, bool), SIZE, focal=FOCAL)
     found = fit.world_to_camera[:, :3, :3].astype(np.float64)
     error = np.degrees(np.abs(relative_turns(found) - relative_turns(rotation)))
@@ -43,14 +43,14 @@ def test_poses_of_projected_points_are_recovered():
 
 
 def test_fit_is_smoother_than_the_rough_poses():
-    pixels, depth, rough, rotation, _ = clip(noise=1.0)
+    pixels, depth, rough, _rotation, _ = clip(noise=1.0)
     fit = tracking.fit_head(pixels, depth, rough, np.ones(80, bool), SIZE, focal=FOCAL)
     before = np.diff(tracking.rotation_vectors(rough), 2, axis=0).std()
     assert np.radians(tracking.jitter(fit.world_to_camera)[0]) < 0.25 * before
 
 
 def test_frames_without_a_face_are_interpolated_and_flagged():
-    pixels, depth, rough, rotation, _ = clip()
+    pixels, depth, rough, _rotation, _ = clip()
     valid = np.ones(80, bool)
     valid[30:36] = False
     whole = tracking.fit_head(pixels, depth, rough, np.ones(80, bool), SIZE, focal=FOCAL)

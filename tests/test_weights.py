@@ -90,7 +90,7 @@ def test_fetch_refuses_what_is_not_the_registered_file(toy, tmp_path, content):
 def test_fetch_names_the_package_where_there_is_no_address(toy, monkeypatch):
     file = dataclasses.replace(toy, urls=(), origin="the package toys 1.0")
     monkeypatch.setattr(weights, "REGISTRY", {"toy": file})
-    with pytest.raises(weights.WeightsMissing, match="toys 1.0"):
+    with pytest.raises(weights.WeightsMissing, match=r"toys 1\.0"):
         weights.fetch("toy")
 
 

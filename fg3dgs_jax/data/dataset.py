@@ -1,16 +1,20 @@
-"""The processed folder (schema 1): what `preprocess` and `data/synthetic.py` write and everything else reads.
+"""The processed folder (schema 1): what `preprocess` and `data/synthetic.py` write and everything
+else reads.
 
 | file | content |
 |---|---|
-| `meta.json` | schema, T, width, height, fps, intrinsics, split, source, weights, consent; written last: it marks completeness |
+| `meta.json` | schema, T, width, height, fps, intrinsics, split, source, weights, consent |
 | `frames.npy` | uint8 [T, H, W, 3] RGB |
 | `labels.npy` | uint8 [T, H, W], `LABELS` |
-| `background.png`, `torso.npy` | RGB plate [H, W, 3]; uint8 straight-alpha RGBA [T, H, W, 4] torso + neck layer |
+| `background.png` | RGB plate [H, W, 3] |
+| `torso.npy` | torso and neck layer, uint8 straight-alpha RGBA [T, H, W, 4] |
 | `camera.npz` | world_to_camera [T, 4, 4] float32, valid [T] bool |
 | `landmarks.npz` | pixels [T, 478, 2] float32 (x, y), valid [T] bool |
 | `expression.npz` | e [T, E] float32, names [E] |
 | `audio.wav` | 16 kHz mono int16; sample 0 is the start of frame 0 |
 | `audio_<extractor>.npy` | float32 [T, A, D], row i belongs to frame i |
+
+`meta.json` is written last: a folder without it is unfinished.
 """
 
 import dataclasses
@@ -47,14 +51,20 @@ LABELS = {
     "hat": 18,
     "teeth": 19,
 }
-HEAD_LABELS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 17, 18, 19)  # everything but neck, clothes and background
+# Everything but neck, clothes and background.
+HEAD_LABELS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 17, 18, 19)
 EYE_LABELS = (4, 5)
 MOUTH_LABELS = (11, 19)
 
 # MediaPipe face-mesh indices (478 points) of the outlines that boxes and openings are made of.
-OUTER_LIPS = (61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291, 375, 321, 405, 314, 17, 84, 181, 91, 146)
-INNER_LIPS = (78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308, 324, 318, 402, 317, 14, 87, 178, 88, 95)
-RIGHT_EYE = (33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161, 246)  # the person's right: image left
+OUTER_LIPS = (
+    61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291, 375, 321, 405, 314, 17, 84, 181, 91, 146,
+)  # fmt: skip
+INNER_LIPS = (
+    78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308, 324, 318, 402, 317, 14, 87, 178, 88, 95,
+)  # fmt: skip
+# The person's right: image left.
+RIGHT_EYE = (33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161, 246)
 LEFT_EYE = (263, 249, 390, 373, 374, 380, 381, 382, 362, 398, 384, 385, 386, 387, 388, 466)
 FACE_OVAL = (
     10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377,
@@ -65,7 +75,10 @@ ARRAYS = ("frames", "labels", "torso")
 
 
 class DatasetError(ValueError):
-    """A processed folder that cannot be used; the message says what was found, what was expected and what to do."""
+    """A processed folder that cannot be used.
+
+    The message says what was found, what was expected and what to do.
+    """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,33 +120,43 @@ class Clip:
         return np.arange(*ranges[name])
 
     def audio_features(self, extractor: str) -> np.ndarray:
-        """float32 [T, A, D] of one extractor; refuses one that the folder does not have, naming those it has."""
+        """float32 [T, A, D] of one extractor; an unknown one is refused, naming those there."""
         path = self.path / f"audio_{extractor}.npy"
         if not path.exists():
             found = sorted(p.stem.removeprefix("audio_") for p in self.path.glob("audio_*.npy"))
             raise DatasetError(
                 f"{self.path} has no features {extractor!r}; it has {found or 'none'}. "
-                "Choose one of them with --config.data.audio_extractor=NAME or run preprocess again."
+                "Choose one of them with --config.data.audio_extractor=NAME or run preprocess "
+                "again."
             )
         features = np.load(path)
         if features.ndim != 3 or len(features) != self.num_frames:
-            raise DatasetError(f"{path} has shape {features.shape}; expected [{self.num_frames}, A, D]")
+            raise DatasetError(
+                f"{path} has shape {features.shape}; expected [{self.num_frames}, A, D]"
+            )
         return features
 
     def expression_channels(self, names) -> np.ndarray:
         """float32 [T, len(names)], the named columns in that order."""
         missing = [n for n in names if n not in self.expression_names]
         if missing:
-            raise DatasetError(f"{self.path} has no expression channels {missing}; it has {list(self.expression_names)}")
+            raise DatasetError(
+                f"{self.path} has no expression channels {missing}; it has "
+                f"{list(self.expression_names)}"
+            )
         return self.expression[:, [self.expression_names.index(n) for n in names]]
 
     def lips_boxes(self, margin: float = 0.25) -> np.ndarray:
-        """int32 [T, 4] (row0, row1, col0, col1) around the outer lips, each side widened by `margin` of the size."""
+        """int32 [T, 4] (row0, row1, col0, col1) around the outer lips, each side widened by
+        `margin` of the size."""
         return boxes_around(self.landmarks[:, OUTER_LIPS], self.height, self.width, margin)
 
     def eyes_boxes(self, margin: float = 0.35) -> np.ndarray:
         """int32 [T, 2, 4], the person's right eye (image left) first."""
-        eyes = [boxes_around(self.landmarks[:, i], self.height, self.width, margin) for i in (RIGHT_EYE, LEFT_EYE)]
+        eyes = [
+            boxes_around(self.landmarks[:, i], self.height, self.width, margin)
+            for i in (RIGHT_EYE, LEFT_EYE)
+        ]
         return np.stack(eyes, 1)
 
     def face_boxes(self, margin: float = 0.0) -> np.ndarray:
@@ -155,7 +178,8 @@ class Clip:
 
 
 def boxes_around(points, height, width, margin):
-    """points [T, P, 2] (x, y) px -> int32 [T, 4] (row0, row1, col0, col1), half open, inside the image, never empty."""
+    """points [T, P, 2] (x, y) px -> int32 [T, 4] (row0, row1, col0, col1), half open, inside the
+    image, never empty."""
     low, high = points.min(1), points.max(1)
     pad = margin * (high - low).max(-1, keepdims=True)
     low, high = np.floor(low - pad), np.ceil(high + pad) + 1
@@ -166,10 +190,11 @@ def boxes_around(points, height, width, margin):
 
 
 def save_arrays(path, **arrays):
-    """Writes `NAME.npy` (frames, labels, torso, audio_*), `background.png` and the three npz files into a folder.
+    """Writes `NAME.npy` (frames, labels, torso, audio_*), `background.png` and the three npz files.
 
-    Keys: frames, labels, torso, background, audio_<extractor>, camera, landmarks, expression (the last three are dicts of
-    arrays with the fields of the table above). Each file appears whole or not at all.
+    Keys: frames, labels, torso, background, audio_<extractor>, camera, landmarks, expression (the
+    last three are dicts of arrays with the fields of the table above). Each file appears whole or
+    not at all.
     """
     path = pathlib.Path(path)
     path.mkdir(parents=True, exist_ok=True)
@@ -185,8 +210,14 @@ def save_arrays(path, **arrays):
         part.replace(path / f"{name}{suffix}")
 
 
-def save_meta(path, *, num_frames, width, height, intrinsics, source, weights=None, consent=None, **extra):
-    """Writes `meta.json`, the last file: a folder without it is unfinished. `intrinsics` is (fx, fy, cx, cy) px."""
+def save_meta(
+    path, *, num_frames, width, height, intrinsics, source, weights=None, consent=None, **extra
+):
+    """Writes `meta.json`, the last file: a folder without it is unfinished.
+
+    `intrinsics` is (fx, fy, cx, cy) px.
+    """
+    cut = int(num_frames * 10 / 11)
     meta = {
         "schema": SCHEMA,
         "T": int(num_frames),
@@ -194,7 +225,7 @@ def save_meta(path, *, num_frames, width, height, intrinsics, source, weights=No
         "height": int(height),
         "fps": FPS,
         "intrinsics": dict(zip(("fx", "fy", "cx", "cy"), map(float, intrinsics), strict=True)),
-        "split": {"train": [0, int(num_frames * 10 / 11)], "test": [int(num_frames * 10 / 11), int(num_frames)]},
+        "split": {"train": [0, cut], "test": [cut, int(num_frames)]},
         "source": source,
         "weights": weights or {},
         "consent": consent,
@@ -206,30 +237,46 @@ def save_meta(path, *, num_frames, width, height, intrinsics, source, weights=No
 
 
 def load_clip(path, scale: float = 1.0) -> Clip:
-    """Opens a processed folder; `scale` < 1 shrinks frames, labels, torso, landmarks and intrinsics together.
+    """Opens a processed folder; `scale` < 1 shrinks frames, labels, torso, landmarks and intrinsics
+    together.
 
     Raises:
-      DatasetError: no such folder, an unfinished one, another schema, or arrays that do not fit together.
+      DatasetError: no such folder, an unfinished one, another schema, or arrays that do not fit
+        together.
     """
     path = pathlib.Path(path)
     if not (path / "meta.json").exists():
-        what = "is an unfinished processed folder (no meta.json)" if path.is_dir() else "does not exist"
-        raise DatasetError(f"{path} {what}; make it with: python -m fg3dgs_jax.preprocess --video VIDEO --out {path}")
+        unfinished = "is an unfinished processed folder (no meta.json)"
+        raise DatasetError(
+            f"{path} {unfinished if path.is_dir() else 'does not exist'}; make it with: "
+            f"python -m fg3dgs_jax.preprocess --video VIDEO --out {path}"
+        )
     meta = json.loads((path / "meta.json").read_text())
     if meta.get("schema") != SCHEMA:
-        raise DatasetError(f"{path} has schema {meta.get('schema')}; this version reads {SCHEMA}: run preprocess again")
+        raise DatasetError(
+            f"{path} has schema {meta.get('schema')}; this version reads {SCHEMA}: run preprocess "
+            "again"
+        )
     big = {name: np.load(path / f"{name}.npy", mmap_mode="r") for name in ARRAYS}
     frames, height, width = meta["T"], meta["height"], meta["width"]
     for name, array in big.items():
         if array.shape[:3] != (frames, height, width):
-            raise DatasetError(f"{path}/{name}.npy has shape {array.shape}; meta.json says [{frames}, {height}, {width}]")
+            raise DatasetError(
+                f"{path}/{name}.npy has shape {array.shape}; meta.json says "
+                f"[{frames}, {height}, {width}]"
+            )
     background = cv2.imread(str(path / "background.png"))[..., ::-1]
-    camera, landmarks, expression = (np.load(path / f"{n}.npz") for n in ("camera", "landmarks", "expression"))
+    camera, landmarks, expression = (
+        np.load(path / f"{n}.npz") for n in ("camera", "landmarks", "expression")
+    )
     intrinsics = np.array([meta["intrinsics"][k] for k in ("fx", "fy", "cx", "cy")])
     points = landmarks["pixels"].astype(np.float32)
     if scale != 1.0:
         size = (round(width * scale), round(height * scale))
-        big = {n: _resize(a, size, cv2.INTER_NEAREST if n == "labels" else cv2.INTER_AREA) for n, a in big.items()}
+        big = {
+            n: _resize(a, size, cv2.INTER_NEAREST if n == "labels" else cv2.INTER_AREA)
+            for n, a in big.items()
+        }
         background = cv2.resize(background, size, interpolation=cv2.INTER_AREA)
         ratio = np.array([size[0] / width, size[1] / height])
         intrinsics = intrinsics * np.tile(ratio, 2)
@@ -250,4 +297,6 @@ def load_clip(path, scale: float = 1.0) -> Clip:
 
 
 def _resize(array, size, interpolation):
-    return np.stack([cv2.resize(np.ascontiguousarray(a), size, interpolation=interpolation) for a in array])
+    return np.stack(
+        [cv2.resize(np.ascontiguousarray(a), size, interpolation=interpolation) for a in array]
+    )

@@ -63,7 +63,7 @@ def draw_torso(torso_to_camera, intrinsics, height, width, first_row):
         point = origin + ((depth - origin[2]) / rays[..., 2])[..., None] * rays
         depth, _ = torso_depth(point[..., 0], point[..., 1])
     x, y = point[..., 0], point[..., 1]
-    z, inside = torso_depth(x, y)
+    _z, inside = torso_depth(x, y)
     slope_x = (torso_depth(x + 8e-4, y)[0] - torso_depth(x - 8e-4, y)[0]) / 1.6e-3
     slope_y = (torso_depth(x, y + 8e-4)[0] - torso_depth(x, y - 8e-4)[0]) / 1.6e-3
     normal = jnp.stack([-slope_x, -slope_y, jnp.ones_like(x)], -1)

@@ -66,10 +66,10 @@ def fit_head(pixels, depth, rotation, valid, size, focal=None, rigid=RIGID, roun
         focal = np.clip(FOCAL_PER_HEIGHT * height, *(d * mean_scale for d in DISTANCE_RANGE))
     poses = _first_poses(pixels, shape, scale, rotation, valid, focal, centre)
     sigma = LANDMARK_SIGMA * height
-    prior, weights = shape.copy(), np.ones((len(pixels), len(rigid))) * valid[:, None]
+    prior, _weights = shape.copy(), np.ones((len(pixels), len(rigid))) * valid[:, None]
     for _ in range(rounds):
         for _ in range(3):
-            poses, weights = _solve_poses(
+            poses, _weights = _solve_poses(
                 poses, shape[rigid], pixels[:, rigid], valid, focal, centre, sigma
             )
         shape = _solve_shape(shape, prior, poses, pixels, valid, focal, centre, sigma)

@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Installs what the tests use into .venv, checks the style and runs the tests; arguments go to
+# pytest. FG3DGS_TEST_ORACLES=0 leaves out torch and transformers: the tests that compare with them
+# then skip.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. scripts/setup.sh
+if [ "${FG3DGS_TEST_ORACLES:-1}" = 0 ]; then
+  setup preprocess pytest ruff
+else
+  setup preprocess,test
+fi
+
+ruff check .
+ruff format --check .
+if [ -z "${FG3DGS_WEIGHTS:-}" ] && [ -d ../shared/models ]; then
+  FG3DGS_WEIGHTS=$(cd ../shared/models && pwd)
+  export FG3DGS_WEIGHTS
+fi
+python -m pytest -q "$@"
