@@ -8,6 +8,7 @@ from configs import default
 def sized_for_cpu(*, static: int, motion: int, fusion: int) -> ml_collections.ConfigDict:
     """The defaults with stages of so many steps and learning rates raised to fit."""
     config = default.get_config()
+    config.key_color = ()
     config.regions.face.update(num=4000, capacity=8192)
     config.regions.eyes.update(num=600, capacity=1024)
     config.regions.mouth.update(num=1000, capacity=2048)

@@ -69,7 +69,7 @@ def get_config() -> ml_collections.ConfigDict:
                 eyes=dict(num=2000, capacity=4096, dilate=2),
                 mouth=dict(num=5000, capacity=8192, dilate=2),
             ),
-            key_color=(0.0, 1.0, 0.0),
+            key_color=(0.0, 1.0, 0.0),  # behind a layer in its own stages; (): another at every step
             batch=1,  # frames a step and device
             steps_per_dispatch=100,
             log=dict(every=200, samples_every=2000, checkpoint_every=2000, keep=2),

@@ -67,7 +67,10 @@ def perceptual_term(perceptual, key, stage, image, truth, progress):
 def region_loss(config, stage, perceptual, key, region, layer, batch, alive, step, progress):
     """Eqs. (3) and (13) for one region on key colour, with TalkingGaussian's regularisers."""
     weights = stage.losses
-    color = jnp.array(config.key_color)
+    key_color, key = jax.random.split(key)
+    # A colour that changes from step to step cannot be learnt, so a layer can only match it by being
+    # clear there; a fixed one is sometimes painted instead and has to be pruned.
+    color = jnp.array(config.key_color) if config.key_color else jax.random.uniform(key_color, (3,))
     shown, ignored, fill = region_masks(
         region, batch, config.regions[region].dilate, step % stage.hair_every == 0
     )

@@ -116,7 +116,7 @@ def make_dispatch(config, stage, stage_number, nets, perceptual, clip_size):
         for number, r in enumerate(REGIONS):
             gaussians, adam, mask, counts = density.control(
                 jax.random.fold_in(key, number), regions[r].gaussians, moments[r], alive[r],
-                state.stats[r], rule, rule.grad_threshold[r], progress, greens=True,
+                state.stats[r], rule, rule.grad_threshold[r], progress, bool(config.key_color),
             )  # fmt: skip
             keep = functools.partial(jax.tree.map, lambda new, old: jnp.where(due, new, old))
             regions[r] = regions[r]._replace(gaussians=keep(gaussians, regions[r].gaussians))
