@@ -25,8 +25,8 @@ setup() {
   if [ ! -f "$stamp" ] || [ "$(cat "$stamp")" != "$wanted" ]; then
     echo "installing into .venv (some minutes the first time)"
     rm -f "$stamp"
-    python -m pip install --quiet --disable-pip-version-check -r requirements.txt "$@"
-    python -m pip install --quiet --disable-pip-version-check --no-build-isolation \
+    python -m pip install --quiet --no-input --disable-pip-version-check -r requirements.txt "$@"
+    python -m pip install --quiet --no-input --disable-pip-version-check --no-build-isolation \
       -e ".${extras:+[$extras]}"
     echo "$wanted" > "$stamp"
   fi

@@ -4,13 +4,13 @@ import csv
 import json
 
 import cv2
-import fake_avatar
 import numpy as np
 import pytest
 
 from fg3dgs_jax import evaluate
 from fg3dgs_jax.data import video
 from fg3dgs_jax.evaluation import drawing, experts, measure
+from tests import fake_avatar
 
 CONTRACT = (
     "split frames psnr ssim lpips fid lmd lse_c lse_d train_seconds fps weights per_frame "

@@ -1,10 +1,10 @@
 """Metrics against closed forms, and mouth openings against painted mouths."""
 
-import fake_avatar
 import numpy as np
 import pytest
 
 from fg3dgs_jax.evaluation import drawing, metrics, report, sync
+from tests import fake_avatar
 
 
 def test_psnr_of_a_constant_error_and_its_cap():

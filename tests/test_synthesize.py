@@ -1,12 +1,12 @@
 """`synthesize` with an avatar that paints a mouth as open as the sound is loud."""
 
-import fake_avatar
 import numpy as np
 import pytest
 
 from fg3dgs_jax import synthesize
 from fg3dgs_jax.data import video
 from fg3dgs_jax.evaluation import drawing
+from tests import fake_avatar
 
 
 @pytest.fixture(scope="module")
