@@ -81,7 +81,7 @@ def fit(config, workdir):
                 if not np.isfinite(metrics["loss"]):
                     raise FloatingPointError(
                         f"the loss is {metrics['loss']} in stage {name}, steps {done - steps} to "
-                        f"{done}; the last checkpoint is whole: lower the learning rates of the stage"
+                        f"{done}; the last checkpoint is whole: lower the stage's learning rates"
                     )
                 last = done == start + stage.steps
                 if last or crossed(done, steps, config.log.every):
