@@ -71,7 +71,7 @@ def lift(rng, clip: Clip, frames, region, num, num_frames=24):
 
 
 def _on_head(rng, rays, pose, region):
-    """Where rays [P, 3] (camera axes, z = 1) meet the front of the head's ellipsoid, in world axes."""
+    """Where rays [P, 3] (camera axes, z = 1) meet the front of the ellipsoid, in world axes."""
     center = pose[:3, 3]
     at_center = rays * center[2]
     offset = (at_center - center)[:, :2] / np.array(HEAD_RADII[:2])
