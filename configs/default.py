@@ -8,7 +8,16 @@ import ml_collections
 
 from fg3dgs_jax.models.head import default_model_config
 
-EXPRESSION = ("gaze_x", "gaze_y", "AU01", "AU04", "AU05", "AU06", "AU07", "AU45")  # AU45 (blink) last
+EXPRESSION = (
+    "gaze_x",
+    "gaze_y",
+    "AU01",
+    "AU04",
+    "AU05",
+    "AU06",
+    "AU07",
+    "AU45",
+)  # AU45 (blink) last
 
 
 def schedule(start, end=None):
@@ -69,7 +78,11 @@ def get_config() -> ml_collections.ConfigDict:
                 eyes=dict(num=2000, capacity=4096, dilate=2),
                 mouth=dict(num=5000, capacity=8192, dilate=2),
             ),
-            key_color=(0.0, 1.0, 0.0),  # behind a layer in its own stages; (): another at every step
+            key_color=(
+                0.0,
+                1.0,
+                0.0,
+            ),  # behind a layer in its own stages; (): another at every step
             batch=1,  # frames a step and device
             steps_per_dispatch=100,
             log=dict(every=200, samples_every=2000, checkpoint_every=2000, keep=2),
@@ -82,7 +95,9 @@ def get_config() -> ml_collections.ConfigDict:
                     opacities_of=("face", "eyes", "mouth"),
                     frames=static_frames,
                     density=density,
-                    losses=dict(l1=1.0, d_ssim=0.2, alpha=0.0, motion=0.0, attention=0.0, lpips=0.0),
+                    losses=dict(
+                        l1=1.0, d_ssim=0.2, alpha=0.0, motion=0.0, attention=0.0, lpips=0.0
+                    ),
                     hair_every=1,
                     lpips=dict(start=1.0, side=32, count=8),
                 ),
@@ -113,7 +128,9 @@ def get_config() -> ml_collections.ConfigDict:
                     opacities_of=("face",),  # colours of all three move
                     frames=None,
                     density=None,
-                    losses=dict(l1=1.0, d_ssim=0.2, alpha=0.0, motion=0.0, attention=0.0, lpips=0.5),
+                    losses=dict(
+                        l1=1.0, d_ssim=0.2, alpha=0.0, motion=0.0, attention=0.0, lpips=0.5
+                    ),
                     hair_every=1,
                     lpips=dict(start=0.5, side=38, count=64),
                 ),

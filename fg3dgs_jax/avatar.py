@@ -15,6 +15,7 @@ import numpy as np
 
 from fg3dgs_jax.models import head
 from fg3dgs_jax.rasterizer import render
+from fg3dgs_jax.rasterizer.sh import eval_sh
 from fg3dgs_jax.types import REGIONS, Array, Camera, Conditions, GaussianDeltas, Gaussians
 
 CONFIG_FILE = "config.json"  # the resolved config of a workdir
@@ -62,7 +63,7 @@ def draw_layer(net, region: Region, alive, conditions, camera, *, width, height,
     if net is not None:
         deltas, gates = net.apply(region.motion, gaussians.means, conditions)
     drawn = head.activate(gaussians, deltas, alive)
-    degree = int(round(drawn.sh.shape[-2] ** 0.5)) - 1
+    degree = round(drawn.sh.shape[-2] ** 0.5) - 1
     colors = _colors(drawn, camera, degree)
     if gates is not None:
         # Two more channels of the same pass show where each condition is listened to.
@@ -76,8 +77,6 @@ def draw_layer(net, region: Region, alive, conditions, camera, *, width, height,
 
 
 def _colors(drawn, camera, degree):
-    from fg3dgs_jax.rasterizer.sh import eval_sh
-
     pose = camera.world_to_camera
     center = -pose[:3, :3].T @ pose[:3, 3]
     return eval_sh(drawn.sh, drawn.means - center, degree)
@@ -125,7 +124,9 @@ class Avatar:
         self._draw = jax.jit(jax.vmap(one, in_axes=(None, None, 0, 0, 0, 0)))
 
     def draw(self, audio, expression, camera: Camera, background) -> Frame:
-        """B frames: audio [B, 8, A, D], expression [B, E], Camera of [B], background [B, H, W, 3]."""
+        """B frames: audio [B, 8, A, D], expression [B, E], Camera of [B], background
+        [B, H, W, 3].
+        """
         camera = jax.tree.map(jnp.asarray, camera)
         inputs = map(jnp.asarray, (audio, expression))
         return self._draw(self.regions, self.alive, *inputs, camera, jnp.asarray(background))
@@ -136,7 +137,8 @@ def save(workdir, regions, alive):
     arrays = {}
     for name in REGIONS:
         keep = np.asarray(alive[name])
-        for field, value in zip(Gaussians.__dataclass_fields__, _fields(regions[name].gaussians)):
+        for field in Gaussians.__dataclass_fields__:
+            value = getattr(regions[name].gaussians, field)
             arrays[f"{name}/gaussians/{field}"] = np.asarray(value)[keep]
         for path, value in jax.tree_util.tree_leaves_with_path(regions[name].motion):
             keys = "/".join(str(p.key) for p in path)
@@ -176,7 +178,3 @@ def load(workdir) -> Avatar:
             regions[name] = Region(gaussians, motion)
             alive[name] = jnp.ones(gaussians.means.shape[0], bool)
     return Avatar(config, regions, alive)
-
-
-def _fields(gaussians):
-    return [getattr(gaussians, f) for f in Gaussians.__dataclass_fields__]

@@ -81,7 +81,7 @@ def fit(config, workdir):
                 if not np.isfinite(metrics["loss"]):
                     raise FloatingPointError(
                         f"the loss is {metrics['loss']} in stage {name}, steps {done - steps} to "
-                        f"{done}; the last checkpoint is whole: lower the learning rates of the stage"
+                        f"{done}; the last checkpoint is whole: lower the stage's learning rates"
                     )
                 last = done == start + stage.steps
                 if last or crossed(done, steps, config.log.every):
@@ -199,6 +199,23 @@ def main(argv):
     return 0
 
 
+def parse_flags(argv):
+    """absl's parser; a config or key that does not exist is one line, exit code 2."""
+    try:
+        rest = flags.FLAGS(argv)
+        _ = _CONFIG.value  # loads the file
+        return rest
+    except (flags.Error, AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+        text = str(error).replace("\\n", "\n").replace("\\'", "'")
+        lines = [line.strip() for line in text.splitlines()]
+        lines = [line for line in lines if line and not line.startswith("Pass --help")]
+        # A config file's own error comes last in ml_collections' message, after its traceback.
+        told = " ".join(lines if len(lines) < 4 else lines[-1:])
+        hint = "expected --config configs/NAME.py[:VARIANT] and known keys"
+        print(f"train: {told}; {hint}", file=sys.stderr)
+        sys.exit(2)
+
+
 if __name__ == "__main__":
     flags.mark_flag_as_required("config")
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

@@ -1,7 +1,8 @@
-"""Saves and restores a run with Orbax: the newest whole checkpoint wins, a half-written one is ignored.
+"""Saves and restores a run with Orbax: the newest whole checkpoint wins, a half-written one is not
+seen.
 
-A checkpoint holds the state's leaves by path, the stage it belongs to and the seconds trained, so the
-capacities need not be known before it is read.
+A checkpoint holds the state's leaves by path, the stage it belongs to and the seconds trained, so
+the capacities need not be known before it is read.
 """
 
 import json

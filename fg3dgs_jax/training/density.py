@@ -72,7 +72,9 @@ def control(key, gaussians: Gaussians, moments, alive, stats, rule, threshold, p
     noise = jax.random.normal(key, (2, capacity, 3)) * scales * split[:, None]
     rotation = geometry.quat_to_rotmat(gaussians.quats)
     offsets = jnp.einsum("nij,knj->kni", rotation, noise)
-    shrunk = jnp.where(split[:, None], jnp.log(jnp.expm1(scales / SPLIT_SHRINK)), gaussians.raw_scales)
+    shrunk = jnp.where(
+        split[:, None], jnp.log(jnp.expm1(scales / SPLIT_SHRINK)), gaussians.raw_scales
+    )
     child = gaussians.replace(means=gaussians.means + offsets[1], raw_scales=shrunk)
 
     parents = jnp.zeros(capacity, bool).at[jnp.where(used, order, capacity)].set(True, mode="drop")

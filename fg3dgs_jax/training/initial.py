@@ -1,7 +1,7 @@
 """First Gaussians (eq. 4): coloured points where the masked training frames show a region.
 
-TalkingGaussian starts from a random cube, most of which it has to prune away. Here a random pixel of
-a random frame's mask is lifted onto a coarse head (an ellipsoid's front) and takes that pixel's
+TalkingGaussian starts from a random cube, most of which it has to prune away. Here a random pixel
+of a random frame's mask is lifted onto a coarse head (an ellipsoid's front) and takes that pixel's
 colour, so that optimisation starts from a picture of the person.
 """
 
@@ -71,7 +71,7 @@ def lift(rng, clip: Clip, frames, region, num, num_frames=24):
 
 
 def _on_head(rng, rays, pose, region):
-    """Where rays [P, 3] (z = 1, camera axes) meet the front of the head's ellipsoid, in the world."""
+    """Where rays [P, 3] (camera axes, z = 1) meet the front of the ellipsoid, in world axes."""
     center = pose[:3, 3]
     at_center = rays * center[2]
     offset = (at_center - center)[:, :2] / np.array(HEAD_RADII[:2])

@@ -13,7 +13,7 @@ MOTION = optax.scale_by_adam(b1=0.9, b2=0.99, eps=1e-8)
 
 
 def group_of(region: str, path: tuple[str, ...]) -> str:
-    """"tables", "attentive" or "other" for a motion parameter of a region."""
+    """ "tables", "attentive" or "other" for a motion parameter of a region."""
     if path[-1] == "tables":
         return "tables"
     return "attentive" if region == "face" or "attention" in path else "other"

@@ -1,7 +1,7 @@
-"""Data parallelism over frames, with `jax.pmap`; the only file that knows how many devices there are.
+"""Data parallelism over frames, with `jax.pmap`; the only file that knows of several devices.
 
-Every device holds the whole state and draws frames of its own; gradients and statistics are averaged
-over the axis. One device is the same program with an axis of length one.
+Every device holds the whole state and draws frames of its own; gradients and statistics are
+averaged over the axis. One device is the same program with an axis of length one.
 """
 
 import jax

@@ -33,8 +33,8 @@ def dilate(mask, radius: int):
 def region_masks(region: str, batch, radius: int, with_hair):
     """(shown, ignored, fill), each [H, W] bool: the "hole" recipe of TalkingGaussian for a region.
 
-    `shown`: the truth is visible there, elsewhere the target is key colour. `ignored`: key colour in
-    both images. `fill`: where the layer should be opaque.
+    `shown`: the truth is visible there, elsewhere the target is key colour. `ignored`: key colour
+    in both images. `fill`: where the layer should be opaque.
     """
     height, width = batch.labels.shape
     if region == "face":
@@ -68,8 +68,8 @@ def region_loss(config, stage, perceptual, key, region, layer, batch, alive, ste
     """Eqs. (3) and (13) for one region on key colour, with TalkingGaussian's regularisers."""
     weights = stage.losses
     key_color, key = jax.random.split(key)
-    # A colour that changes from step to step cannot be learnt, so a layer can only match it by being
-    # clear there; a fixed one is sometimes painted instead and has to be pruned.
+    # A colour that changes from step to step cannot be learnt, so a layer can only match it by
+    # being clear there; a fixed one is sometimes painted instead and has to be pruned.
     color = jnp.array(config.key_color) if config.key_color else jax.random.uniform(key_color, (3,))
     shown, ignored, fill = region_masks(
         region, batch, config.regions[region].dilate, step % stage.hair_every == 0
@@ -99,7 +99,9 @@ def fused_loss(stage, perceptual, key, image, batch, progress):
     return sum(weights[n] * t for n, t in terms.items()), terms
 
 
-def frame_loss(config, stage, nets, perceptual, key, step, progress, regions, alive, probes, batches):
+def frame_loss(
+    config, stage, nets, perceptual, key, step, progress, regions, alive, probes, batches
+):
     """Loss of one frame a region (`batches` by region; one and the same frame where fused).
 
     Returns (loss, (metrics, radii by region)).

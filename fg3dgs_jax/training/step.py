@@ -124,9 +124,7 @@ def make_dispatch(config, stage, stage_number, nets, perceptual, clip_size):
             report |= {f"{r}/{k}": jnp.where(due, v, 0) for k, v in counts.items()}
         stats = jax.tree.map(lambda x: jnp.where(due, 0.0, x), state.stats)
         opt_state = dict(state.opt_state, gaussians=moments)
-        return state.replace(
-            regions=regions, alive=alive, opt_state=opt_state, stats=stats
-        ), report
+        return state.replace(regions=regions, alive=alive, opt_state=opt_state, stats=stats), report
 
     def run(state, clip, steps):
         state, metrics = jax.lax.scan(lambda s, _: step(s, clip), state, None, length=steps)
