@@ -101,9 +101,9 @@ def test_frames_share_one_encoding(region):
     sizes = [
         e.outvars[0].aval.size
         for e in all_equations(jax.make_jaxpr(run)(batch).jaxpr)
-        if e.primitive.name == "gather"
+        if e.primitive.name in ("gather", "ffi_call")  # the plain encoding or the compiled one
     ]
-    assert max(sizes) == 50 * 36  # one look-up a corner, not one a frame
+    assert max(sizes) == 50 * 36  # one look-up, not one a frame
     together = jax.jit(run)(batch)[0].means
     alone = jax.jit(net.apply)(variables, means, jax.tree.map(lambda x: x[1], batch))[0].means
     np.testing.assert_allclose(together[1], alone, rtol=1e-3, atol=1e-7)
