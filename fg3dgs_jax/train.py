@@ -15,6 +15,7 @@ import jax
 import numpy as np
 from absl import app, flags
 from absl import logging as absl_logging
+from clu import parameter_overview
 from ml_collections import config_flags
 from tqdm import tqdm
 
@@ -44,6 +45,9 @@ def fit(config, workdir):
     perceptual = load_perceptual(config)
     saved = checkpoint.Checkpoints(workdir, config.log.keep)
     regions, alive = init_regions(jax.random.key(config.seed), clip, on_device, config, nets)
+
+    counts = {r: parameter_overview.count_parameters(v.motion) for r, v in regions.items()}
+    print("motion nets:", ", ".join(f"{r} {n:,} parameters" for r, n in counts.items()))
 
     latest = saved.latest()
     done, seconds = (0, 0.0) if latest is None else (latest[0], latest[1]["seconds"])
@@ -203,7 +207,7 @@ def parse_flags(argv):
     """absl's parser; a config or key that does not exist is one line, exit code 2."""
     try:
         rest = flags.FLAGS(argv)
-        _ = _CONFIG.value  # loads the file
+        _ = _CONFIG.value.name  # a file that failed to load only says so when it is read
         return rest
     except (flags.Error, AttributeError, KeyError, OSError, TypeError, ValueError) as error:
         text = str(error).replace("\\n", "\n").replace("\\'", "'")
