@@ -76,6 +76,8 @@ class Killed(Exception):
 
 
 def test_a_killed_run_goes_on_to_the_same_bits(folder, tmp_path, monkeypatch):
+    # The same programs are compiled for each of the three runs: once is enough.
+    monkeypatch.setattr(jax.config, "jax_compilation_cache_dir", str(tmp_path / "compiled"))
     config = small(folder, static=5, motion=10, fusion=5)
     train.fit(config, tmp_path / "whole")
 
