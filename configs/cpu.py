@@ -9,9 +9,9 @@ def sized_for_cpu(*, static: int, motion: int, fusion: int) -> ml_collections.Co
     """The defaults with stages of so many steps and learning rates raised to fit."""
     config = default.get_config()
     config.key_color = ()
-    config.regions.face.update(num=4000, capacity=8192)
-    config.regions.eyes.update(num=600, capacity=1024)
-    config.regions.mouth.update(num=1000, capacity=2048)
+    config.regions.face.update(num=4000, capacity=8192, max_capacity=8192)
+    config.regions.eyes.update(num=600, capacity=1024, max_capacity=2048)
+    config.regions.mouth.update(num=1000, capacity=2048, max_capacity=2048)
     for row in (config.stages.static, config.stages.motion):
         row.learn.gaussians.means = default.schedule(1e-4, 2e-6)
         row.losses.lpips = 0.0  # kept for the fusion stage

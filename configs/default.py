@@ -74,9 +74,9 @@ def get_config() -> ml_collections.ConfigDict:
             model=default_model_config(),
             sh_degree=2,
             regions=dict(
-                face=dict(num=2000, capacity=8192, dilate=0),
-                eyes=dict(num=2000, capacity=4096, dilate=2),
-                mouth=dict(num=5000, capacity=8192, dilate=2),
+                face=dict(num=2000, capacity=8192, max_capacity=65_536, dilate=0),
+                eyes=dict(num=2000, capacity=4096, max_capacity=65_536, dilate=2),
+                mouth=dict(num=5000, capacity=8192, max_capacity=65_536, dilate=2),
             ),
             key_color=(
                 0.0,

@@ -90,7 +90,7 @@ def fit(config, workdir):
                 last = done == start + stage.steps
                 if last or crossed(done, steps, config.log.every):
                     log.write(done, name, {**metrics, "steps_per_second": steps / spent})
-                state = grow_where_needed(state, metrics)
+                state = grow_where_needed(state, metrics, config.regions)
                 if last or crossed(done, steps, config.log.checkpoint_every):
                     here = jax.device_get(parallel.first(state))
                     saved.save(done, name, here, seconds)
@@ -143,12 +143,13 @@ def load_perceptual(config):
     return lambda x, y: lpips.lpips(params, x, y)
 
 
-def grow_where_needed(state, metrics):
-    """Doubles the capacity of a region in which many Gaussians wait for a slot."""
+def grow_where_needed(state, metrics, rows):
+    """Doubles the capacity of a region in which many Gaussians wait for a slot, up to its limit."""
     short = [
         r
         for r in REGIONS
         if metrics.get(f"{r}/waiting", 0) > WAITING_SHARE * state.alive[r].shape[-1]
+        and 2 * state.alive[r].shape[-1] <= rows[r].max_capacity
     ]
     if not short:
         return state

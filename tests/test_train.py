@@ -63,7 +63,7 @@ def small(folder, **steps):
     config.steps_per_dispatch = config.log.checkpoint_every = config.log.every = 5
     config.log.samples_every = 1000
     for region in REGIONS:
-        config.regions[region].update(num=60, capacity=64)
+        config.regions[region].update(num=60, capacity=64, max_capacity=64)
     for name in ("static", "motion", "fusion"):
         config.stages[name].steps = steps.get(name, 5)
         if config.stages[name].density is not None:
