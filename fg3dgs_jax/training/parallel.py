@@ -5,7 +5,8 @@ averaged over the axis. One device is the same program with an axis of length on
 """
 
 import jax
-import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 AXIS = "frames"
 
@@ -16,9 +17,18 @@ def pmap(function, **options):
 
 
 def replicate(tree):
-    """A copy for every local device, along a new leading dimension."""
-    count = jax.local_device_count()
-    return jax.tree.map(lambda x: jnp.broadcast_to(jnp.asarray(x), (count, *jnp.shape(x))), tree)
+    """A copy for every local device, along a new leading dimension, placed as `pmap` returns it.
+
+    (Placed otherwise, the second call of a pmapped function would compile it again, and every call
+    would move the arrays.)
+    """
+    devices = jax.local_devices()
+    sharding = NamedSharding(Mesh(devices, (AXIS,)), PartitionSpec(AXIS))
+
+    def copy(x):
+        return jax.device_put(np.broadcast_to(x, (len(devices), *np.shape(x))), sharding)
+
+    return jax.tree.map(copy, tree)
 
 
 def first(tree):
