@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 from configs import quickstart
 from fg3dgs_jax import avatar, train
@@ -75,9 +76,18 @@ class Killed(Exception):
     pass
 
 
-def test_a_killed_run_goes_on_to_the_same_bits(folder, tmp_path, monkeypatch):
-    # The same programs are compiled for each of the three runs: once is enough.
-    monkeypatch.setattr(jax.config, "jax_compilation_cache_dir", str(tmp_path / "compiled"))
+@pytest.fixture
+def compiled_once(tmp_path):
+    """Programs compiled within the test are kept on disk for its further runs."""
+    before = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path / "compiled"))
+    compilation_cache.reset_cache()
+    yield
+    jax.config.update("jax_compilation_cache_dir", before)
+    compilation_cache.reset_cache()
+
+
+def test_a_killed_run_goes_on_to_the_same_bits(folder, tmp_path, monkeypatch, compiled_once):
     config = small(folder, static=5, motion=10, fusion=5)
     train.fit(config, tmp_path / "whole")
 
