@@ -1,7 +1,6 @@
-"""Mel spectrum arithmetic in NumPy, shared by the audio features and the Whisper front end.
+"""Mel spectra, shared by the audio features and the Whisper front end.
 
-librosa is not imported at run time: its first call compiles for many seconds; a test compares the
-two.
+The filters are librosa's; its STFT is not used, for its first call compiles for 20 s.
 """
 
 import functools
@@ -11,28 +10,12 @@ import numpy as np
 _CHUNK = 2048  # columns per FFT call: bounds the memory of an hour of sound
 
 
-def hz_to_mel(hz):
-    """Slaney's scale: linear below 1 kHz (15 mel), logarithmic above (27 steps per factor 6.4)."""
-    hz = np.asarray(hz, np.float64)
-    log_part = 15.0 + 27.0 * np.log(np.maximum(hz, 1000.0) / 1000.0) / np.log(6.4)
-    return np.where(hz < 1000.0, hz * 3.0 / 200.0, log_part)
-
-
-def mel_to_hz(mel):
-    mel = np.asarray(mel, np.float64)
-    return np.where(
-        mel < 15.0, mel * 200.0 / 3.0, 1000.0 * np.exp((mel - 15.0) * np.log(6.4) / 27.0)
-    )
-
-
 @functools.cache
 def filterbank(sample_rate, n_fft, num_mels, fmin, fmax):
     """float32 [num_mels, n_fft // 2 + 1]: triangles of unit area (Slaney) on the mel scale."""
-    corners = mel_to_hz(np.linspace(hz_to_mel(fmin), hz_to_mel(fmax), num_mels + 2))
-    low, centre, high = (corners[i : i + num_mels, None] for i in range(3))
-    freqs = np.linspace(0.0, sample_rate / 2.0, n_fft // 2 + 1)[None]
-    triangles = np.minimum((freqs - low) / (centre - low), (high - freqs) / (high - centre))
-    return (np.maximum(triangles, 0.0) * 2.0 / (high - low)).astype(np.float32)
+    import librosa  # here, for it takes seconds
+
+    return librosa.filters.mel(sr=sample_rate, n_fft=n_fft, n_mels=num_mels, fmin=fmin, fmax=fmax)
 
 
 def spectrum(samples, n_fft, hop):

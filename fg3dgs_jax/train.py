@@ -46,7 +46,9 @@ def fit(config, workdir):
     saved = checkpoint.Checkpoints(workdir, config.log.keep)
     regions, alive = init_regions(jax.random.key(config.seed), clip, on_device, config, nets)
 
-    counts = {r: parameter_overview.count_parameters(v.motion) for r, v in regions.items()}
+    counts = {
+        r: parameter_overview.count_parameters(v.motion["params"]) for r, v in regions.items()
+    }
     print("motion nets:", ", ".join(f"{r} {n:,} parameters" for r, n in counts.items()))
 
     latest = saved.latest()

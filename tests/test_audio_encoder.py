@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fg3dgs_jax.models.audio_encoder import AudioEncoder
+from fg3dgs_jax.models.audio_encoder import AudioEncoder, with_statistics
 
 ENCODER = AudioEncoder()
 apply = jax.jit(ENCODER.apply)
@@ -46,6 +46,19 @@ def test_windows_are_embedded_each_by_itself_and_pooled_inside_their_hull():
     assert difference[3] > 1e-3 and np.delete(difference, 3).max() < 1e-6
     assert np.all(code.pooled <= code.windows.max(0) + 1e-6)
     assert np.all(code.pooled >= code.windows.min(0) - 1e-6)
+
+
+def test_statistics_take_out_the_size_and_level_of_each_channel():
+    variables, windows = build((8, 16, 29))
+    size, level = jnp.linspace(0.1, 9.0, 29), jnp.linspace(-5.0, 5.0, 29)
+    variables = with_statistics({**variables, "statistics": {"audio": {}}}, windows)
+    inner = {"params": variables["params"], "statistics": variables["statistics"]["audio"]}
+    code = apply(inner, windows)
+    rescaled = with_statistics({"statistics": {"audio": {}}}, windows * size + level)
+    inner = {**inner, "statistics": rescaled["statistics"]["audio"]}
+    np.testing.assert_allclose(apply(inner, windows * size + level).pooled, code.pooled, atol=1e-4)
+    silent_eyes = {"params": {}}
+    assert with_statistics(silent_eyes, windows) is silent_eyes
 
 
 def test_agrees_with_torch():

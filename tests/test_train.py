@@ -142,7 +142,11 @@ def test_a_stage_changes_only_what_its_row_names(folder):
     moved, _ = optim.update(grads, optim.init(regions), regions, config.stages.motion, 0.5)
     same = jax.tree.map(lambda a, b: bool((a == b).all()), moved["mouth"].motion,
                         regions["mouth"].motion)  # fmt: skip
-    assert not any(jax.tree.leaves(same))
+    assert not any(jax.tree.leaves(same["params"]))
+    assert all(jax.tree.leaves(same["statistics"]))  # of the clip's sound, not learnt
+    heard = device.audio[clip.split("train")]
+    mean = regions["mouth"].motion["statistics"]["audio"]["mean"]
+    np.testing.assert_allclose(mean, heard.mean((0, 1)), atol=1e-6)
 
 
 def test_sampling_follows_the_window_and_never_leaves_the_train_split(folder):

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from fg3dgs_jax.models.layers import Linear, uniform_bias, uniform_fan_in
 
 SLOPE = 0.02  # of every leaky ReLU here
+LARGEST = 4.0  # standard deviations; other voices and rooms stay within what training has seen
 
 
 class AudioCode(NamedTuple):
@@ -60,7 +61,10 @@ class AudioAttention(nn.Module):
 class AudioEncoder(nn.Module):
     """tau_a: windows [..., 8, A, D] -> AudioCode. Eq. (5).
 
-    Whoever attends to the windows directly sets `pool` False and gets None for the pooled vector.
+    The channels of pretrained features differ in size by an order of magnitude, so they are first
+    standardised with the collection "statistics" (mean 0, scale 1 until `with_statistics` fills it
+    in). Whoever attends to the windows directly sets `pool` False and gets None for the pooled
+    vector.
     """
 
     dim: int = 32
@@ -69,9 +73,22 @@ class AudioEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, windows) -> AudioCode:
+        channels = windows.shape[-1:]
+        mean = self.variable("statistics", "mean", jnp.zeros, channels).value
+        scale = self.variable("statistics", "scale", jnp.ones, channels).value
+        windows = jnp.clip((windows - mean) / scale, -LARGEST, LARGEST)
         embeddings = AudioNet(self.dim, self.widths, name="net")(windows)
         pooled = AudioAttention(name="attention")(embeddings) if self.pool else None
         return AudioCode(embeddings, pooled)
+
+
+def with_statistics(variables, features):
+    """A motion net's `variables`, standardising by `features` [T, A, D] wherever it hears audio."""
+    found = variables.get("statistics")
+    if found is None:
+        return variables
+    values = dict(mean=features.mean((0, 1)), scale=jnp.maximum(features.std((0, 1)), 1e-3))
+    return {**variables, "statistics": {**found, "audio": values}}
 
 
 def _conv(width, stride, channels, name):

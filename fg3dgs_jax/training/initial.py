@@ -11,6 +11,7 @@ import numpy as np
 from fg3dgs_jax import avatar
 from fg3dgs_jax.data.dataset import EYE_LABELS, HEAD_LABELS, MOUTH_LABELS, Clip
 from fg3dgs_jax.models import head
+from fg3dgs_jax.models.audio_encoder import with_statistics
 from fg3dgs_jax.types import REGIONS, Conditions
 
 HEAD_RADII = (0.085, 0.12, 0.09)  # metres: half width, half height, half depth
@@ -33,6 +34,7 @@ def init_regions(key, clip: Clip, device_clip, config, nets):
         windows = np.zeros((8, *device_clip.audio.shape[1:]), np.float32)
         expression = np.zeros(device_clip.expression.shape[1], np.float32)
         motion = nets[r].init(key_r, gaussians.means, Conditions(windows, expression))
+        motion = with_statistics(motion, device_clip.audio[clip.split("train")])
         regions[r] = avatar.Region(gaussians, motion)
     return regions, alive
 

@@ -12,6 +12,8 @@ from fg3dgs_jax.data.dataset import EYE_LABELS, HEAD_LABELS, LABELS, MOUTH_LABEL
 from fg3dgs_jax.training import losses
 from fg3dgs_jax.types import REGIONS
 
+HAIR_RIM = 0.015  # of the picture's width: where Gaussians reach across the edge of hair
+
 
 def isin(labels, classes):
     """Mask [H, W] of some label classes."""
@@ -23,11 +25,10 @@ def dilate(mask, radius: int):
     """A mask grown by `radius` px in each of the four directions and their squares."""
     if radius == 0:
         return mask
-    side = 2 * radius + 1
-    window = jax.lax.reduce_window(
-        mask.astype(jnp.float32), 0.0, jax.lax.max, (side, side), (1, 1), "SAME"
-    )
-    return window > 0.0
+    side, grown = 2 * radius + 1, mask.astype(jnp.float32)
+    for window in ((side, 1), (1, side)):
+        grown = jax.lax.reduce_window(grown, 0.0, jax.lax.max, window, (1, 1), "SAME")
+    return grown > 0.0
 
 
 def region_masks(region: str, batch, radius: int, with_hair):
@@ -40,8 +41,10 @@ def region_masks(region: str, batch, radius: int, with_hair):
     if region == "face":
         holes = isin(batch.labels, EYE_LABELS + MOUTH_LABELS)
         shown = isin(batch.labels, HEAD_LABELS) & ~holes
-        ignored = isin(batch.labels, (LABELS["hair"],)) & ~with_hair
-        return shown, ignored, shown
+        hair = isin(batch.labels, (LABELS["hair"],))
+        # With a rim: what lies beside hair is not to be clear seven times as often as hair opaque.
+        rim = dilate(hair, max(2, round(HAIR_RIM * width))) & ~(shown & ~hair)
+        return shown, rim & ~with_hair, shown
     classes, boxes = (
         (EYE_LABELS, batch.eyes_box) if region == "eyes" else (MOUTH_LABELS, batch.lips_box[None])
     )

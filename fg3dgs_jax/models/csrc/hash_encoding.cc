@@ -1,7 +1,9 @@
-// The tri-plane encoding of models/hash_encoding.py (H_3 of eqs. 7 and 9) as custom calls. That file is the definition.
+// The tri-plane encoding of models/hash_encoding.py (H_3 of eqs. 7 and 9) as custom calls. That
+// file is the definition.
 //
-// XLA's CPU scatter-add walks updates one by one on one thread. Here every (plane, level) table has one owner, which
-// adds the points in order: no atomics, and the same bits for any number of threads.
+// XLA's CPU scatter-add walks updates one by one on one thread. Here every (plane, level) table has
+// one owner, which adds the points in order: no atomics, and the same bits for any number of
+// threads.
 
 #include <algorithm>
 #include <cmath>
@@ -18,9 +20,10 @@ namespace ffi = xla::ffi;
 
 constexpr int kPlanes = 3;
 constexpr int kPlaneAxes[kPlanes][2] = {{0, 1}, {1, 2}, {0, 2}};  // fast axis, slow axis
-constexpr int64_t kBlock = 512;                                   // points handed to a worker at a time
+constexpr int64_t kBlock = 512;  // points handed to a worker at a time
 
-// The static description of one plane's grids; all planes are alike. See `Levels` in hash_encoding.py.
+// The static description of one plane's grids; all planes are alike. See `Levels` in
+// hash_encoding.py.
 struct Levels {
   ffi::Span<const int32_t> resolutions;
   ffi::Span<const float> scales;
@@ -56,12 +59,16 @@ inline Cell find_cell(const Place& place, float scale, int32_t resolution) {
   // Positions are not negative, so truncation is floor; rounding must not step over the last cell.
   const int32_t column = std::min(static_cast<int32_t>(x), resolution - 1);
   const int32_t row = std::min(static_cast<int32_t>(y), resolution - 1);
-  return {column + row * (resolution + 1), x - static_cast<float>(column), y - static_cast<float>(row)};
+  return {column + row * (resolution + 1), x - static_cast<float>(column),
+          y - static_cast<float>(row)};
 }
 
-ffi::Error check(const Levels& levels, const ffi::Buffer<ffi::F32>& tables, const ffi::Buffer<ffi::F32>& coords) {
-  if (levels.scales.size() != levels.resolutions.size() || levels.offsets.size() != levels.resolutions.size() + 1) {
-    return ffi::Error::InvalidArgument("hash encoding: resolutions, scales and offsets do not fit together");
+ffi::Error check(const Levels& levels, const ffi::Buffer<ffi::F32>& tables,
+                 const ffi::Buffer<ffi::F32>& coords) {
+  if (levels.scales.size() != levels.resolutions.size() ||
+      levels.offsets.size() != levels.resolutions.size() + 1) {
+    return ffi::Error::InvalidArgument(
+        "hash encoding: resolutions, scales and offsets do not fit together");
   }
   for (size_t i = 0; i < levels.resolutions.size(); ++i) {
     const int64_t side = levels.resolutions[i] + 1;
@@ -78,9 +85,10 @@ ffi::Error check(const Levels& levels, const ffi::Buffer<ffi::F32>& tables, cons
   return ffi::Error::Success();
 }
 
-ffi::Error encode_fwd(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> tables, ffi::Buffer<ffi::F32> coords,
-                      ffi::ResultBuffer<ffi::F32> features, ffi::Span<const int32_t> resolutions,
-                      ffi::Span<const float> scales, ffi::Span<const int32_t> offsets, float bound) {
+ffi::Error encode_fwd(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> tables,
+                      ffi::Buffer<ffi::F32> coords, ffi::ResultBuffer<ffi::F32> features,
+                      ffi::Span<const int32_t> resolutions, ffi::Span<const float> scales,
+                      ffi::Span<const int32_t> offsets, float bound) {
   const Levels levels{resolutions, scales, offsets, bound};
   if (ffi::Error error = check(levels, tables, coords); error.failure()) return error;
   const int64_t n = coords.dimensions()[0], count = levels.count(), width = kPlanes * count;
@@ -115,8 +123,8 @@ ffi::Error encode_fwd(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> tables, ffi::B
 }
 
 // d loss / d coords of the points of one block.
-void coords_gradient(const Levels& levels, const float* table, const float* points, const float* v, float* v_points,
-                     int64_t begin, int64_t end) {
+void coords_gradient(const Levels& levels, const float* table, const float* points, const float* v,
+                     float* v_points, int64_t begin, int64_t end) {
   const int64_t count = levels.count(), width = kPlanes * count;
   const float per_metre = 1.0f / (2.0f * levels.bound);
   for (int64_t i = begin; i < end; ++i) {
@@ -133,8 +141,10 @@ void coords_gradient(const Levels& levels, const float* table, const float* poin
         const float* top = table + levels.start(plane, level) + cell.index;
         const float* bottom = top + resolution + 1;
         const float weight = row[level] * scale;
-        du += weight * ((top[1] - top[0]) * (1.0f - cell.below) + (bottom[1] - bottom[0]) * cell.below);
-        dv += weight * ((bottom[0] - top[0]) * (1.0f - cell.right) + (bottom[1] - top[1]) * cell.right);
+        du += weight *
+              ((top[1] - top[0]) * (1.0f - cell.below) + (bottom[1] - bottom[0]) * cell.below);
+        dv += weight *
+              ((bottom[0] - top[0]) * (1.0f - cell.right) + (bottom[1] - top[1]) * cell.right);
       }
       sums[kPlaneAxes[plane][0]] += du;
       sums[kPlaneAxes[plane][1]] += dv;
@@ -144,8 +154,8 @@ void coords_gradient(const Levels& levels, const float* table, const float* poin
 }
 
 // d loss / d table of one (plane, level), all points in order.
-void table_gradient(const Levels& levels, const float* points, const float* v, float* v_table, int plane,
-                    int64_t level, int64_t n) {
+void table_gradient(const Levels& levels, const float* points, const float* v, float* v_table,
+                    int plane, int64_t level, int64_t n) {
   const int64_t width = kPlanes * levels.count();
   const int32_t resolution = levels.resolutions[level], stride = resolution + 1;
   const float scale = levels.scales[level];
@@ -167,16 +177,19 @@ void table_gradient(const Levels& levels, const float* points, const float* v, f
   }
 }
 
-ffi::Error encode_bwd(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> tables, ffi::Buffer<ffi::F32> coords,
-                      ffi::Buffer<ffi::F32> v_features, ffi::ResultBuffer<ffi::F32> v_tables,
-                      ffi::ResultBuffer<ffi::F32> v_coords, ffi::Span<const int32_t> resolutions,
-                      ffi::Span<const float> scales, ffi::Span<const int32_t> offsets, float bound) {
+ffi::Error encode_bwd(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> tables,
+                      ffi::Buffer<ffi::F32> coords, ffi::Buffer<ffi::F32> v_features,
+                      ffi::ResultBuffer<ffi::F32> v_tables, ffi::ResultBuffer<ffi::F32> v_coords,
+                      ffi::Span<const int32_t> resolutions, ffi::Span<const float> scales,
+                      ffi::Span<const int32_t> offsets, float bound) {
   const Levels levels{resolutions, scales, offsets, bound};
   if (ffi::Error error = check(levels, tables, coords); error.failure()) return error;
   const int64_t n = coords.dimensions()[0];
   if (static_cast<int64_t>(v_features.element_count()) != n * kPlanes * levels.count() ||
-      v_tables->element_count() != tables.element_count() || v_coords->element_count() != coords.element_count()) {
-    return ffi::Error::InvalidArgument("hash encoding: cotangents do not have the shapes of their arguments");
+      v_tables->element_count() != tables.element_count() ||
+      v_coords->element_count() != coords.element_count()) {
+    return ffi::Error::InvalidArgument(
+        "hash encoding: cotangents do not have the shapes of their arguments");
   }
   const float* points = coords.typed_data();
   const float* v = v_features.typed_data();
@@ -185,8 +198,8 @@ ffi::Error encode_bwd(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> tables, ffi::B
   // The tables first: they are the long items, the blocks of points fill the gaps behind them.
   parallel_for(pool, owners + blocks, [&](int64_t item) {
     if (item < owners) {
-      table_gradient(levels, points, v, v_tables->typed_data(), static_cast<int>(item / levels.count()),
-                     item % levels.count(), n);
+      table_gradient(levels, points, v, v_tables->typed_data(),
+                     static_cast<int>(item / levels.count()), item % levels.count(), n);
     } else {
       const int64_t begin = (item - owners) * kBlock;
       coords_gradient(levels, tables.typed_data(), points, v, v_coords->typed_data(), begin,

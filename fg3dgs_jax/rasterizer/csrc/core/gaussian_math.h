@@ -1,4 +1,5 @@
-// The maths of one Gaussian and one camera: forward and vjp side by side, for host and device. Only loops live elsewhere.
+// The maths of one Gaussian and one camera: forward and vjp side by side, for host and device. Only
+// loops live elsewhere.
 #pragma once
 
 #include <math.h>
@@ -8,14 +9,15 @@
 #ifdef __CUDACC__
 #define FG_HD __host__ __device__ static inline
 #else
-#define FG_HD static inline  // static: kernels are compiled once per instruction set and must not share bodies
+#define FG_HD \
+  static inline  // static: kernels are compiled once per instruction set and must not share bodies
 #endif
 
 namespace fg {
 
 struct View {
-  float R[9];  // world -> camera rotation, row major
-  float t[3];  // m
+  float R[9];            // world -> camera rotation, row major
+  float t[3];            // m
   float fx, fy, cx, cy;  // px
   float width, height;   // px
   float eps2d;           // px^2
@@ -81,8 +83,8 @@ FG_HD bool ewa(const float* mean, const float* quat, const float* scale, const V
   for (int k = 0; k < 4; ++k) e->q[k] = quat[k] * e->inv_norm;
   rotation_of(e->q, e->Q);
 
-  // The Jacobian stops following the centre a margin outside the image, or a Gaussian beside the camera would cover
-  // everything.
+  // The Jacobian stops following the centre a margin outside the image, or a Gaussian beside the
+  // camera would cover everything.
   const float tan_x = 0.5f * cam.width / cam.fx, tan_y = 0.5f * cam.height / cam.fy;
   const float sx = e->x / e->z, sy = e->y / e->z;
   const float lo_x = -(cam.cx / cam.fx + kFrustumMargin * tan_x);
@@ -99,23 +101,26 @@ FG_HD bool ewa(const float* mean, const float* quat, const float* scale, const V
   }
   for (int r = 0; r < 2; ++r) {
     for (int k = 0; k < 3; ++k) {
-      e->M[3 * r + k] =
-          scale[k] * (e->T[3 * r] * e->Q[k] + e->T[3 * r + 1] * e->Q[3 + k] + e->T[3 * r + 2] * e->Q[6 + k]);
+      e->M[3 * r + k] = scale[k] * (e->T[3 * r] * e->Q[k] + e->T[3 * r + 1] * e->Q[3 + k] +
+                                    e->T[3 * r + 2] * e->Q[6 + k]);
     }
   }
   const float* m = e->M;
   const float a0 = m[0] * m[0] + m[1] * m[1] + m[2] * m[2];
   const float c0 = m[3] * m[3] + m[4] * m[4] + m[5] * m[5];
   e->b = m[0] * m[3] + m[1] * m[4] + m[2] * m[5];
-  // det(M M^T) as the squared cross product of M's rows: a sum of squares, so a thin Gaussian loses no digits.
-  const float k0 = m[1] * m[5] - m[2] * m[4], k1 = m[2] * m[3] - m[0] * m[5], k2 = m[0] * m[4] - m[1] * m[3];
+  // det(M M^T) as the squared cross product of M's rows: a sum of squares, so a thin Gaussian loses
+  // no digits.
+  const float k0 = m[1] * m[5] - m[2] * m[4], k1 = m[2] * m[3] - m[0] * m[5],
+              k2 = m[0] * m[4] - m[1] * m[3];
   e->det0 = k0 * k0 + k1 * k1 + k2 * k2;
   e->a = a0 + cam.eps2d, e->c = c0 + cam.eps2d;
   e->det = e->det0 + cam.eps2d * (a0 + c0) + cam.eps2d * cam.eps2d;
   return e->det > 0.0f && finite(e->det);
 }
 
-// Half extents, px, of the ellipse alpha = 1/255 (0 where the opacity never reaches it). No gradient flows here.
+// Half extents, px, of the ellipse alpha = 1/255 (0 where the opacity never reaches it). No
+// gradient flows here.
 FG_HD void half_extents(float A, float B, float C, float opacity, float* hx, float* hy) {
   const float det = fmaf(A, C, -B * B);
   if (!(det > 0.0f && finite(det) && opacity > kAlphaMin && finite(opacity))) {
@@ -127,7 +132,8 @@ FG_HD void half_extents(float A, float B, float C, float opacity, float* hx, flo
   *hy = sqrtf(reach * (A / det));
 }
 
-FG_HD Splat project(const float* mean, const float* quat, const float* scale, float opacity, const View& cam) {
+FG_HD Splat project(const float* mean, const float* quat, const float* scale, float opacity,
+                    const View& cam) {
   Splat s = {0, 0, 0, 0, 0, 0, 0, 0, 0};
   Ewa e;
   if (!ewa(mean, quat, scale, cam, &e)) return s;
@@ -139,7 +145,8 @@ FG_HD Splat project(const float* mean, const float* quat, const float* scale, fl
   float hx, hy;
   half_extents(A, B, C, opacity * rho, &hx, &hy);
   const float rx = fminf(ceilf(hx), 1073741824.0f), ry = fminf(ceilf(hy), 1073741824.0f);
-  const bool seen = rx > 0 && ry > 0 && u + rx > 0 && u - rx < cam.width && v + ry > 0 && v - ry < cam.height;
+  const bool seen =
+      rx > 0 && ry > 0 && u + rx > 0 && u - rx < cam.width && v + ry > 0 && v - ry < cam.height;
   if (!seen || !finite(A + B + C)) return s;
   s.u = u, s.v = v, s.depth = e.z, s.A = A, s.B = B, s.C = C, s.rho = rho;
   s.rx = static_cast<int>(rx), s.ry = static_cast<int>(ry);
@@ -147,13 +154,14 @@ FG_HD Splat project(const float* mean, const float* quat, const float* scale, fl
 }
 
 // Of a Gaussian that `project` did not cull.
-FG_HD GaussianGrad project_vjp(const float* mean, const float* quat, const float* scale, const View& cam,
-                               const SplatGrad& g) {
+FG_HD GaussianGrad project_vjp(const float* mean, const float* quat, const float* scale,
+                               const View& cam, const SplatGrad& g) {
   GaussianGrad out;
   Ewa e;
   ewa(mean, quat, scale, cam, &e);
   const float inv = 1.0f / e.det;
-  // Conic X = Sigma2^-1: dSigma2 = -X G X; vb is the slope in the off-diagonal b, which Sigma2 holds twice.
+  // Conic X = Sigma2^-1: dSigma2 = -X G X; vb is the slope in the off-diagonal b, which Sigma2
+  // holds twice.
   const float A = e.c * inv, B = -e.b * inv, C = e.a * inv, gb = 0.5f * g.B;
   float va = -(A * (A * g.A + B * gb) + B * (A * gb + B * g.C));
   float vb = -2.0f * (A * (B * g.A + C * gb) + B * (B * gb + C * g.C));

@@ -1,4 +1,5 @@
-// Leading (batch) dimensions of operands that may each be 1 where the result has B: stride 0, no copies.
+// Leading (batch) dimensions of operands that may each be 1 where the result has B: stride 0, no
+// copies.
 #pragma once
 
 #include <stdint.h>

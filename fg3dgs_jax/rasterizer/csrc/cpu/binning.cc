@@ -18,10 +18,13 @@ uint32_t depth_key(float depth) {  // orders like the float, negative ones too
   return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
 }
 
-// Tiles that hold a pixel centre within `half` of `center`, along one axis of `size` px; false if none.
+// Tiles that hold a pixel centre within `half` of `center`, along one axis of `size` px; false if
+// none.
 bool span(float center, float half, int size, int16_t* begin, int16_t* end) {
-  const float first = std::min(std::max(std::ceil(center - half - 0.5f), 0.0f), static_cast<float>(size));
-  const float last = std::min(std::max(std::floor(center + half - 0.5f), -1.0f), static_cast<float>(size - 1));
+  const float first =
+      std::min(std::max(std::ceil(center - half - 0.5f), 0.0f), static_cast<float>(size));
+  const float last =
+      std::min(std::max(std::floor(center + half - 0.5f), -1.0f), static_cast<float>(size - 1));
   if (!(last >= first)) return false;
   *begin = static_cast<int16_t>(static_cast<int>(first) / kTileSize);
   *end = static_cast<int16_t>(static_cast<int>(last) / kTileSize + 1);
@@ -49,7 +52,8 @@ void classify(const Scene& s, int64_t i, Bins* bins) {
   bins->key[i] = key;
 }
 
-// Stable least-significant-digit radix sort of n (key, order) pairs: 3 passes of 11 bits; the result lies in key, order.
+// Stable least-significant-digit radix sort of n (key, order) pairs: 3 passes of 11 bits; the
+// result lies in key, order.
 void radix_sort(int64_t n, Bins* b) {
   constexpr int kBits = 11, kSize = 1 << kBits;
   static thread_local int32_t count[3][kSize];
@@ -118,18 +122,20 @@ bool bin(xla::ffi::ThreadPool& pool, const Scene& s, bool with_slots, Bins* b) {
     }
   });
 
-  // Bands of tile rows: each worker walks all Gaussians in depth order and appends those of its band, so every list is in
-  // depth order whatever the number of bands.
+  // Bands of tile rows: each worker walks all Gaussians in depth order and appends those of its
+  // band, so every list is in depth order whatever the number of bands.
   grow(b->tile_begin, tiles + 1), grow(b->cursor, tiles), grow(b->lists, entries);
   if (with_slots) grow(b->slots, entries);
   const int bands = std::max(1, std::min(b->tiles_y, worker_count(pool)));
   const auto over_band = [&](int64_t band, auto&& visit) {
-    const int y0 = static_cast<int>(b->tiles_y * band / bands), y1 = static_cast<int>(b->tiles_y * (band + 1) / bands);
+    const int y0 = static_cast<int>(b->tiles_y * band / bands),
+              y1 = static_cast<int>(b->tiles_y * (band + 1) / bands);
     for (int64_t p = 0; p < visible; ++p) {
       const TileRect& r = b->rects[p];
       for (int y = std::max<int>(r.y0, y0); y < std::min<int>(r.y1, y1); ++y) {
         const int32_t slot = b->offset[p] + (y - r.y0) * (r.x1 - r.x0);
-        for (int x = r.x0; x < r.x1; ++x) visit(static_cast<int64_t>(y) * b->tiles_x + x, p, slot + x - r.x0);
+        for (int x = r.x0; x < r.x1; ++x)
+          visit(static_cast<int64_t>(y) * b->tiles_x + x, p, slot + x - r.x0);
       }
     }
   };
@@ -155,7 +161,8 @@ bool bin(xla::ffi::ThreadPool& pool, const Scene& s, bool with_slots, Bins* b) {
   grow(b->schedule, tiles);
   for (int64_t t = 0; t < tiles; ++t) b->schedule[t] = static_cast<int32_t>(t);
   std::sort(b->schedule.data(), b->schedule.data() + tiles, [&](int32_t i, int32_t j) {
-    const int32_t a = b->tile_begin[i + 1] - b->tile_begin[i], c = b->tile_begin[j + 1] - b->tile_begin[j];
+    const int32_t a = b->tile_begin[i + 1] - b->tile_begin[i],
+                  c = b->tile_begin[j + 1] - b->tile_begin[j];
     return a != c ? a > c : i < j;
   });
   return true;

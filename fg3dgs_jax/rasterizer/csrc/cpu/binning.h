@@ -9,7 +9,7 @@
 
 namespace fg {
 
-struct Scene {  // one projected image's inputs
+struct Scene {                                                  // one projected image's inputs
   const float *means2d, *depths, *conics, *opacities, *colors;  // [N, 2], [N], [N, 3], [N], [N, D]
   const int32_t* radii;                                         // [N, 2]
   int64_t n;
@@ -25,9 +25,9 @@ struct TileRect {
 struct Bins {
   int64_t visible = 0, entries = 0;
   int tiles_x = 0, tiles_y = 0;
-  std::vector<TileRect> rect_of;        // [N] by Gaussian
-  std::vector<float> half_height;       // [N] by Gaussian
-  std::vector<uint32_t> key, key_swap;  // depth bits
+  std::vector<TileRect> rect_of;           // [N] by Gaussian
+  std::vector<float> half_height;          // [N] by Gaussian
+  std::vector<uint32_t> key, key_swap;     // depth bits
   std::vector<int32_t> order, order_swap;  // [visible] Gaussian by depth position
   std::vector<TileRect> rects;             // [visible] by depth position
   std::vector<int32_t> offset;             // [visible + 1] first slot of each

@@ -1,9 +1,11 @@
-// Blending of one 16x16 tile, forward and backward. Compiled once per instruction set (FG_ISA), so nothing of the STL
-// here: its inline functions would be shared between instruction sets by the linker.
+// Blending of one 16x16 tile, forward and backward. Compiled once per instruction set (FG_ISA), so
+// nothing of the STL here: its inline functions would be shared between instruction sets by the
+// linker.
 //
-// Planes of 16-float rows stay in L1; a Gaussian visits only the rows of its box, and a row is one branch-free loop of 16
-// that the compiler turns into vectors. A pixel's transmittance carries the sign of its life: negative once it stopped
-// (or lies outside the image), after which the stop test keeps failing by itself.
+// Planes of 16-float rows stay in L1; a Gaussian visits only the rows of its box, and a row is one
+// branch-free loop of 16 that the compiler turns into vectors. A pixel's transmittance carries the
+// sign of its life: negative once it stopped (or lies outside the image), after which the stop test
+// keeps failing by itself.
 #include <stdint.h>
 
 #include "cpu/kernels.h"
@@ -25,7 +27,8 @@ FG_INLINE float fma1(float a, float b, float c) {
 }
 
 FG_INLINE float exp_neg(float s) {  // exp(-s), 0 <= s <= -kMinPower; relative error 2e-7
-  const float magic = 12582912.0f;  // 1.5 2^23: adding it rounds to an integer, left in the low bits
+  const float magic =
+      12582912.0f;  // 1.5 2^23: adding it rounds to an integer, left in the low bits
   const float log2e = 1.44269504f;
   const float t = fma1(-s, log2e, magic);
   const float f = fma1(-s, log2e, magic - t);  // in [-1/2, 1/2]
@@ -44,7 +47,8 @@ FG_INLINE float exp_neg(float s) {  // exp(-s), 0 <= s <= -kMinPower; relative e
   return p * scale;
 }
 
-// What one Gaussian does to one pixel; the backward calls the same function, so it takes the same decisions.
+// What one Gaussian does to one pixel; the backward calls the same function, so it takes the same
+// decisions.
 struct Hit {
   float raw;     // o exp(-sigma), before the clamp
   float alpha;   // after the clamp                                               eq. (4)
@@ -73,7 +77,8 @@ struct Rows {
   int begin, end;
 };
 
-FG_INLINE Rows rows_of(const float* r, const Tile& tile) {  // rows whose centres lie in the Gaussian's box
+FG_INLINE Rows rows_of(const float* r,
+                       const Tile& tile) {  // rows whose centres lie in the Gaussian's box
   const float v = r[1] - static_cast<float>(tile.y0), h = r[6];
   const int last = tile.height - tile.y0 < S ? tile.height - tile.y0 : S;
   const float lo = v - h - 0.5f, hi = v + h - 0.5f;
@@ -139,7 +144,8 @@ void blend_tile(const Tile& tile, const TileForward& io) {
       const int64_t pixel = static_cast<int64_t>(tile.y0 + y) * tile.width + tile.x0 + x;
       const float left = __builtin_fabsf(T[S * y + x]);
       io.alpha[pixel] = 1.0f - left;
-      for (int d = 0; d < D; ++d) io.image[pixel * D + d] = acc[(d * S + y) * S + x] + left * io.background[d];
+      for (int d = 0; d < D; ++d)
+        io.image[pixel * D + d] = acc[(d * S + y) * S + x] + left * io.background[d];
     }
   }
 }
@@ -151,8 +157,9 @@ FG_INLINE float sum16(const float* a) {
   return s;
 }
 
-// Front to back again: `behind` holds v . (what is still behind, background included) - v_alpha T_final, so that
-// dL/dalpha_i = T_i (c_i . v) - behind_i / (1 - alpha_i) without a division chain in T.
+// Front to back again: `behind` holds v . (what is still behind, background included) - v_alpha
+// T_final, so that dL/dalpha_i = T_i (c_i . v) - behind_i / (1 - alpha_i) without a division chain
+// in T.
 template <int DD>
 void blend_tile_vjp(const Tile& tile, const TileBackward& io) {
   const int D = DD ? DD : tile.channels, stride = kRecordHead + D, out_stride = kSlotHead + D;
@@ -208,9 +215,9 @@ void blend_tile_vjp(const Tile& tile, const TileBackward& io) {
         const Hit h = hit(base[k] + cyy, slope[k], dy, opacity, Ty[k]);
         const float rest = Ry[k] - h.weight * cv[k];
         const float v_alpha = Ty[k] * cv[k] - rest / (1.0f - h.alpha);
-        float q = v_alpha * h.raw;                 // -dL/dsigma
-        q = h.raw > kAlphaMax ? 0.0f : q;          // the clamp has zero slope
-        q = h.weight > 0.0f ? q : 0.0f;            // skipped or stopped
+        float q = v_alpha * h.raw;         // -dL/dsigma
+        q = h.raw > kAlphaMax ? 0.0f : q;  // the clamp has zero slope
+        q = h.weight > 0.0f ? q : 0.0f;    // skipped or stopped
         Ry[k] = rest;
         Ty[k] = h.T;
         w[k] = h.weight;
@@ -224,7 +231,8 @@ void blend_tile_vjp(const Tile& tile, const TileBackward& io) {
         for (int k = 0; k < S; ++k) a[k] = fma1(w[k], vd[k], a[k]);
       }
     }
-    float q0 = 0, qx = 0, qy = 0, qxx = 0, qxy = 0, qyy = 0;  // sums of q, q dx, q dy, q dx^2, q dx dy, q dy^2
+    float q0 = 0, qx = 0, qy = 0, qxx = 0, qxy = 0,
+          qyy = 0;  // sums of q, q dx, q dy, q dx^2, q dx dy, q dy^2
 #pragma omp simd reduction(+ : q0, qx, qy, qxx, qxy, qyy)
     for (int k = 0; k < S; ++k) {
       const float dx = dxs[k];
@@ -245,21 +253,31 @@ void blend_tile_vjp(const Tile& tile, const TileBackward& io) {
 
 void blend(const Tile& tile, const TileForward& io) {
   switch (tile.channels) {
-    case 3: return blend_tile<3>(tile, io);
-    case 4: return blend_tile<4>(tile, io);
-    case 5: return blend_tile<5>(tile, io);
-    case 8: return blend_tile<8>(tile, io);
-    default: return blend_tile<0>(tile, io);
+    case 3:
+      return blend_tile<3>(tile, io);
+    case 4:
+      return blend_tile<4>(tile, io);
+    case 5:
+      return blend_tile<5>(tile, io);
+    case 8:
+      return blend_tile<8>(tile, io);
+    default:
+      return blend_tile<0>(tile, io);
   }
 }
 
 void blend_vjp(const Tile& tile, const TileBackward& io) {
   switch (tile.channels) {
-    case 3: return blend_tile_vjp<3>(tile, io);
-    case 4: return blend_tile_vjp<4>(tile, io);
-    case 5: return blend_tile_vjp<5>(tile, io);
-    case 8: return blend_tile_vjp<8>(tile, io);
-    default: return blend_tile_vjp<0>(tile, io);
+    case 3:
+      return blend_tile_vjp<3>(tile, io);
+    case 4:
+      return blend_tile_vjp<4>(tile, io);
+    case 5:
+      return blend_tile_vjp<5>(tile, io);
+    case 8:
+      return blend_tile_vjp<8>(tile, io);
+    default:
+      return blend_tile_vjp<0>(tile, io);
   }
 }
 

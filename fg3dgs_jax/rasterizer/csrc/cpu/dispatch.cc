@@ -6,13 +6,13 @@
 
 namespace fg {
 
-#define FG_DECLARE(isa)                                                                              \
-  namespace isa {                                                                                    \
-  void project(const ProjectArgs&, const ProjectOut&, int64_t, int64_t);                             \
-  void project_vjp(const ProjectArgs&, const ProjectGrad&, int64_t, int64_t, float*);                \
-  void blend(const Tile&, const TileForward&);                                                       \
-  void blend_vjp(const Tile&, const TileBackward&);                                                  \
-  const Kernels table = {project, project_vjp, blend, blend_vjp};                                    \
+#define FG_DECLARE(isa)                                                               \
+  namespace isa {                                                                     \
+  void project(const ProjectArgs&, const ProjectOut&, int64_t, int64_t);              \
+  void project_vjp(const ProjectArgs&, const ProjectGrad&, int64_t, int64_t, float*); \
+  void blend(const Tile&, const TileForward&);                                        \
+  void blend_vjp(const Tile&, const TileBackward&);                                   \
+  const Kernels table = {project, project_vjp, blend, blend_vjp};                     \
   }
 
 FG_DECLARE(base)
@@ -28,11 +28,13 @@ static const Kernels* choose() {
     return !wanted || !*wanted || !std::strcmp(wanted, isa) || !std::strcmp(wanted, "avx512");
   };
   __builtin_cpu_init();
-  if (allowed("avx512") && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
-      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw")) {
+  if (allowed("avx512") && __builtin_cpu_supports("avx512f") &&
+      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+      __builtin_cpu_supports("avx512bw")) {
     return &avx512::table;
   }
-  if (allowed("avx2") && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return &avx2::table;
+  if (allowed("avx2") && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+    return &avx2::table;
 #endif
   return &base::table;
 }

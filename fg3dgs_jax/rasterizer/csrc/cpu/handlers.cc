@@ -17,7 +17,8 @@ using S32 = ffi::Buffer<ffi::S32>;
 using F32Out = ffi::Result<F32>;
 using S32Out = ffi::Result<S32>;
 
-constexpr int64_t kChunk = 512;  // Gaussians an item; fixed, since the camera's gradient is summed by chunk
+constexpr int64_t kChunk =
+    512;  // Gaussians an item; fixed, since the camera's gradient is summed by chunk
 
 // An operand with leading dims that broadcast to the batch: at(b) is image b's array.
 template <typename T>
@@ -44,8 +45,8 @@ Batch batch_of(const Buffer& result, int core) {
 
 // Checks that `operand` is [leading..., core...] for this batch.
 template <typename T, typename Buffer>
-ffi::Error bind(const char* name, const Buffer& operand, const Batch& batch, std::initializer_list<int64_t> core,
-                Batched<T>* out) {
+ffi::Error bind(const char* name, const Buffer& operand, const Batch& batch,
+                std::initializer_list<int64_t> core, Batched<T>* out) {
   const auto dims = operand.dimensions();
   bool ok = static_cast<int>(dims.size()) == batch.rank + static_cast<int>(core.size());
   out->size = 1;
@@ -55,17 +56,19 @@ ffi::Error bind(const char* name, const Buffer& operand, const Batch& batch, std
     out->size *= c;
   }
   ok = ok && make_leading(batch.dims, dims.begin(), batch.rank, &out->leading);
-  if (!ok) return ffi::Error::InvalidArgument(std::string("fg3dgs: operand ") + name + " has an unexpected shape");
+  if (!ok)
+    return ffi::Error::InvalidArgument(std::string("fg3dgs: operand ") + name +
+                                       " has an unexpected shape");
   out->data = operand.typed_data();
   return ffi::Error::Success();
 }
 
-#define FG_BIND(T, var, buffer, ...)                                                     \
-  Batched<T> var;                                                                        \
+#define FG_BIND(T, var, buffer, ...) \
+  Batched<T> var;                    \
   if (auto error = bind<T>(#var, buffer, batch, __VA_ARGS__, &var); error.failure()) return error
 
-View view_of(const float* pose, const float* k, int64_t width, int64_t height, float eps2d, float near, float far,
-             bool antialiased) {
+View view_of(const float* pose, const float* k, int64_t width, int64_t height, float eps2d,
+             float near, float far, bool antialiased) {
   View v;
   for (int r = 0; r < 3; ++r) {
     for (int c = 0; c < 3; ++c) v.R[3 * r + c] = pose[4 * r + c];
@@ -77,9 +80,10 @@ View view_of(const float* pose, const float* k, int64_t width, int64_t height, f
   return v;
 }
 
-ffi::Error project_fwd(ffi::ThreadPool pool, F32 means_, F32 quats_, F32 scales_, F32 opacities_, F32 pose_,
-                       F32 intrinsics_, F32Out means2d, F32Out depths, F32Out conics, S32Out radii, F32Out comps,
-                       int64_t width, int64_t height, float eps2d, float near, float far, bool antialiased) {
+ffi::Error project_fwd(ffi::ThreadPool pool, F32 means_, F32 quats_, F32 scales_, F32 opacities_,
+                       F32 pose_, F32 intrinsics_, F32Out means2d, F32Out depths, F32Out conics,
+                       S32Out radii, F32Out comps, int64_t width, int64_t height, float eps2d,
+                       float near, float far, bool antialiased) {
   const Batch batch = batch_of(*depths, 1);
   const int64_t n = depths->dimensions().back();
   FG_BIND(float, means, means_, {n, 3});
@@ -91,8 +95,9 @@ ffi::Error project_fwd(ffi::ThreadPool pool, F32 means_, F32 quats_, F32 scales_
   const int64_t per_image = (n + kChunk - 1) / kChunk;
   parallel_for(pool, batch.count * per_image, [&](int64_t item) {
     const int64_t b = item / per_image, begin = item % per_image * kChunk;
-    const ProjectArgs in = {means.at(b), quats.at(b), scales.at(b), opacities.at(b),
-                            view_of(pose.at(b), intrinsics.at(b), width, height, eps2d, near, far, antialiased)};
+    const ProjectArgs in = {
+        means.at(b), quats.at(b), scales.at(b), opacities.at(b),
+        view_of(pose.at(b), intrinsics.at(b), width, height, eps2d, near, far, antialiased)};
     const ProjectOut out = {means2d->typed_data() + b * n * 2, depths->typed_data() + b * n,
                             conics->typed_data() + b * n * 3, comps->typed_data() + b * n,
                             radii->typed_data() + b * n * 2};
@@ -101,10 +106,11 @@ ffi::Error project_fwd(ffi::ThreadPool pool, F32 means_, F32 quats_, F32 scales_
   return ffi::Error::Success();
 }
 
-ffi::Error project_bwd(ffi::ThreadPool pool, F32 means_, F32 quats_, F32 scales_, F32 pose_, F32 intrinsics_,
-                       S32 radii_, F32 v_means2d_, F32 v_depths_, F32 v_conics_, F32 v_comps_, F32Out v_means,
-                       F32Out v_quats, F32Out v_scales, F32Out v_pose, int64_t width, int64_t height, float eps2d,
-                       float near, float far, bool antialiased) {
+ffi::Error project_bwd(ffi::ThreadPool pool, F32 means_, F32 quats_, F32 scales_, F32 pose_,
+                       F32 intrinsics_, S32 radii_, F32 v_means2d_, F32 v_depths_, F32 v_conics_,
+                       F32 v_comps_, F32Out v_means, F32Out v_quats, F32Out v_scales, F32Out v_pose,
+                       int64_t width, int64_t height, float eps2d, float near, float far,
+                       bool antialiased) {
   const Batch batch = batch_of(*v_means, 2);
   const int64_t n = v_means->dimensions()[batch.rank];
   FG_BIND(float, means, means_, {n, 3});
@@ -122,8 +128,9 @@ ffi::Error project_bwd(ffi::ThreadPool pool, F32 means_, F32 quats_, F32 scales_
   float* shares = grow(arena, batch.count * per_image * 12);
   parallel_for(pool, batch.count * per_image, [&](int64_t item) {
     const int64_t b = item / per_image, begin = item % per_image * kChunk;
-    const ProjectArgs in = {means.at(b), quats.at(b), scales.at(b), nullptr,
-                            view_of(pose.at(b), intrinsics.at(b), width, height, eps2d, near, far, antialiased)};
+    const ProjectArgs in = {
+        means.at(b), quats.at(b), scales.at(b), nullptr,
+        view_of(pose.at(b), intrinsics.at(b), width, height, eps2d, near, far, antialiased)};
     const ProjectGrad g = {radii.at(b),
                            v_means2d.at(b),
                            v_depths.at(b),
@@ -150,12 +157,15 @@ ffi::Error project_bwd(ffi::ThreadPool pool, F32 means_, F32 quats_, F32 scales_
 
 thread_local Bins arena;
 
-ffi::Error rasterize_fwd(ffi::ThreadPool pool, F32 means2d_, F32 depths_, F32 conics_, S32 radii_, F32 colors_,
-                         F32 opacities_, F32 background_, F32Out image, F32Out alpha, S32Out n_isects) {
+ffi::Error rasterize_fwd(ffi::ThreadPool pool, F32 means2d_, F32 depths_, F32 conics_, S32 radii_,
+                         F32 colors_, F32 opacities_, F32 background_, F32Out image, F32Out alpha,
+                         S32Out n_isects) {
   const Batch batch = batch_of(*alpha, 2);
-  const int64_t height = alpha->dimensions()[batch.rank], width = alpha->dimensions()[batch.rank + 1];
+  const int64_t height = alpha->dimensions()[batch.rank],
+                width = alpha->dimensions()[batch.rank + 1];
   const int64_t D = image->dimensions().back(), n = depths_.dimensions().back();
-  if (D < 1 || D > kMaxChannels) return ffi::Error::InvalidArgument("fg3dgs: 1 to 32 colour channels");
+  if (D < 1 || D > kMaxChannels)
+    return ffi::Error::InvalidArgument("fg3dgs: 1 to 32 colour channels");
   FG_BIND(float, means2d, means2d_, {n, 2});
   FG_BIND(float, depths, depths_, {n});
   FG_BIND(float, conics, conics_, {n, 3});
@@ -165,10 +175,19 @@ ffi::Error rasterize_fwd(ffi::ThreadPool pool, F32 means2d_, F32 depths_, F32 co
   FG_BIND(float, background, background_, {D});
   Bins& bins = arena;
   for (int64_t b = 0; b < batch.count; ++b) {
-    const Scene scene = {means2d.at(b), depths.at(b), conics.at(b),        opacities.at(b),         colors.at(b),
-                         radii.at(b),   n,            static_cast<int>(D), static_cast<int>(width), static_cast<int>(height)};
+    const Scene scene = {means2d.at(b),
+                         depths.at(b),
+                         conics.at(b),
+                         opacities.at(b),
+                         colors.at(b),
+                         radii.at(b),
+                         n,
+                         static_cast<int>(D),
+                         static_cast<int>(width),
+                         static_cast<int>(height)};
     if (!bin(pool, scene, false, &bins)) {
-      return ffi::Error(ffi::ErrorCode::kResourceExhausted, "fg3dgs: more than 2^31 tile entries in one image");
+      return ffi::Error(ffi::ErrorCode::kResourceExhausted,
+                        "fg3dgs: more than 2^31 tile entries in one image");
     }
     n_isects->typed_data()[b] = static_cast<int32_t>(bins.entries);
     const TileForward io = {background.at(b), image->typed_data() + b * height * width * D,
@@ -179,13 +198,15 @@ ffi::Error rasterize_fwd(ffi::ThreadPool pool, F32 means2d_, F32 depths_, F32 co
   return ffi::Error::Success();
 }
 
-ffi::Error rasterize_bwd(ffi::ThreadPool pool, F32 means2d_, F32 depths_, F32 conics_, S32 radii_, F32 colors_,
-                         F32 opacities_, F32 image_, F32 alpha_, F32 v_image_, F32 v_alpha_, F32Out v_means2d,
-                         F32Out v_conics, F32Out v_colors, F32Out v_opacities, F32Out v_background) {
+ffi::Error rasterize_bwd(ffi::ThreadPool pool, F32 means2d_, F32 depths_, F32 conics_, S32 radii_,
+                         F32 colors_, F32 opacities_, F32 image_, F32 alpha_, F32 v_image_,
+                         F32 v_alpha_, F32Out v_means2d, F32Out v_conics, F32Out v_colors,
+                         F32Out v_opacities, F32Out v_background) {
   const Batch batch = batch_of(*v_opacities, 1);
   const int64_t n = v_opacities->dimensions().back(), D = v_background->dimensions().back();
   const auto alpha_dims = alpha_.dimensions();
-  const int64_t height = alpha_dims[alpha_dims.size() - 2], width = alpha_dims[alpha_dims.size() - 1];
+  const int64_t height = alpha_dims[alpha_dims.size() - 2],
+                width = alpha_dims[alpha_dims.size() - 1];
   FG_BIND(float, means2d, means2d_, {n, 2});
   FG_BIND(float, depths, depths_, {n});
   FG_BIND(float, conics, conics_, {n, 3});
@@ -199,25 +220,39 @@ ffi::Error rasterize_bwd(ffi::ThreadPool pool, F32 means2d_, F32 depths_, F32 co
   Bins& bins = arena;
   const int64_t stride = kSlotHead + D;
   for (int64_t b = 0; b < batch.count; ++b) {
-    const Scene scene = {means2d.at(b), depths.at(b), conics.at(b),        opacities.at(b),         colors.at(b),
-                         radii.at(b),   n,            static_cast<int>(D), static_cast<int>(width), static_cast<int>(height)};
+    const Scene scene = {means2d.at(b),
+                         depths.at(b),
+                         conics.at(b),
+                         opacities.at(b),
+                         colors.at(b),
+                         radii.at(b),
+                         n,
+                         static_cast<int>(D),
+                         static_cast<int>(width),
+                         static_cast<int>(height)};
     if (!bin(pool, scene, true, &bins)) {
-      return ffi::Error(ffi::ErrorCode::kResourceExhausted, "fg3dgs: more than 2^31 tile entries in one image");
+      return ffi::Error(ffi::ErrorCode::kResourceExhausted,
+                        "fg3dgs: more than 2^31 tile entries in one image");
     }
     const int64_t tiles = static_cast<int64_t>(bins.tiles_x) * bins.tiles_y;
     float* sums = grow(bins.sums, bins.entries * stride);
     float* tile_sums = grow(bins.tile_sums, tiles * D);
     parallel_for(pool, tiles, [&](int64_t k) {
       const int32_t t = bins.schedule[k];
-      const TileBackward io = {image.at(b),   alpha.at(b),
-                               v_image.at(b), v_alpha.at(b),
+      const TileBackward io = {image.at(b),
+                               alpha.at(b),
+                               v_image.at(b),
+                               v_alpha.at(b),
                                bins.slots.data() + bins.tile_begin[t],
-                               sums,          tile_sums + t * D};
+                               sums,
+                               tile_sums + t * D};
       kernels().blend_vjp(tile_at(scene, bins, t), io);
     });
 
-    float *out_means = v_means2d->typed_data() + b * n * 2, *out_conics = v_conics->typed_data() + b * n * 3;
-    float *out_colors = v_colors->typed_data() + b * n * D, *out_opacities = v_opacities->typed_data() + b * n;
+    float *out_means = v_means2d->typed_data() + b * n * 2,
+          *out_conics = v_conics->typed_data() + b * n * 3;
+    float *out_colors = v_colors->typed_data() + b * n * D,
+          *out_opacities = v_opacities->typed_data() + b * n;
     std::memset(out_means, 0, n * 2 * sizeof(float));
     std::memset(out_conics, 0, n * 3 * sizeof(float));
     std::memset(out_colors, 0, n * D * sizeof(float));
@@ -252,17 +287,17 @@ namespace ffi = xla::ffi;
 XLA_FFI_DEFINE_HANDLER_SYMBOL(fg3dgs_project_fwd, fg::project_fwd,
                               ffi::Ffi::Bind()
                                   .Ctx<ffi::ThreadPool>()
-                                  .Arg<fg::F32>()   // means [..., N, 3]
-                                  .Arg<fg::F32>()   // quats [..., N, 4]
-                                  .Arg<fg::F32>()   // scales [..., N, 3]
-                                  .Arg<fg::F32>()   // opacities [..., N]
-                                  .Arg<fg::F32>()   // world_to_camera [..., 4, 4]
-                                  .Arg<fg::F32>()   // fx, fy, cx, cy [..., 4]
-                                  .Ret<fg::F32>()   // means2d [..., N, 2]
-                                  .Ret<fg::F32>()   // depths [..., N]
-                                  .Ret<fg::F32>()   // conics [..., N, 3]
-                                  .Ret<fg::S32>()   // radii [..., N, 2]
-                                  .Ret<fg::F32>()   // compensations [..., N]
+                                  .Arg<fg::F32>()  // means [..., N, 3]
+                                  .Arg<fg::F32>()  // quats [..., N, 4]
+                                  .Arg<fg::F32>()  // scales [..., N, 3]
+                                  .Arg<fg::F32>()  // opacities [..., N]
+                                  .Arg<fg::F32>()  // world_to_camera [..., 4, 4]
+                                  .Arg<fg::F32>()  // fx, fy, cx, cy [..., 4]
+                                  .Ret<fg::F32>()  // means2d [..., N, 2]
+                                  .Ret<fg::F32>()  // depths [..., N]
+                                  .Ret<fg::F32>()  // conics [..., N, 3]
+                                  .Ret<fg::S32>()  // radii [..., N, 2]
+                                  .Ret<fg::F32>()  // compensations [..., N]
                                   .Attr<int64_t>("width")
                                   .Attr<int64_t>("height")
                                   .Attr<float>("eps2d")
@@ -273,20 +308,20 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(fg3dgs_project_fwd, fg::project_fwd,
 XLA_FFI_DEFINE_HANDLER_SYMBOL(fg3dgs_project_bwd, fg::project_bwd,
                               ffi::Ffi::Bind()
                                   .Ctx<ffi::ThreadPool>()
-                                  .Arg<fg::F32>()   // means [..., N, 3]
-                                  .Arg<fg::F32>()   // quats [..., N, 4]
-                                  .Arg<fg::F32>()   // scales [..., N, 3]
-                                  .Arg<fg::F32>()   // world_to_camera [..., 4, 4]
-                                  .Arg<fg::F32>()   // fx, fy, cx, cy [..., 4]
-                                  .Arg<fg::S32>()   // radii [..., N, 2]
-                                  .Arg<fg::F32>()   // cotangent of means2d
-                                  .Arg<fg::F32>()   // ... depths
-                                  .Arg<fg::F32>()   // ... conics
-                                  .Arg<fg::F32>()   // ... compensations
-                                  .Ret<fg::F32>()   // gradient of means [..., N, 3]
-                                  .Ret<fg::F32>()   // ... quats [..., N, 4]
-                                  .Ret<fg::F32>()   // ... scales [..., N, 3]
-                                  .Ret<fg::F32>()   // ... world_to_camera [..., 4, 4]
+                                  .Arg<fg::F32>()  // means [..., N, 3]
+                                  .Arg<fg::F32>()  // quats [..., N, 4]
+                                  .Arg<fg::F32>()  // scales [..., N, 3]
+                                  .Arg<fg::F32>()  // world_to_camera [..., 4, 4]
+                                  .Arg<fg::F32>()  // fx, fy, cx, cy [..., 4]
+                                  .Arg<fg::S32>()  // radii [..., N, 2]
+                                  .Arg<fg::F32>()  // cotangent of means2d
+                                  .Arg<fg::F32>()  // ... depths
+                                  .Arg<fg::F32>()  // ... conics
+                                  .Arg<fg::F32>()  // ... compensations
+                                  .Ret<fg::F32>()  // gradient of means [..., N, 3]
+                                  .Ret<fg::F32>()  // ... quats [..., N, 4]
+                                  .Ret<fg::F32>()  // ... scales [..., N, 3]
+                                  .Ret<fg::F32>()  // ... world_to_camera [..., 4, 4]
                                   .Attr<int64_t>("width")
                                   .Attr<int64_t>("height")
                                   .Attr<float>("eps2d")
@@ -297,32 +332,32 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(fg3dgs_project_bwd, fg::project_bwd,
 XLA_FFI_DEFINE_HANDLER_SYMBOL(fg3dgs_rasterize_fwd, fg::rasterize_fwd,
                               ffi::Ffi::Bind()
                                   .Ctx<ffi::ThreadPool>()
-                                  .Arg<fg::F32>()   // means2d [..., N, 2]
-                                  .Arg<fg::F32>()   // depths [..., N]
-                                  .Arg<fg::F32>()   // conics [..., N, 3]
-                                  .Arg<fg::S32>()   // radii [..., N, 2]
-                                  .Arg<fg::F32>()   // colors [..., N, D]
-                                  .Arg<fg::F32>()   // opacities [..., N]
-                                  .Arg<fg::F32>()   // background [..., D]
-                                  .Ret<fg::F32>()   // image [..., H, W, D]
-                                  .Ret<fg::F32>()   // alpha [..., H, W]
-                                  .Ret<fg::S32>()); // n_isects [...]
+                                  .Arg<fg::F32>()    // means2d [..., N, 2]
+                                  .Arg<fg::F32>()    // depths [..., N]
+                                  .Arg<fg::F32>()    // conics [..., N, 3]
+                                  .Arg<fg::S32>()    // radii [..., N, 2]
+                                  .Arg<fg::F32>()    // colors [..., N, D]
+                                  .Arg<fg::F32>()    // opacities [..., N]
+                                  .Arg<fg::F32>()    // background [..., D]
+                                  .Ret<fg::F32>()    // image [..., H, W, D]
+                                  .Ret<fg::F32>()    // alpha [..., H, W]
+                                  .Ret<fg::S32>());  // n_isects [...]
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(fg3dgs_rasterize_bwd, fg::rasterize_bwd,
                               ffi::Ffi::Bind()
                                   .Ctx<ffi::ThreadPool>()
-                                  .Arg<fg::F32>()   // means2d [..., N, 2]
-                                  .Arg<fg::F32>()   // depths [..., N]
-                                  .Arg<fg::F32>()   // conics [..., N, 3]
-                                  .Arg<fg::S32>()   // radii [..., N, 2]
-                                  .Arg<fg::F32>()   // colors [..., N, D]
-                                  .Arg<fg::F32>()   // opacities [..., N]
-                                  .Arg<fg::F32>()   // image [..., H, W, D]
-                                  .Arg<fg::F32>()   // alpha [..., H, W]
-                                  .Arg<fg::F32>()   // cotangent of image
-                                  .Arg<fg::F32>()   // ... alpha
-                                  .Ret<fg::F32>()   // gradient of means2d [..., N, 2]
-                                  .Ret<fg::F32>()   // ... conics [..., N, 3]
-                                  .Ret<fg::F32>()   // ... colors [..., N, D]
-                                  .Ret<fg::F32>()   // ... opacities [..., N]
-                                  .Ret<fg::F32>()); // ... background [..., D]
+                                  .Arg<fg::F32>()    // means2d [..., N, 2]
+                                  .Arg<fg::F32>()    // depths [..., N]
+                                  .Arg<fg::F32>()    // conics [..., N, 3]
+                                  .Arg<fg::S32>()    // radii [..., N, 2]
+                                  .Arg<fg::F32>()    // colors [..., N, D]
+                                  .Arg<fg::F32>()    // opacities [..., N]
+                                  .Arg<fg::F32>()    // image [..., H, W, D]
+                                  .Arg<fg::F32>()    // alpha [..., H, W]
+                                  .Arg<fg::F32>()    // cotangent of image
+                                  .Arg<fg::F32>()    // ... alpha
+                                  .Ret<fg::F32>()    // gradient of means2d [..., N, 2]
+                                  .Ret<fg::F32>()    // ... conics [..., N, 3]
+                                  .Ret<fg::F32>()    // ... colors [..., N, D]
+                                  .Ret<fg::F32>()    // ... opacities [..., N]
+                                  .Ret<fg::F32>());  // ... background [..., D]

@@ -7,11 +7,13 @@
 
 namespace fg {
 
-constexpr int kRecordHead = 8;  // floats: u, v, A, B, C, opacity, half height of the box, unused; then D colours
-constexpr int kSlotHead = 6;    // floats: gradients of u, v, A, B, C, opacity; then D colours
+constexpr int kRecordHead =
+    8;  // floats: u, v, A, B, C, opacity, half height of the box, unused; then D colours
+constexpr int kSlotHead = 6;  // floats: gradients of u, v, A, B, C, opacity; then D colours
 
 struct ProjectArgs {
-  const float *means, *quats, *scales, *opacities;  // [N, 3], [N, 4], [N, 3], [N] (opacities: forward only)
+  const float *means, *quats, *scales,
+      *opacities;  // [N, 3], [N, 4], [N, 3], [N] (opacities: forward only)
   View view;
 };
 
@@ -50,7 +52,8 @@ struct TileBackward {
 struct Kernels {
   void (*project)(const ProjectArgs&, const ProjectOut&, int64_t begin, int64_t end);
   // `v_camera` [12]: sums over the range of the gradients of R (9) and t (3).
-  void (*project_vjp)(const ProjectArgs&, const ProjectGrad&, int64_t begin, int64_t end, float* v_camera);
+  void (*project_vjp)(const ProjectArgs&, const ProjectGrad&, int64_t begin, int64_t end,
+                      float* v_camera);
   void (*blend)(const Tile&, const TileForward&);
   void (*blend_vjp)(const Tile&, const TileBackward&);
 };

@@ -13,7 +13,8 @@
 
 namespace fg {
 
-// How many threads work on one call: FG3DGS_NUM_THREADS if set (tests force it), else what the pool has.
+// How many threads work on one call: FG3DGS_NUM_THREADS if set (tests force it), else what the pool
+// has.
 inline int worker_count(const xla::ffi::ThreadPool& pool) {
   if (const char* forced = std::getenv("FG3DGS_NUM_THREADS")) {
     const int n = std::atoi(forced);
@@ -22,11 +23,13 @@ inline int worker_count(const xla::ffi::ThreadPool& pool) {
   return static_cast<int>(std::max<int64_t>(1, pool.num_threads()));
 }
 
-// Calls body(i) once for every i in [0, n), in any order, on up to worker_count threads; returns when all are done.
+// Calls body(i) once for every i in [0, n), in any order, on up to worker_count threads; returns
+// when all are done.
 //
-// The handler itself may run on a pool thread, and the pool may have one thread, so nothing here waits for a helper
-// to be scheduled: the caller claims items like everyone else and then waits only for items already claimed. A helper
-// that starts after that finds nothing to claim and touches only `shared`, which it owns a share of.
+// The handler itself may run on a pool thread, and the pool may have one thread, so nothing here
+// waits for a helper to be scheduled: the caller claims items like everyone else and then waits
+// only for items already claimed. A helper that starts after that finds nothing to claim and
+// touches only `shared`, which it owns a share of.
 template <typename Body>
 void parallel_for(xla::ffi::ThreadPool& pool, int64_t n, const Body& body) {
   if (n <= 0) return;
