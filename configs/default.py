@@ -48,6 +48,9 @@ def get_config() -> ml_collections.ConfigDict:
         max_scale=0.02,
         min_opacity=(0.05, 0.05),
     )
+    no_losses = dict.fromkeys(
+        ("l1", "d_ssim", "detail", "guides", "alpha", "motion", "attention", "lpips"), 0.0
+    )
     # Every `every`-th step takes a frame whose score lies in [low, high], both running from their
     # first to their second value over the stage; scores run from 0 (shut, eyes open) to 1.
     static_frames = dict(
@@ -85,6 +88,8 @@ def get_config() -> ml_collections.ConfigDict:
             ),  # behind a layer in its own stages; (): another at every step
             batch=1,  # frames a step and device
             steps_per_dispatch=100,
+            # The face's net on landmarks alone, before the stages; 0 steps: not at all.
+            warm_up=dict(steps=0, rate=schedule(1e-3, 1e-4), frames=8, audio_noise=2.0),
             log=dict(every=200, samples_every=2000, checkpoint_every=2000, keep=2),
             stages=dict(
                 static=dict(
@@ -94,10 +99,9 @@ def get_config() -> ml_collections.ConfigDict:
                     learn=dict(gaussians=gaussians, motion=dict.fromkeys(motion)),
                     opacities_of=("face", "eyes", "mouth"),
                     frames=static_frames,
+                    audio_noise=0.0,
                     density=density,
-                    losses=dict(
-                        l1=1.0, d_ssim=0.2, alpha=0.0, motion=0.0, attention=0.0, lpips=0.0
-                    ),
+                    losses=dict(no_losses, l1=1.0, d_ssim=0.2),
                     hair_every=1,
                     lpips=dict(start=1.0, side=32, count=8),
                 ),
@@ -108,9 +112,17 @@ def get_config() -> ml_collections.ConfigDict:
                     learn=dict(gaussians=gaussians, motion=motion),
                     opacities_of=("face", "eyes", "mouth"),
                     frames=motion_frames,
+                    audio_noise=0.0,  # standard deviations of the features
+                    guide_frames=8,  # landmarks of so many frames a step, where `guides` weighs
                     density=dict(density, start=0, stop=0.95, min_opacity=(0.05, 0.30)),
                     losses=dict(
-                        l1=1.0, d_ssim=0.2, alpha=1e-3, motion=1e-5, attention=1e-4, lpips=0.2
+                        no_losses,
+                        l1=1.0,
+                        d_ssim=0.2,
+                        alpha=1e-3,
+                        motion=1e-5,
+                        attention=1e-4,
+                        lpips=0.2,
                     ),
                     hair_every=7,
                     lpips=dict(start=0.94, side=64, count=8),
@@ -127,10 +139,9 @@ def get_config() -> ml_collections.ConfigDict:
                     ),
                     opacities_of=("face",),  # colours of all three move
                     frames=None,
+                    audio_noise=0.0,
                     density=None,
-                    losses=dict(
-                        l1=1.0, d_ssim=0.2, alpha=0.0, motion=0.0, attention=0.0, lpips=0.5
-                    ),
+                    losses=dict(no_losses, l1=1.0, d_ssim=0.2, lpips=0.5),
                     hair_every=1,
                     lpips=dict(start=0.5, side=38, count=64),
                 ),

@@ -17,7 +17,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
         raise ValueError(f"variant is {variant!r}; configs/obama.py has 'cpu' and 'static'")
     config = default.get_config()
     if variant:
-        config = sized_for_cpu(static=800, motion=16_000, fusion=1500)
+        config = sized_for_cpu(static=800, motion=9000, fusion=800)
         config.data.scale = 0.5
         config.moves = variant == "cpu"
     config.name = "obama" + (f"_{variant}" if variant else "")

@@ -77,6 +77,31 @@ def camera_center(world_to_camera):
     return -jnp.einsum("...ji,...j->...i", rotation, translation)
 
 
+def project_points(points, camera):
+    """World points [..., N, 3] under a `types.Camera` -> pixels [..., N, 2] (x, y)."""
+    x, y, z = jnp.moveaxis(transform_points(camera.world_to_camera, points), -1, 0)
+    fx, fy, cx, cy = (jnp.asarray(v)[..., None] for v in camera[1:])
+    return jnp.stack([fx * x / z + cx, fy * y / z + cy], -1)
+
+
+def triangulate(pixels, camera):
+    """World points [N, 3] seen at pixels [T, N, 2] by a `types.Camera` of T frames.
+
+    Least squares over the distances in the image planes; what no parallax tells (all poses alike)
+    is drawn towards the origin.
+    """
+    pose = camera.world_to_camera
+    u = (pixels[..., 0] - camera.cx[:, None]) / camera.fx[:, None]
+    v = (pixels[..., 1] - camera.cy[:, None]) / camera.fy[:, None]
+    rows, offsets = [], []
+    for axis, slope in ((0, u), (1, v)):  # (R_axis - slope R_z) x = slope t_z - t_axis
+        rows.append(pose[:, None, axis, :3] - slope[..., None] * pose[:, None, 2, :3])
+        offsets.append(slope * pose[:, None, 2, 3] - pose[:, None, axis, 3])
+    a, b = jnp.concatenate(rows), jnp.concatenate(offsets)  # [2 T, N, 3], [2 T, N]
+    normal = jnp.einsum("tni,tnj->nij", a, a) + 1e-4 * len(pixels) * jnp.eye(3)
+    return jnp.linalg.solve(normal, jnp.einsum("tni,tn->ni", a, b)[..., None])[..., 0]
+
+
 def look_at(eye, target, up=(0.0, 1.0, 0.0)):
     """world_to_camera [..., 4, 4] of a camera at `eye` facing `target`, `up` being up (-y)."""
     eye, target = jnp.asarray(eye, jnp.float32), jnp.asarray(target, jnp.float32)

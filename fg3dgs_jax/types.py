@@ -79,3 +79,5 @@ class Batch(NamedTuple):
     background: Array  # [..., H, W, 3] in [0, 1]: torso over plate
     lips_box: Array  # [..., 4] int32: row0, row1, col0, col1 (half open, inside the image)
     eyes_box: Array  # [..., 2, 4] int32: one box an eye
+    guides: Array  # [..., P, 3] metres: lips, lids and chin where they are on average
+    guide_pixels: Array  # [..., P, 2] px: where the frame shows them

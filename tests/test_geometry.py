@@ -4,6 +4,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from fg3dgs_jax import geometry
+from fg3dgs_jax.types import Camera
 
 
 def random_quats(count, seed=0):
@@ -81,3 +82,18 @@ def test_interpolate_poses_hits_the_known_poses_and_keeps_the_centre_of_a_turn()
     np.testing.assert_allclose(
         geometry.interpolate_poses(poses[:1], [0, 2.5])[1], poses[0], atol=1e-6
     )
+
+
+def test_triangulate_inverts_projection_where_there_is_parallax():
+    rng = np.random.default_rng(0)
+    points = jnp.float32(rng.uniform(-0.1, 0.1, (7, 3)))
+    turns = Rotation.from_rotvec(rng.normal(0.0, 0.1, (40, 3))).as_matrix()
+    poses = geometry.rigid(jnp.float32(turns), jnp.tile(jnp.array([0.0, 0.0, 0.9]), (40, 1)))
+    camera = Camera(poses, *(jnp.full(40, v) for v in (900.0, 950.0, 200.0, 180.0)))
+    pixels = geometry.project_points(points, camera)
+    np.testing.assert_allclose(geometry.triangulate(pixels, camera), points, atol=2e-3)
+    still = jax.tree.map(lambda x: x[:1].repeat(40, 0), camera)
+    found = geometry.triangulate(geometry.project_points(points, still), still)
+    again = geometry.project_points(found, jax.tree.map(lambda x: x[0], still))
+    assert np.isfinite(found).all() and np.abs(found).max() < 0.2  # depth is not known, yet sane
+    assert np.abs(again - geometry.project_points(points, still)[0]).max() < 1.0

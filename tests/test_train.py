@@ -9,7 +9,7 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from configs import quickstart
-from fg3dgs_jax import avatar, train
+from fg3dgs_jax import avatar, geometry, train
 from fg3dgs_jax.data import batches, dataset
 from fg3dgs_jax.training import checkpoint, initial, optim, stages
 from fg3dgs_jax.types import REGIONS
@@ -37,7 +37,8 @@ def folder(tmp_path_factory):
             angle = np.linspace(0, 2 * np.pi, len(points), endpoint=False)
             circle = np.stack([np.cos(angle), np.sin(angle)], -1)
             landmarks[i, points] = np.array(center) + circle * half
-        landmarks[i, 13], landmarks[i, 14] = (16, 20), (16, 20 + opening)
+        landmarks[i, dataset.INNER_LIPS[:11]] = 16, 20
+        landmarks[i, dataset.INNER_LIPS[11:]] = 16, 20 + opening
     colors = rng.integers(40, 220, (20, 3)).astype(np.uint8)
     pose = np.tile(np.eye(4, dtype=np.float32), (FRAMES, 1, 1))
     pose[:, 2, 3] = 0.9
@@ -63,6 +64,7 @@ def small(folder, **steps):
     config.data.path = str(folder)
     config.steps_per_dispatch = config.log.checkpoint_every = config.log.every = 5
     config.log.samples_every = 1000
+    config.warm_up.steps = 2
     for region in REGIONS:
         config.regions[region].update(num=60, capacity=64, max_capacity=64)
     for name in ("static", "motion", "fusion"):
@@ -175,6 +177,43 @@ def test_audio_windows_are_zero_outside_the_clip(folder):
     last = batches.take(device, jnp.int32(FRAMES - 1)).conditions.audio
     np.testing.assert_array_equal(first[:, 0, 0], [0, 0, 0, 0, 1, 1, 1, 1])
     np.testing.assert_array_equal(last[:, 0, 0], [1, 1, 1, 1, 1, 0, 0, 0])
+
+
+def test_noise_is_measured_in_deviations_of_the_train_split(folder):
+    clip = dataset.load_clip(folder)
+    device = batches.device_clip(clip, "mel", ("AU45",))
+    clean = batches.take(device, jnp.int32(9)).conditions.audio
+    noisy = batches.take(device, jnp.int32(9), jax.random.key(0), 2.0).conditions.audio
+    expected = 2.0 * np.asarray(device.audio)[clip.split("train")].std()
+    np.testing.assert_allclose((noisy - clean).std(), expected, rtol=0.1)
+
+
+def test_guides_teach_the_lips_to_open_with_the_sound(folder):
+    """Landmarks alone, no picture: the face's net learns which sounds part the painted lips."""
+    config = small(folder)
+    clip = dataset.load_clip(folder)
+    device = batches.device_clip(clip, "mel", config.data.expression)
+    nets = avatar.make_nets(config.model)
+    rule = config.warm_up
+    rule.update(steps=1000, rate=(3e-3, 3e-4), audio_noise=0.1)
+    config.moves = False  # so that init_regions leaves the net as it starts
+    regions, _ = initial.init_regions(jax.random.key(0), clip, device, config, nets)
+    motion = regions["face"].motion
+    learnt = initial.learn_guides(jax.random.key(1), nets["face"], motion, device, rule)
+    lower = dataset.GUIDES.index(14)
+
+    @jax.jit
+    @jax.vmap
+    def opening(index):
+        batch = batches.take(device, index)
+        deltas, _ = nets["face"].apply(learnt, batch.guides, batch.conditions)
+        return geometry.project_points(batch.guides + deltas.means, batch.camera)[lower, 1]
+
+    train_frames = jnp.array(clip.split("train"))
+    found = opening(train_frames)
+    truth = device.guide_pixels[train_frames, lower, 1]
+    assert np.corrcoef(found, truth)[0, 1] > 0.9 and np.std(found) > 0.5 * np.std(truth)
+    assert (learnt["statistics"]["audio"]["mean"] == motion["statistics"]["audio"]["mean"]).all()
 
 
 def test_masks_of_the_regions_leave_holes_in_the_face(folder):

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fg3dgs_jax import geometry
 from fg3dgs_jax.data import dataset
 from fg3dgs_jax.types import REGIONS, Array, Batch, Camera, Conditions
 
@@ -24,9 +25,12 @@ class DeviceClip(NamedTuple):
     world_to_camera: Array  # [T, 4, 4]
     intrinsics: Array  # [4] fx, fy, cx, cy px
     audio: Array  # [T, A, D]
+    audio_scale: Array  # [D], standard deviations over the train split
     expression: Array  # [T, E]
     lips_boxes: Array  # int32 [T, 4]
     eyes_boxes: Array  # int32 [T, 2, 4]
+    guides: Array  # [P, 3] metres
+    guide_pixels: Array  # [T, P, 2]
     scores: dict[str, Array]  # "opening", "blink": [T] in [0, 1]
     eligible: dict[str, Array]  # region -> bool [T]: train frames that show the region
 
@@ -42,17 +46,28 @@ def device_clip(clip: dataset.Clip, extractor: str, expression_names) -> DeviceC
         "mouth": train & (np.isin(labels, dataset.MOUTH_LABELS).sum((1, 2)) >= pixels),
     }
     eligible = {r: seen[r] if seen[r].any() else train for r in REGIONS}
+    guide_pixels = jnp.asarray(clip.landmarks[:, dataset.GUIDES])
+    intrinsics = jnp.asarray(clip.intrinsics, jnp.float32)
+    seen_by = np.flatnonzero(train & clip.valid & clip.landmarks_valid)
+    cameras = Camera(
+        jnp.asarray(clip.world_to_camera[seen_by]),
+        *jnp.broadcast_to(intrinsics[:, None], (4, len(seen_by))),
+    )
     blink = clip.expression_channels(["AU45"])[:, 0]
+    audio = jnp.asarray(clip.audio_features(extractor))
     return DeviceClip(
         frames=jnp.asarray(clip.frames),
         labels=jnp.asarray(labels),
         backgrounds=jnp.asarray(clip.backgrounds()),
         world_to_camera=jnp.asarray(clip.world_to_camera),
-        intrinsics=jnp.asarray(clip.intrinsics, jnp.float32),
-        audio=jnp.asarray(clip.audio_features(extractor)),
+        intrinsics=intrinsics,
+        audio=audio,
+        audio_scale=audio[train].std((0, 1)),
         expression=jnp.asarray(clip.expression_channels(expression_names)),
         lips_boxes=jnp.asarray(clip.lips_boxes()),
         eyes_boxes=jnp.asarray(clip.eyes_boxes()),
+        guides=geometry.triangulate(guide_pixels[seen_by], cameras),
+        guide_pixels=guide_pixels,
         scores={
             "opening": jnp.asarray(_score(clip.mouth_openings(), train, 95)),
             "blink": jnp.asarray(_score(blink, train, 99)),
@@ -87,12 +102,19 @@ def sample_frames(key, step, clip: DeviceClip, region: str, rule, progress, coun
     return jax.lax.top_k(jax.random.gumbel(key, far.shape) * 1e-3 - far, count)[1]
 
 
-def take(clip: DeviceClip, index) -> Batch:
-    """Frame `index` [] of the clip as a Batch without batch dimension."""
+def take(clip: DeviceClip, index, key=None, noise=0.0) -> Batch:
+    """Frame `index` [] of the clip as a Batch without batch dimension.
+
+    With `noise` the audio features get so many standard deviations of white noise (key: consumed):
+    a short clip's sounds could otherwise be learnt by heart.
+    """
     total = clip.audio.shape[0]
     rows = index + jnp.arange(-4, 4)
     windows = clip.audio[jnp.clip(rows, 0, total - 1)]
     windows = jnp.where(((rows >= 0) & (rows < total))[:, None, None], windows, 0.0)
+    if noise:
+        size = noise * clip.audio_scale
+        windows = windows + size * jax.random.normal(key, windows.shape)
     return Batch(
         index=index,
         conditions=Conditions(windows, clip.expression[index]),
@@ -102,4 +124,6 @@ def take(clip: DeviceClip, index) -> Batch:
         background=clip.backgrounds[index].astype(jnp.float32) / 255.0,
         lips_box=clip.lips_boxes[index],
         eyes_box=clip.eyes_boxes[index],
+        guides=clip.guides,
+        guide_pixels=clip.guide_pixels[index],
     )

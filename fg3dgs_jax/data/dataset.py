@@ -70,6 +70,8 @@ FACE_OVAL = (
     10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377,
     152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109,
 )  # fmt: skip
+CHIN = (148, 152, 377)
+GUIDES = OUTER_LIPS + INNER_LIPS + RIGHT_EYE + LEFT_EYE + CHIN  # points that speech and blinks move
 
 ARRAYS = ("frames", "labels", "torso")
 

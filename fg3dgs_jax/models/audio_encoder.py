@@ -11,10 +11,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from fg3dgs_jax.models.layers import Linear, uniform_bias, uniform_fan_in
+from fg3dgs_jax.models.layers import Linear, activate, uniform_fan_in
 
-SLOPE = 0.02  # of every leaky ReLU here
 LARGEST = 4.0  # standard deviations; other voices and rooms stay within what training has seen
+HE = 6**0.5  # scale of a start that keeps the signal's size through leaky ReLUs
 
 
 class AudioCode(NamedTuple):
@@ -41,9 +41,9 @@ class AudioNet(nn.Module):
             raise ValueError(f"audio windows are {windows.shape}; expected [..., 1..{longest}, D]")
         x = windows
         for i, width in enumerate(self.widths):
-            x = nn.leaky_relu(_conv(width, 2, x.shape[-1], f"conv_{i}")(x), SLOPE)
-        x = nn.leaky_relu(Linear(x.shape[-1], name="hidden")(x[..., 0, :]), SLOPE)
-        return Linear(self.dim, name="out")(x)
+            x = activate(_conv(width, 2, HE, f"conv_{i}")(x))
+        x = activate(Linear(x.shape[-1], HE, name="hidden")(x[..., 0, :]))
+        return Linear(self.dim, HE, name="out")(x)
 
 
 class AudioAttention(nn.Module):
@@ -53,7 +53,7 @@ class AudioAttention(nn.Module):
     def __call__(self, embeddings):
         x = embeddings
         for i, width in enumerate((16, 8, 4, 2, 1)):
-            x = nn.leaky_relu(_conv(width, 1, x.shape[-1], f"conv_{i}")(x), SLOPE)
+            x = activate(_conv(width, 1, 1.0, f"conv_{i}")(x))
         weights = nn.softmax(Linear(embeddings.shape[-2], name="weights")(x[..., 0]))
         return jnp.einsum("...k,...kd->...d", weights, embeddings)
 
@@ -91,13 +91,12 @@ def with_statistics(variables, features):
     return {**variables, "statistics": {**found, "audio": values}}
 
 
-def _conv(width, stride, channels, name):
+def _conv(width, stride, scale, name):
     return nn.Conv(
         width,
         (3,),
         strides=stride,
         padding=1,
-        kernel_init=uniform_fan_in(),
-        bias_init=uniform_bias(3 * channels),
+        kernel_init=uniform_fan_in(scale),
         name=name,
     )

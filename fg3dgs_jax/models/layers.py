@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 
+SLOPE = 0.02  # below zero, as in TalkingGaussian's audio network
+
 
 def uniform_fan_in(scale: float = 1.0):
     """Kernel initializer U(+-scale / sqrt(fan_in)), PyTorch's default at scale 1."""
@@ -17,19 +19,27 @@ def uniform_bias(fan_in: int):
     return lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, -bound, bound)
 
 
+def activate(x):
+    """Leaky ReLU. Behind a plain one, a net that moves few Gaussians can die in its first steps."""
+    return nn.leaky_relu(x, SLOPE)
+
+
 class Linear(nn.Module):
-    """Dense layer [..., C] -> [..., features] with bias, PyTorch's default start."""
+    """Dense layer [..., C] -> [..., features] with bias; at `scale` 1 PyTorch's default start."""
 
     features: int
+    scale: float = 1.0
 
     @nn.compact
     def __call__(self, x):
         bias_init = uniform_bias(x.shape[-1])
-        return nn.Dense(self.features, kernel_init=uniform_fan_in(), bias_init=bias_init)(x)
+        return nn.Dense(self.features, kernel_init=uniform_fan_in(self.scale), bias_init=bias_init)(
+            x
+        )
 
 
 class MLP(nn.Module):
-    """Bias-free linear layers, ReLU between them, none after the last; -> [..., widths[-1]]."""
+    """Bias-free linear layers, `activate` between them, none after the last; [..., widths[-1]]."""
 
     widths: Sequence[int]
     last_layer_scale: float = 1.0  # < 1 starts the output closer to zero
@@ -40,15 +50,15 @@ class MLP(nn.Module):
             last = i == len(self.widths) - 1
             init = uniform_fan_in(self.last_layer_scale if last else 1.0)
             x = nn.Dense(width, use_bias=False, kernel_init=init, name=f"layer_{i}")(x)
-            x = x if last else nn.relu(x)
+            x = x if last else activate(x)
         return x
 
 
 class FeedForward(nn.Module):
-    """Linear to `hidden`, ReLU, Linear back; [..., C] -> [..., C]."""
+    """Linear to `hidden`, `activate`, Linear back; [..., C] -> [..., C]."""
 
     hidden: int
 
     @nn.compact
     def __call__(self, x):
-        return Linear(x.shape[-1], name="down")(nn.relu(Linear(self.hidden, name="up")(x)))
+        return Linear(x.shape[-1], name="down")(activate(Linear(self.hidden, name="up")(x)))

@@ -10,8 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fg3dgs_jax import geometry
+
 SSIM_WINDOW, SSIM_SIGMA = 11, 1.5
 SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2
+GUIDE_DEPTH = 0.1
 
 
 def l1(prediction, target):
@@ -105,6 +108,19 @@ def motion_loss(deltas, alive=None):
     fields = [f for f in jax.tree.leaves(deltas) if f is not None]
     alive = jnp.ones(fields[0].shape[:-1]) if alive is None else alive
     return sum(masked_mean(jnp.abs(field), alive) for field in fields)
+
+
+def guide_loss(deltas, batch):
+    """Mean distance, in widths of the picture, of the moved guides from where the frame shows them.
+
+    Pictures move a Gaussian only across what it touches; landmarks tell lips, lids and chin where
+    to go from the first step on. What they cannot tell, motion in depth, is kept small.
+    `deltas` [P, 3] metres: the motion net's at `batch.guides`.
+    """
+    pixels = geometry.project_points(batch.guides + deltas, batch.camera)
+    distance = jnp.mean(jnp.abs(pixels - batch.guide_pixels))
+    depth = batch.camera.fx * jnp.mean(jnp.abs(deltas[:, 2]))  # the head is about 1 m away
+    return (distance + GUIDE_DEPTH * depth) / batch.labels.shape[-1]
 
 
 def box_mask(box, height, width):

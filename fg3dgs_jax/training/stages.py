@@ -81,6 +81,10 @@ def region_loss(config, stage, perceptual, key, region, layer, batch, alive, ste
     image = layer.image + (1.0 - layer.alpha[..., None]) * color
     image = jnp.where(ignored[..., None], color, image)
     terms = {"l1": losses.l1(image, truth), "d_ssim": losses.d_ssim(image, truth)}
+    if weights.detail and region == "face":
+        boxes = jnp.concatenate([batch.lips_box[None], batch.eyes_box])
+        detail = losses.box_mask(boxes, *shown.shape).any(0) & ~ignored
+        terms["detail"] = losses.masked_mean(jnp.abs(image - truth), detail)
     if weights.alpha:
         terms["alpha"] = losses.alpha_loss(layer.alpha, fill)
     if weights.motion and layer.deltas is not None and region == "face":
@@ -136,3 +140,13 @@ def frame_loss(
         metrics |= {f"{r}/{name}": term for name, term in terms.items()}
         radii[r] = layer.radii
     return loss, (metrics, radii)
+
+
+def guides_loss(net, motion, frames):
+    """`losses.guide_loss` of the face's net over several frames (a Batch of [B])."""
+
+    def one(batch):
+        deltas, _ = net.apply(motion, batch.guides, batch.conditions)
+        return losses.guide_loss(deltas.means, batch)
+
+    return jnp.mean(jax.vmap(one)(frames))

@@ -36,6 +36,8 @@ def init_state(regions, alive) -> TrainState:
 def make_train_step(config, stage, stage_number, nets, perceptual, clip_size):
     """`step(state, clip) -> (state, metrics)`, to be run inside `parallel.pmap`."""
     height, width = clip_size
+    moving = stage.moving and config.moves
+    noise = stage.audio_noise if moving else 0.0
     base_key = jax.random.fold_in(jax.random.key(config.seed), stage_number)
 
     def pick(key, state, clip, progress):
@@ -52,14 +54,27 @@ def make_train_step(config, stage, stage_number, nets, perceptual, clip_size):
 
     def loss_fn(regions, probes, state, clip, index, key, progress):
         def one(index_b, probes_b, key_b):
-            frames = {r: batches.take(clip, index_b[r]) for r in REGIONS}
+            key_b, key_noise = jax.random.split(key_b)
+            frames = {r: batches.take(clip, index_b[r], key_noise, noise) for r in REGIONS}
             return stages.frame_loss(
                 config, stage, nets, perceptual, key_b, state.step, progress,
                 regions, state.alive, probes_b, frames,
             )  # fmt: skip
 
-        loss, aux = jax.vmap(one)(index, probes, jax.random.split(key, config.batch))
-        return loss.mean(), aux
+        key, key_guides = jax.random.split(key)
+        loss, (metrics, radii) = jax.vmap(one)(index, probes, jax.random.split(key, config.batch))
+        loss = loss.mean()
+        if moving and stage.losses.guides:
+            key_frames, key_noise = jax.random.split(key_guides)
+            frames = jax.vmap(lambda i, k: batches.take(clip, i, k, noise))(
+                batches.sample_frames(
+                    key_frames, state.step, clip, "face", None, progress, stage.guide_frames
+                ),
+                jax.random.split(key_noise, stage.guide_frames),
+            )
+            guides = stages.guides_loss(nets["face"], regions["face"].motion, frames)
+            loss, metrics = loss + stage.losses.guides * guides, {**metrics, "guides": guides}
+        return loss, (metrics, radii)
 
     def train_step(state: TrainState, clip):
         key = parallel.device_key(jax.random.fold_in(base_key, state.step))
