@@ -10,7 +10,7 @@ def sized_for_cpu(*, static: int, motion: int, fusion: int) -> ml_collections.Co
     config = default.get_config()
     config.key_color = ()
     config.regions.face.update(num=4000, capacity=8192, max_capacity=8192)
-    config.regions.eyes.update(num=400, capacity=640, max_capacity=640)
+    config.regions.eyes.update(num=400, capacity=640, max_capacity=640, dilate=1)
     config.regions.mouth.update(num=800, capacity=1024, max_capacity=1024)
     for row in (config.stages.static, config.stages.motion):
         row.learn.gaussians.means = default.schedule(1e-4, 2e-6)

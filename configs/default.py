@@ -79,7 +79,7 @@ def get_config() -> ml_collections.ConfigDict:
             regions=dict(
                 face=dict(num=2000, capacity=8192, max_capacity=65_536, dilate=0),
                 eyes=dict(num=2000, capacity=4096, max_capacity=65_536, dilate=2),
-                mouth=dict(num=5000, capacity=8192, max_capacity=65_536, dilate=2),
+                mouth=dict(num=5000, capacity=8192, max_capacity=65_536, dilate=0),
             ),
             key_color=(
                 0.0,

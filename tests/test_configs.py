@@ -24,7 +24,7 @@ def test_loads(name, variant):
     assert set(config.regions) == set(REGIONS)
     assert config.data.expression[-1] == "AU45"  # tau_e passes the last channel through
     for row in config.stages.values():
-        assert set(row.losses) == {"l1", "d_ssim", "alpha", "motion", "attention", "lpips"}
+        assert set(row.losses) == set(load("default", None).stages.motion.losses)
         assert row.losses.l1 == 1.0 and row.losses.d_ssim == 0.2  # lambda_1
 
 
@@ -32,6 +32,7 @@ def test_the_paper_setting():
     stages = load("obama", "").stages
     assert [stages[s].steps for s in ("static", "motion", "fusion")] == [3000, 47_000, 10_000]
     assert stages.fusion.losses.lpips == 0.5  # lambda_2
+    assert all(row.losses.guides == row.losses.detail == 0.0 for row in stages.values())  # ours
 
 
 def test_unknown_variants_and_settings_are_refused():

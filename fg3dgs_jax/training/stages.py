@@ -48,7 +48,8 @@ def region_masks(region: str, batch, radius: int, with_hair):
     classes, boxes = (
         (EYE_LABELS, batch.eyes_box) if region == "eyes" else (MOUTH_LABELS, batch.lips_box[None])
     )
-    # Grown a little, so that the layer reaches under the face's rim and leaves no seam (8.3).
+    # Eyes are grown a little, to reach under the face's rim without a seam. A mouth is not: round a
+    # narrow one half of the rest would be lips. What may lie under the lips is left to `fill`.
     shown = dilate(isin(batch.labels, classes), radius)
     box = losses.box_mask(boxes, height, width).any(0)
     return shown, box & ~shown, box | shown
