@@ -27,8 +27,12 @@ def linear(x, params):
     return x @ np.asarray(p["kernel"]) + np.asarray(p["bias"])
 
 
+def leaky(x):
+    return np.where(x > 0, x, 0.02 * x)
+
+
 def mlp(x, params):
-    hidden = np.maximum(x @ np.asarray(params["layer_0"]["kernel"]), 0)
+    hidden = leaky(x @ np.asarray(params["layer_0"]["kernel"]))
     return hidden @ np.asarray(params["layer_1"]["kernel"])
 
 
@@ -53,8 +57,8 @@ def test_equations_10_to_12():
     gating = 1 / (1 + np.exp(-mlp(h, p["gate"])))
     q = linear(h, p["input"])
     z = gating * attend(q, tokens, p["attention"])
-    z1 = linear(np.maximum(linear(q + z, p["ffn_1"]["up"]), 0), p["ffn_1"]["down"])
-    z2 = linear(np.maximum(linear(z1 + z, p["ffn_2"]["up"]), 0), p["ffn_2"]["down"])
+    z1 = linear(leaky(linear(q + z, p["ffn_1"]["up"])), p["ffn_1"]["down"])
+    z2 = linear(leaky(linear(z1 + z, p["ffn_2"]["up"])), p["ffn_2"]["down"])
     expected = 0.01 * mlp(z2, p["motion"]) * np.array([0.2, 1, 0.2])
     np.testing.assert_allclose(gate, gating[:, 0], atol=1e-6)
     np.testing.assert_allclose(displacement, expected, rtol=1e-3, atol=1e-8)

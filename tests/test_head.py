@@ -41,7 +41,7 @@ def test_parameter_counts_and_almost_no_motion_at_the_start(region):
     net = head.make_motion_net(region)
     means = jnp.zeros((4, 3))
     variables = jax.jit(net.init)(jax.random.key(0), means, conditions())
-    assert sum(x.size for x in jax.tree.leaves(variables)) == EXPECTED_PARAMS[region]
+    assert sum(x.size for x in jax.tree.leaves(variables["params"])) == EXPECTED_PARAMS[region]
     deltas, _ = jax.jit(net.apply)(variables, means, conditions())
     assert 0 < float(jnp.abs(deltas.means).max()) < 5e-4
 
@@ -51,7 +51,7 @@ def test_face_net_of_the_published_size_with_opacity_output():
     config.face.num_outputs = 11
     net = head.make_motion_net("face", config)
     variables = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((4, 3)), conditions())
-    assert sum(x.size for x in jax.tree.leaves(variables)) == 73_805
+    assert sum(x.size for x in jax.tree.leaves(variables["params"])) == 73_805
 
 
 @pytest.mark.parametrize(

@@ -195,7 +195,7 @@ def test_guides_teach_the_lips_to_open_with_the_sound(folder):
     device = batches.device_clip(clip, "mel", config.data.expression)
     nets = avatar.make_nets(config.model)
     rule = config.warm_up
-    rule.update(steps=1000, rate=(3e-3, 3e-4), audio_noise=0.1)
+    rule.update(steps=600, rate=(1e-3, 1e-4), audio_noise=0.1)
     config.moves = False  # so that init_regions leaves the net as it starts
     regions, _ = initial.init_regions(jax.random.key(0), clip, device, config, nets)
     motion = regions["face"].motion

@@ -145,9 +145,10 @@ def frame_loss(
 
 def guides_loss(net, motion, frames):
     """`losses.guide_loss` of the face's net over several frames (a Batch of [B])."""
+    guides = frames.guides[0]  # the same in all frames: their encoding is computed once
 
     def one(batch):
-        deltas, _ = net.apply(motion, batch.guides, batch.conditions)
+        deltas, _ = net.apply(motion, guides, batch.conditions)
         return losses.guide_loss(deltas.means, batch)
 
     return jnp.mean(jax.vmap(one)(frames))
