@@ -11,13 +11,13 @@ PROGRAM = """
 import hashlib
 import jax
 import numpy as np
-from tests.rasterizer.native import CPU
+from tests.rasterizer.native import NATIVE
 from tests.rasterizer.scenes import draw, loss, make_scene
 
 scene = make_scene(500, 150, 100, seed=1, batch=(2,))
 
 def value(scene):
-    output = draw(CPU, scene, 150, 100)[1]
+    output = draw(NATIVE, scene, 150, 100)[1]
     return loss(output), output
 
 for _ in range(3):

@@ -109,15 +109,16 @@ __global__ void __launch_bounds__(kTallyThreads)
     my_needed += rects[b * n + i].count();
     my_kept += runs[b * n + i].count;
   }
-  needed[threadIdx.x] = my_needed, kept[threadIdx.x] = my_kept;
+  const int thread = threadIdx.x;
+  needed[thread] = my_needed, kept[thread] = my_kept;
   for (int half = kTallyThreads / 2; half > 0; half /= 2) {
     __syncthreads();
-    if (threadIdx.x < half) {
-      needed[threadIdx.x] += needed[threadIdx.x + half];
-      kept[threadIdx.x] += kept[threadIdx.x + half];
+    if (thread < half) {
+      needed[thread] += needed[thread + half];
+      kept[thread] += kept[thread + half];
     }
   }
-  if (threadIdx.x == 0) {
+  if (thread == 0) {
     const unsigned long long most = 0x7FFFFFFF, dropped = needed[0] - kept[0];
     counts.needed[b] = static_cast<int32_t>(needed[0] < most ? needed[0] : most);
     counts.dropped[b] = static_cast<int32_t>(dropped < most ? dropped : most);

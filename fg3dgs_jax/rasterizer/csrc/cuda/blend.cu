@@ -47,7 +47,7 @@ __global__ void __launch_bounds__(kThreads)
                  float* image, float* alpha) {
   __shared__ Record records[kThreads];
   __shared__ float shades[kThreads * kBound];
-  const int D = channels_of<kBound>(s), lane = threadIdx.x % 32;
+  const int D = channels_of<kBound>(s), thread = threadIdx.x, lane = thread % 32;
   const Place at = place_of(s);
   const float* colors = colors_.at(at.b);
   float T = at.inside ? 1.0f : -1.0f;  // negative: the pixel has stopped
@@ -59,13 +59,13 @@ __global__ void __launch_bounds__(kThreads)
   for (int start = state.tile_begin[blockIdx.x]; start < end; start += kThreads) {
     if (__syncthreads_and(T < 0.0f)) break;
     const int count = end - start < kThreads ? end - start : kThreads;
-    if (threadIdx.x < count) {
-      const int32_t item = state.entries[start + threadIdx.x].item;
-      records[threadIdx.x] = state.records[item];
+    if (thread < count) {
+      const int32_t item = state.entries[start + thread].item;
+      records[thread] = state.records[item];
       const float* color = colors + (item - at.b * s.n) * D;
 #pragma unroll
       for (int d = 0; d < kBound; ++d) {
-        if (d < D) shades[threadIdx.x * kBound + d] = color[d];
+        if (d < D) shades[thread * kBound + d] = color[d];
       }
     }
     __syncthreads();
@@ -114,7 +114,7 @@ __global__ void __launch_bounds__(kThreads)
   __shared__ unsigned hits[kWarps];  // which entries have sums of a warp
   __shared__ float shares[kWarps][32][kSums];
   const int D = channels_of<kBound>(s), stride = kSlotHead + D;
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const int thread = threadIdx.x, lane = thread % 32, warp = thread / 32;
   const Place at = place_of(s);
   const float* colors = colors_.at(at.b);
   int held[kHeld];
@@ -140,10 +140,10 @@ __global__ void __launch_bounds__(kThreads)
     if (lane == 0) shares[warp][0][d] = sum;
   }
   __syncthreads();
-  if (threadIdx.x < D) {
+  if (thread < D) {
     float sum = 0.0f;
-    for (int w = 0; w < kWarps; ++w) sum += shares[w][0][threadIdx.x];
-    in.tile_sums[static_cast<int64_t>(blockIdx.x) * D + threadIdx.x] = sum;
+    for (int w = 0; w < kWarps; ++w) sum += shares[w][0][thread];
+    in.tile_sums[static_cast<int64_t>(blockIdx.x) * D + thread] = sum;
   }
 
   const int end = state.tile_begin[blockIdx.x + 1];
@@ -151,7 +151,7 @@ __global__ void __launch_bounds__(kThreads)
   for (; start < end; start += 32) {
     if (__syncthreads_and(T < 0.0f)) break;
     const int count = end - start < 32 ? end - start : 32;
-    const int mine = threadIdx.x / 8, part = threadIdx.x % 8;  // 8 threads stage an entry
+    const int mine = thread / 8, part = thread % 8;  // 8 threads stage an entry
     if (mine < count) {
       const Entry entry = state.entries[start + mine];
       const float* record = reinterpret_cast<const float*>(state.records + entry.item);
@@ -195,7 +195,7 @@ __global__ void __launch_bounds__(kThreads)
     }
     if (lane == 0) hits[warp] = hit_mask;
     __syncthreads();
-    for (int k = threadIdx.x; k < count * stride; k += kThreads) {
+    for (int k = thread; k < count * stride; k += kThreads) {
       const int j = k / stride, c = k % stride;
       float sum = 0.0f;
       for (int w = 0; w < kWarps; ++w) {
@@ -204,7 +204,7 @@ __global__ void __launch_bounds__(kThreads)
       in.slot_sums[static_cast<int64_t>(slots[j]) * stride + c] = sum;
     }
   }
-  for (int64_t k = threadIdx.x; k < static_cast<int64_t>(end - start) * stride; k += kThreads) {
+  for (int64_t k = thread; k < static_cast<int64_t>(end - start) * stride; k += kThreads) {
     const int64_t slot = state.entries[start + k / stride].slot;
     in.slot_sums[slot * stride + k % stride] = 0.0f;
   }
