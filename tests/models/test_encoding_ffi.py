@@ -11,12 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fg3dgs_jax import native
 from fg3dgs_jax.models import encoding_ffi, hash_encoding
 
 needs_native = pytest.mark.skipif(
-    not native.has_targets("hash_encoding"),
-    reason="the native CPU library with the hash encoding is not built (pip install -e .)",
+    not encoding_ffi.is_available(),
+    reason="no compiled hash encoding: not built (pip install -e .), or FG3DGS_BACKEND=reference",
 )
 FACE = hash_encoding.make_levels(16, 38.4)
 MOUTH = hash_encoding.make_levels(64, 57.6)
