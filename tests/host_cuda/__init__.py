@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "fg3dgs_jax"
 COMPILER = os.environ.get("CXX", "c++")
-FLAGS = "-std=c++17 -O1 -fPIC -shared -ffp-contract=off -Wall -Wno-return-type -Wno-unknown-pragmas"
+FLAGS = "-std=c++17 -O2 -fPIC -shared -ffp-contract=off -Wall -Wno-return-type -Wno-unknown-pragmas"
 
 
 def missing() -> str:

@@ -42,6 +42,10 @@ struct Fiber {
   ucontext_t context;
   std::vector<char> stack;
   bool done;
+  const Meeting* waits;  // until this meeting's round is over; none: goes on
+  uint64_t round;
+
+  bool ready() const { return !done && (waits == nullptr || waits->round != round); }
 };
 
 struct Machine {
@@ -72,8 +76,12 @@ inline const uint64_t* meet(Meeting& m, int place, uint64_t value) {
     ++m.round;
     machine.progress = true;
   }
-  while (m.round == round)
-    swapcontext(&machine.fibers[machine.current].context, &machine.scheduler);
+  if (m.round == round) {
+    Fiber& me = machine.fibers[machine.current];
+    me.waits = &m, me.round = round;
+    swapcontext(&me.context, &machine.scheduler);
+    me.waits = nullptr;
+  }
   return m.values[round & 1];
 }
 
@@ -85,7 +93,7 @@ inline void run_block(int threads) {
   std::vector<int> order(threads);
   for (int t = 0; t < threads; ++t) {
     Fiber& f = machine.fibers[t];
-    f.stack.resize(1 << 16), f.done = false, order[t] = t;
+    f.stack.resize(1 << 16), f.done = false, f.waits = nullptr, order[t] = t;
     getcontext(&f.context);
     f.context.uc_stack.ss_sp = f.stack.data(), f.context.uc_stack.ss_size = f.stack.size();
     makecontext(&f.context, enter, 0);
@@ -96,7 +104,7 @@ inline void run_block(int threads) {
     if (seed) std::shuffle(order.begin(), order.end(), random);
     machine.progress = false;
     for (int t : order) {
-      if (machine.fibers[t].done) continue;
+      if (!machine.fibers[t].ready()) continue;
       machine.current = t, thread_index = dim3(t);
       swapcontext(&machine.scheduler, &machine.fibers[t].context);
       if (machine.fibers[t].done) --left;
