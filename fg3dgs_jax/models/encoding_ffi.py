@@ -17,7 +17,7 @@ _PLANES = 3
 
 
 def is_available() -> bool:
-    """Whether `encode` can run here: the library is built, and FG3DGS_BACKEND does not forbid it."""
+    """Whether `encode` can run here: the library is there, and FG3DGS_BACKEND allows it."""
     return native.resolve_backend(group="hash_encoding") != "reference"
 
 

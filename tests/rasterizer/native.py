@@ -1,7 +1,7 @@
 """The native backend under test with the reference's signatures, and the mark of tests of it.
 
-FG3DGS_BACKEND=cuda tests the CUDA kernels instead of the CPU's: on a machine with a GPU, or anywhere
-on the host's stand-in for one (tests/host_cuda).
+FG3DGS_BACKEND=cuda tests the CUDA kernels instead of the CPU's: on a machine with a GPU, or on the
+host's stand-in for one (tests/host_cuda).
 """
 
 import os

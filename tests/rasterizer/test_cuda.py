@@ -204,7 +204,7 @@ def host_library(tmp_path_factory):
 def run_on_host(folder, *arguments, **environment):
     environment = {
         **os.environ, "FG3DGS_NATIVE_DIR": str(folder), "FG3DGS_BACKEND": "cuda",
-        "JAX_PLATFORMS": "cpu", "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]), **environment,
+        "JAX_PLATFORMS": "cpu", **environment,
     }  # fmt: skip
     command = [sys.executable, *arguments]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)

@@ -55,7 +55,9 @@ def test_bad_numbers_are_culled_and_leave_finite_gradients():
     sh = jnp.ones((means.shape[0], 4, 3))
 
     def loss(*operands):
-        out = render(*operands, CAMERA, width=32, height=32, sh_degree=1, depth=True, backend=BACKEND)
+        out = render(
+            *operands, CAMERA, width=32, height=32, sh_degree=1, depth=True, backend=BACKEND
+        )
         return jnp.sum(out.image) + jnp.sum(out.depth), out.aux.radii
 
     operands = (means, quats, scales, opacities, sh)

@@ -58,7 +58,8 @@ void table_gradient(const Levels& levels, const float* points, const float* v, f
   const int32_t resolution = levels.resolutions[level], stride = resolution + 1;
   const float scale = levels.scales[level];
   float* sums = v_table + levels.start(plane, level);
-  std::fill(sums, sums + (levels.offsets[level + 1] - levels.offsets[level]), 0.0f);  // with the padding behind it
+  std::fill(sums, sums + (levels.offsets[level + 1] - levels.offsets[level]),
+            0.0f);  // with the padding behind it
   const float* column = v + plane * levels.count + level;
   for (int64_t i = 0; i < n; ++i) {
     const Place place = locate(points + 3 * i, plane, levels.bound);
@@ -101,7 +102,8 @@ ffi::Error encode_bwd(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> tables,
   parallel_for(pool, owners + blocks, [&](int64_t item) {
     if (item < owners) {
       table_gradient(levels, points, v, v_tables->typed_data(),
-                     static_cast<int>(item) / levels.count, static_cast<int>(item) % levels.count, n);
+                     static_cast<int>(item) / levels.count, static_cast<int>(item) % levels.count,
+                     n);
     } else {
       const int64_t begin = (item - owners) * kBlock;
       for (int64_t i = begin; i < std::min(n, begin + kBlock); ++i) {

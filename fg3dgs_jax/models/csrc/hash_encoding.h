@@ -75,10 +75,10 @@ FG_HD void coords_gradient(const Levels& levels, const float* table, const float
       const float* top = table + levels.start(plane, level) + cell.index;
       const float* bottom = top + resolution + 1;
       const float weight = v[plane * levels.count + level] * scale;
-      du += weight *
-            ((top[1] - top[0]) * (1.0f - cell.below) + (bottom[1] - bottom[0]) * cell.below);
-      dv += weight *
-            ((bottom[0] - top[0]) * (1.0f - cell.right) + (bottom[1] - top[1]) * cell.right);
+      du +=
+          weight * ((top[1] - top[0]) * (1.0f - cell.below) + (bottom[1] - bottom[0]) * cell.below);
+      dv +=
+          weight * ((bottom[0] - top[0]) * (1.0f - cell.right) + (bottom[1] - top[1]) * cell.right);
     }
     // Written out: an index that is not constant would send the sums to local memory.
     if (plane == 0) sums[0] += du, sums[1] += dv;

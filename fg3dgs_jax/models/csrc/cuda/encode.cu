@@ -1,6 +1,6 @@
 // The tri-plane encoding on a GPU. The gradient of the tables adds without atomics: (point, plane,
-// level) triples are sorted by cell, and a warp for each table entry sums the four cells around it in
-// that order, so the same inputs give the same bits.
+// level) triples are sorted by cell, and a warp for each table entry sums the four cells around it
+// in that order, so the same inputs give the same bits.
 #include "cuda/encode.h"
 #include "cuda/kernels.h"
 #include "cuda/warp.cuh"
@@ -25,16 +25,15 @@ __global__ void __launch_bounds__(kThreads)
   features[k] = place.inside ? interpolate(levels, tables, place, plane, level) : 0.0f;
 }
 
-__global__ void __launch_bounds__(kThreads)
-    coords_kernel(Levels levels, EncodeGrad g, int64_t n) {
+__global__ void __launch_bounds__(kThreads) coords_kernel(Levels levels, EncodeGrad g, int64_t n) {
   const int64_t i = thread_id();
   if (i >= n) return;
   coords_gradient(levels, g.tables, g.points + 3 * i, g.v + i * levels.features(),
                   g.v_points + 3 * i);
 }
 
-// Key: the table index of the cell's first corner; past the tables' end for a place outside. Triples
-// of one feature lie together, points in order, and the sort is stable.
+// Key: the table index of the cell's first corner; past the tables' end for a place outside.
+// Triples of one feature lie together, points in order, and the sort is stable.
 __global__ void __launch_bounds__(kThreads)
     key_kernel(Levels levels, const float* points, int64_t n, uint32_t* keys, uint32_t* values) {
   const int64_t k = thread_id();
@@ -80,7 +79,8 @@ __global__ void __launch_bounds__(kThreads)
     const int32_t cell = levels.start(plane, level) + c + r * stride;
     for (int32_t k = begins[cell] + lane; k < begins[cell + 1]; k += 32) {
       const int64_t i = order[k];
-      const Cell found = find_cell(locate(g.points + 3 * i, plane, levels.bound), scale, resolution);
+      const Cell found =
+          find_cell(locate(g.points + 3 * i, plane, levels.bound), scale, resolution);
       const float weight = g.v[i * levels.features() + plane * levels.count + level];
       const float lower = weight * found.below, upper = weight - lower;
       sum += (dy ? lower : upper) * (dx ? found.right : 1.0f - found.right);

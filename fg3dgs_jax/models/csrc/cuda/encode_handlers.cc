@@ -30,8 +30,8 @@ ffi::Error encode_fwd(cudaStream_t stream, F32 tables, F32 coords, F32Out featur
     return ffi::Error::InvalidArgument("hash encoding: features must be [N, 3 * levels]");
   if (n * levels.features() > kMaxTriples)
     return ffi::Error::InvalidArgument("hash encoding: more than 2^31 features");
-  return check(encode(stream, levels, tables.typed_data(), coords.typed_data(), n,
-                      features->typed_data()));
+  return check(
+      encode(stream, levels, tables.typed_data(), coords.typed_data(), n, features->typed_data()));
 }
 
 ffi::Error encode_bwd(cudaStream_t stream, F32 tables, F32 coords, F32 v_features, F32Out v_tables,

@@ -22,7 +22,7 @@ struct Rows {
 };
 
 FG_HD_INLINE Rows rows_of(const float* r,
-                       const Tile& tile) {  // rows whose centres lie in the Gaussian's box
+                          const Tile& tile) {  // rows whose centres lie in the Gaussian's box
   const float v = r[1] - static_cast<float>(tile.y0), h = r[6];
   const int last = tile.height - tile.y0 < S ? tile.height - tile.y0 : S;
   const float lo = v - h - 0.5f, hi = v + h - 0.5f;

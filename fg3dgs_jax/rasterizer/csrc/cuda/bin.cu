@@ -67,7 +67,8 @@ __global__ void __launch_bounds__(kThreads)
     state.runs[item] = {begin, static_cast<uint32_t>(count)};
   }
   const auto write = [&](int32_t owner, uint32_t first, const TileRect& r, int32_t k) {
-    const int32_t tile = owner / static_cast<int32_t>(s.n) * tiles_an_image + tile_in(r, k, tiles_x);
+    const int32_t tile =
+        owner / static_cast<int32_t>(s.n) * tiles_an_image + tile_in(r, k, tiles_x);
     work.tile_keys[0][first + k] = static_cast<uint32_t>(tile);
     work.owners[first + k] = static_cast<uint32_t>(owner);
   };
@@ -140,8 +141,8 @@ cudaError_t bin(cudaStream_t stream, const Sizes& s, const Splats& in, const Bin
                                  s.items(), 32, &by_depth);
   if (error != cudaSuccess) return error;
   const uint32_t* order = work.order[by_depth];
-  error = scan_counts(stream, work.temp, work.temp_bytes, work.rects, order, work.offsets,
-                      s.items());
+  error =
+      scan_counts(stream, work.temp, work.temp_bytes, work.rects, order, work.offsets, s.items());
   if (error != cudaSuccess) return error;
   if (s.items() > 0) {
     FG_LAUNCH(emit_kernel, blocks_for(s.items(), kThreads), kThreads, stream, s, order, work,

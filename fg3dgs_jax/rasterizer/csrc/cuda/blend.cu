@@ -1,5 +1,5 @@
-// Blending and its gradient: a block is a tile of 16x16 pixels, a warp an 8x4 patch of it. Each warp
-// ballots which of 32 staged Gaussians touch its patch and walks only those.
+// Blending and its gradient: a block is a tile of 16x16 pixels, a warp an 8x4 patch of it. Each
+// warp ballots which of 32 staged Gaussians touch its patch and walks only those.
 #include <type_traits>
 
 #include "core/blend_math.h"
@@ -21,9 +21,9 @@ __device__ __forceinline__ int channels_of(const Sizes& s) {
 
 // A thread's pixel and its warp's patch.
 struct Place {
-  int64_t b, pixel;         // image, row * width + column
-  float x, y, left, top;    // pixel centre; centre of the patch's first pixel
-  bool inside;              // of the image
+  int64_t b, pixel;       // image, row * width + column
+  float x, y, left, top;  // pixel centre; centre of the patch's first pixel
+  bool inside;            // of the image
 };
 
 __device__ __forceinline__ Place place_of(const Sizes& s) {
@@ -250,7 +250,8 @@ __global__ void background_kernel(int64_t tiles, int64_t channels, const float* 
                                   float* v_background) {
   const int64_t b = blockIdx.x / channels, d = blockIdx.x % channels;
   float sum = 0.0f;
-  for (int64_t t = threadIdx.x; t < tiles; t += 32) sum += tile_sums[(b * tiles + t) * channels + d];
+  for (int64_t t = threadIdx.x; t < tiles; t += 32)
+    sum += tile_sums[(b * tiles + t) * channels + d];
   sum = warp_sum(sum);
   if (threadIdx.x == 0) v_background[blockIdx.x] = sum;
 }

@@ -15,7 +15,9 @@ constexpr int64_t kMaxIndex = 0x7FFFFFFF - 1024;  // indices and CUB's counts ar
 constexpr int64_t kMaxImages = 65535;             // rows of a grid
 constexpr int64_t kMaxSide = 32767 * kTileSize;   // px; a TileRect has 16 bits
 
-ffi::Error refuse(const std::string& what) { return ffi::Error::InvalidArgument("fg3dgs: " + what); }
+ffi::Error refuse(const std::string& what) {
+  return ffi::Error::InvalidArgument("fg3dgs: " + what);
+}
 
 ffi::Error check(cudaError_t error) {
   if (error == cudaSuccess) return ffi::Error::Success();
@@ -194,11 +196,9 @@ ffi::Error rasterize_bwd(cudaStream_t stream, F32 colors_, F32 image_, F32 alpha
                           v_alpha,
                           area<float>(base, dropped.slot_sums),
                           area<float>(base, dropped.tile_sums)};
-  const BlendGradOut out = {v_means2d->typed_data(), v_conics->typed_data(),
-                            v_colors->typed_data(), v_opacities->typed_data(),
-                            v_background->typed_data()};
-  return check(
-      blend_vjp(stream, s, state_at(state.untyped_data(), kept), colors, in, out));
+  const BlendGradOut out = {v_means2d->typed_data(), v_conics->typed_data(), v_colors->typed_data(),
+                            v_opacities->typed_data(), v_background->typed_data()};
+  return check(blend_vjp(stream, s, state_at(state.untyped_data(), kept), colors, in, out));
 }
 
 }  // namespace

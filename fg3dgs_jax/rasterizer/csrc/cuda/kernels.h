@@ -41,10 +41,10 @@ struct State {
 };
 
 struct BinWork {
-  TileRect* rects;                                   // [items]
-  uint32_t *keys[2], *order[2];                      // [items]
-  uint32_t* offsets;                                 // [items], by depth
-  uint32_t *tile_keys[2], *slots[2], *owners;        // [pool]
+  TileRect* rects;                             // [items]
+  uint32_t *keys[2], *order[2];                // [items]
+  uint32_t* offsets;                           // [items], by depth
+  uint32_t *tile_keys[2], *slots[2], *owners;  // [pool]
   void* temp;
   size_t temp_bytes;
 };
@@ -90,7 +90,8 @@ cudaError_t blend(cudaStream_t, const Sizes&, const State&, const Batched<float>
 cudaError_t blend_vjp(cudaStream_t, const Sizes&, const State&, const Batched<float>& colors,
                       const BlendGradIn&, const BlendGradOut&);
 
-// Stable, by the low `bits` of the keys; the result lies in half `*sorted` of both pairs of buffers.
+// Stable, by the low `bits` of the keys; the result lies in half `*sorted` of both pairs of
+// buffers.
 cudaError_t sort_pairs(cudaStream_t, void* temp, size_t temp_bytes, uint32_t* const keys[2],
                        uint32_t* const values[2], int64_t n, int bits, int* sorted);
 // offsets[p] = the saturating sum of the tile counts of the items order[0 .. p - 1].

@@ -36,8 +36,8 @@ struct Sizes {
   FG_HD_MEMBER constexpr int64_t tiles() const { return batch * tiles_x() * tiles_y(); }
 };
 
-// What CUB may want besides two buffers of keys and of values: per block of at least 2,304 items 256
-// counters, and less than 1 MiB for histograms. Checked against CUB's own figure at each call.
+// What CUB may want besides two buffers of keys and of values: per block of at least 2,304 items
+// 256 counters, and less than 1 MiB for histograms. Checked against CUB's own figure at each call.
 constexpr int64_t sort_temp_bytes(int64_t n) { return (1 << 20) + n; }
 
 struct StateLayout {  // of fg3dgs_rasterize_fwd, for its backward
@@ -45,19 +45,28 @@ struct StateLayout {  // of fg3dgs_rasterize_fwd, for its backward
   constexpr explicit StateLayout(const Sizes& s)
       : records(0), runs(0), entries(0), tile_begin(0), bytes(0) {
     Areas a;
-    records = a.take(32 * s.items());           // Record
-    runs = a.take(8 * s.items());               // Run
-    entries = a.take(8 * s.pool());             // Entry
+    records = a.take(32 * s.items());  // Record
+    runs = a.take(8 * s.items());      // Run
+    entries = a.take(8 * s.pool());    // Entry
     tile_begin = a.take(4 * (s.tiles() + 1));
     bytes = a.bytes;
   }
 };
 
 struct BinLayout {  // workspace of fg3dgs_rasterize_fwd
-  int64_t rects, keys[2], order[2], offsets, tile_keys[2], slots[2], owners, temp, temp_bytes, bytes;
+  int64_t rects, keys[2], order[2], offsets, tile_keys[2], slots[2], owners, temp, temp_bytes,
+      bytes;
   constexpr explicit BinLayout(const Sizes& s)
-      : rects(0), keys{0, 0}, order{0, 0}, offsets(0), tile_keys{0, 0}, slots{0, 0}, owners(0),
-        temp(0), temp_bytes(0), bytes(0) {
+      : rects(0),
+        keys{0, 0},
+        order{0, 0},
+        offsets(0),
+        tile_keys{0, 0},
+        slots{0, 0},
+        owners(0),
+        temp(0),
+        temp_bytes(0),
+        bytes(0) {
     Areas a;
     rects = a.take(8 * s.items());
     offsets = a.take(4 * s.items());

@@ -35,8 +35,8 @@ __global__ void __launch_bounds__(kProjectThreads)
   GaussianGrad out = {};
   if (i < n && g.radii.at(b)[2 * i] > 0) {
     const float *m = g.v_means2d.at(b) + 2 * i, *q = g.v_conics.at(b) + 3 * i;
-    const SplatGrad v = {m[0], m[1], g.v_depths.at(b)[i], q[0], q[1], q[2],
-                         g.v_compensations.at(b)[i]};
+    const SplatGrad v = {m[0], m[1], g.v_depths.at(b)[i],       q[0],
+                         q[1], q[2], g.v_compensations.at(b)[i]};
     out = project_vjp(in.means.at(b) + 3 * i, in.quats.at(b) + 4 * i, in.scales.at(b) + 3 * i,
                       view_at(in, b), v);
   }
