@@ -54,6 +54,7 @@ for tool in memcheck racecheck initcheck; do
     compute-sanitizer --tool "$tool" --error-exitcode 9 "$python" -c "$digest"
 done
 
+run bench 60 "$python" scripts/bench_rasterizer.py --backend cuda
 run subject 30 "$python" scripts/make_subject.py --out "$out/subject" --speech "$out/speech.wav"
 run train 150 "$python" -m fg3dgs_jax.train --config configs/quickstart.py:tiny \
   --workdir "$out/run" --config.data.path="$out/subject"
