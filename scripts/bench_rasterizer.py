@@ -1,4 +1,4 @@
-"""Times the rasterizer: python scripts/bench_rasterizer.py [--backend cuda] prints a JSON line a case.
+"""Times the rasterizer: `python scripts/bench_rasterizer.py` prints a JSON line a case.
 
 Median milliseconds a call of the picture alone and with all gradients, inputs on the device; a
 case is N Gaussians of sigma 0.5-1 px (small) or 1.5-3 px (large), uniform in a square picture.
