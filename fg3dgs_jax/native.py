@@ -65,6 +65,20 @@ def _register(backend: str) -> frozenset[str]:
     return frozenset(found)
 
 
+def buffer_bytes(area: str, *sizes: int) -> int:
+    """Bytes that one image (or call) of these sizes brings to a buffer of the CUDA library; `area`
+    is state, bin, blend_grad, project_grad or encode_grad.
+
+    XLA allocates these buffers as results, so that a captured graph holds all it needs.
+    """
+    path = library_path("cuda")
+    if path is None:
+        raise ValueError(f"libfg3dgs_cuda was not found: {BUILD_COMMAND}")
+    function = getattr(ctypes.CDLL(str(path)), f"fg3dgs_{area}_bytes")
+    function.argtypes, function.restype = [ctypes.c_int64] * len(sizes), ctypes.c_int64
+    return function(*sizes)
+
+
 def has_targets(group: str, backend: str = "cpu") -> bool:
     """Whether the library of `backend` is there and has all of `group` (a key of TARGETS)."""
     return set(TARGETS[group]) <= _register(backend)

@@ -1,23 +1,61 @@
 #!/usr/bin/env bash
-# On a machine with a GPU and jax[cuda13] (or cuda12) installed: builds the library, runs the tests on
-# the GPU with the reference backend (there is no CUDA backend yet) and every stage of training at
-# 96 px; logs go to $OUT (default: gpu_check/).
+# On a machine with a GPU, nvcc and jax[cuda13] (or cuda12): builds the libraries for this GPU, runs the
+# tests of the CUDA backend, compute-sanitizer, XLA's command buffers on and off, and every stage of
+# training at 96 px. Needs no network and installs nothing. Logs go to $OUT (default: gpu_check/), and
+# summary.txt there says what passed. Under 9 minutes.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 out=${OUT:-gpu_check}
+python=${PYTHON:-python3}
+build=${BUILD:-/tmp/fg3dgs_build}
 mkdir -p "$out"
+: > "$out/summary.txt"
 failed=0
-run() {
-  local name=$1
-  shift
-  echo "== $name"
-  timeout 240 "$@" > "$out/$name.log" 2>&1 || { failed=1; echo "$name failed: see $out/$name.log"; }
+export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
+export FG3DGS_NATIVE_DIR=$build FG3DGS_BACKEND=cuda XLA_PYTHON_CLIENT_PREALLOCATE=false
+
+deadline=$((SECONDS + 530))
+run() { # run NAME SECONDS COMMAND...
+  local name=$1 limit=$2 begin=$SECONDS verdict=passed
+  shift 2
+  [ $((deadline - SECONDS)) -lt "$limit" ] && limit=$((deadline - SECONDS))
+  [ "$limit" -lt 1 ] && limit=1
+  timeout "$limit" "$@" > "$out/$name.log" 2>&1 || { failed=1 verdict="FAILED ($?)"; }
+  echo "$name $verdict in $((SECONDS - begin)) s: $(tail -n 1 "$out/$name.log" | cut -c1-160)" |
+    tee -a "$out/summary.txt"
 }
-run device nvidia-smi
-run backend python -c 'import jax; print(jax.devices()); assert jax.default_backend() == "gpu"'
-run build python -m pip install --no-build-isolation -e .
-run tests env FG3DGS_BACKEND=reference python -m pytest -q tests/rasterizer/test_reference.py tests/test_hash_encoding.py
-run subject python scripts/make_subject.py --out "$out/subject" --speech "$out/speech.wav"
-run train env FG3DGS_BACKEND=reference python -m fg3dgs_jax.train \
-  --config configs/quickstart.py:tiny --workdir "$out/run" --config.data.path="$out/subject"
+configure() {
+  cmake -S fg3dgs_jax/rasterizer -B "$build" -DPython_EXECUTABLE="$(command -v "$python")" \
+    -DFG3DGS_CUDA=ON -DFG3DGS_CUDA_ARCHS=native && cmake --build "$build" -j "$(nproc)"
+}
+export -f configure
+export build python
+
+run device 20 nvidia-smi
+run backend 60 "$python" -c \
+  'import jax; print(jax.__version__, jax.devices()); assert jax.default_backend() == "gpu"'
+run build 120 bash -c configure
+run kernels 100 "$python" -m pytest -q -m gpu tests/rasterizer/test_cuda.py
+run parity 120 "$python" -m pytest -q tests/rasterizer/test_parity.py tests/rasterizer/test_program.py \
+  tests/models/test_encoding_ffi.py
+
+# The same steps with and without CUDA graphs; the dump names the thunks, so it shows what was captured.
+scan=(tests/rasterizer/test_cuda.py -k "scan or batch_equals")
+XLA_FLAGS="--xla_gpu_enable_command_buffer=FUSION,CUBLAS,CUSTOM_CALL --xla_gpu_graph_min_graph_size=1 \
+  --xla_dump_to=/tmp/fg3dgs_dump" run graphs 60 "$python" -m pytest -q "${scan[@]}"
+XLA_FLAGS="--xla_gpu_enable_command_buffer=" run no_graphs 60 "$python" -m pytest -q "${scan[@]}"
+grep -rhoiE 'command_?buffer[a-z_]*' /tmp/fg3dgs_dump 2> /dev/null | sort | uniq -c | sort -rn |
+  head -n 20 > "$out/captured.txt"
+
+# Allocations of their own, so that an access past the end of one is seen.
+digest='from tests.rasterizer.test_cuda import digest; print(digest())'
+for tool in memcheck racecheck initcheck; do
+  XLA_PYTHON_CLIENT_ALLOCATOR=platform XLA_FLAGS="--xla_gpu_enable_command_buffer=" run "$tool" 80 \
+    compute-sanitizer --tool "$tool" --error-exitcode 9 "$python" -c "$digest"
+done
+
+run bench 60 "$python" scripts/bench_rasterizer.py --backend cuda
+run subject 30 "$python" scripts/make_subject.py --out "$out/subject" --speech "$out/speech.wav"
+run train 150 "$python" -m fg3dgs_jax.train --config configs/quickstart.py:tiny \
+  --workdir "$out/run" --config.data.path="$out/subject"
 exit $failed

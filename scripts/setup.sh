@@ -25,6 +25,11 @@ setup() {
   if [ ! -f "$stamp" ] || [ "$(cat "$stamp")" != "$wanted" ]; then
     echo "installing into .venv (some minutes the first time)"
     rm -f "$stamp"
+    # .venv is for this machine: the CUDA library, if nvcc is here, is compiled for one chip only.
+    if [ -z "${CMAKE_ARGS:-}" ]; then
+      export CMAKE_ARGS=-DFG3DGS_CUDA_ARCHS=90-real
+      if nvidia-smi -L > /dev/null 2>&1; then CMAKE_ARGS=-DFG3DGS_CUDA_ARCHS=native; fi
+    fi
     python -m pip install --quiet --no-input --disable-pip-version-check -r requirements.txt "$@"
     python -m pip install --quiet --no-input --disable-pip-version-check --no-build-isolation \
       -e ".${extras:+[$extras]}"
@@ -35,5 +40,6 @@ setup() {
 # Everything an installed .venv depends on.
 _sources() {
   printf '%s\n' requirements.txt pyproject.toml
-  find fg3dgs_jax \( -name '*.cc' -o -name '*.cu' -o -name '*.h' -o -name CMakeLists.txt \)
+  find fg3dgs_jax \( -name '*.cc' -o -name '*.cu' -o -name '*.cuh' -o -name '*.h' -o \
+    -name '*.cmake' -o -name CMakeLists.txt \)
 }

@@ -9,9 +9,9 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from configs import quickstart
-from fg3dgs_jax import avatar, geometry, train
+from fg3dgs_jax import avatar, geometry, native, train
 from fg3dgs_jax.data import batches, dataset
-from fg3dgs_jax.training import checkpoint, initial, optim, stages
+from fg3dgs_jax.training import checkpoint, initial, optim, parallel, stages, step
 from fg3dgs_jax.types import REGIONS
 
 SIZE, FRAMES = 32, 22
@@ -234,3 +234,25 @@ def test_unusable_folders_are_one_clear_line(tmp_path):
     with pytest.raises(dataset.DatasetError, match="does not exist; make it with"):
         train.fit(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(native.library_path("cuda") is None, reason="libfg3dgs_cuda is not built")
+def test_the_step_lowers_for_cuda_without_a_gpu(folder, monkeypatch):
+    config = small(folder)
+    clip = dataset.load_clip(folder)
+    device = batches.device_clip(clip, "mel", config.data.expression)
+    nets = avatar.make_nets(config.model)
+    regions, alive = initial.init_regions(jax.random.key(0), clip, device, config, nets)
+    run = step.make_train_step(config, config.stages.motion, 1, nets, None, (SIZE, SIZE))
+    monkeypatch.setenv("FG3DGS_BACKEND", "cuda")  # only now: what is above runs here
+    targets = [name for group in native.TARGETS.values() for name in group]
+    checks = [jax.export.DisabledSafetyCheck.custom_call(name) for name in targets]
+    lower = jax.export.export(
+        jax.jit(jax.vmap(run, axis_name=parallel.AXIS)), platforms=["cuda"], disabled_checks=checks
+    )
+    add_device = lambda tree: jax.tree.map(lambda x: jnp.asarray(x)[None], tree)  # noqa: E731
+    state, clip = add_device(step.init_state(regions, alive)), add_device(device)
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (state, clip))
+    module = lower(*shapes).mlir_module()
+    for name in targets:
+        assert f"@{name}" in module, name

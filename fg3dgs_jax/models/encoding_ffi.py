@@ -1,10 +1,10 @@
-"""The tri-plane encoding as a CPU custom call; `encode` of `hash_encoding.py` is its definition.
+"""The tri-plane encoding as a custom call; `encode` of `hash_encoding.py` is its definition.
 
 XLA's CPU scatter-add makes the gradient of the tables cost tens of ms at 10k points; this one takes
-three. The table layout is `hash_encoding.Levels`.
+three. On a GPU the same sum would need atomics, whose order is never the same twice; the custom
+call sorts instead. The table layout is `hash_encoding.Levels`.
 """
 
-import os
 from functools import partial
 
 import jax
@@ -17,10 +17,8 @@ _PLANES = 3
 
 
 def is_available() -> bool:
-    """Whether `encode` can run here: a CPU, the library built, and no other backend asked for."""
-    wanted = os.environ.get("FG3DGS_BACKEND") or "auto"
-    on_cpu = jax.default_backend() == "cpu" and wanted in ("auto", "cpu")
-    return on_cpu and native.has_targets("hash_encoding")
+    """Whether `encode` can run here: the library is there, and FG3DGS_BACKEND allows it."""
+    return native.resolve_backend(group="hash_encoding") != "reference"
 
 
 def encode(tables: jax.Array, coords: jax.Array, *, levels) -> jax.Array:
@@ -38,26 +36,33 @@ def encode(tables: jax.Array, coords: jax.Array, *, levels) -> jax.Array:
         raise ValueError(f"tables are {tables.dtype} {tables.shape}; expected float32 ({size},)")
     if coords.ndim != 2 or coords.shape[1] != 3 or coords.dtype != jnp.float32:
         raise ValueError(f"coords are {coords.dtype} {coords.shape}; expected float32 [N, 3]")
-    if not native.has_targets("hash_encoding"):
-        raise ValueError(f"the compiled encoding was not found: {native.BUILD_COMMAND}")
-    return _encode(levels, tables, coords)
+    backend = native.resolve_backend(group="hash_encoding")
+    if backend == "reference":
+        raise ValueError(f"no compiled encoding to run: {native.BUILD_COMMAND}")
+    return _encode((backend, levels), tables, coords)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _encode(levels, tables, coords):
+def _encode(static, tables, coords):
+    levels = static[1]
     features = jax.ShapeDtypeStruct((coords.shape[0], levels.num_features), jnp.float32)
     call = jax.ffi.ffi_call("fg3dgs_encode_fwd", features, vmap_method="sequential")
     return call(tables, coords, **_attributes(levels))
 
 
-def _encode_fwd(levels, tables, coords):
-    return _encode(levels, tables, coords), (tables, coords)
+def _encode_fwd(static, tables, coords):
+    return _encode(static, tables, coords), (tables, coords)
 
 
-def _encode_bwd(levels, residuals, v_features):
-    gradients = tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in residuals)
-    call = jax.ffi.ffi_call("fg3dgs_encode_bwd", gradients, vmap_method="sequential")
-    return tuple(call(*residuals, v_features, **_attributes(levels)))
+def _encode_bwd(static, residuals, v_features):
+    backend, levels = static
+    results = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in residuals]
+    if backend == "cuda":
+        sizes = (v_features.shape[0], levels.num_features, levels.num_params)
+        workspace = native.buffer_bytes("encode_grad", *sizes)
+        results.append(jax.ShapeDtypeStruct((workspace,), jnp.uint8))
+    call = jax.ffi.ffi_call("fg3dgs_encode_bwd", results, vmap_method="sequential")
+    return tuple(call(*residuals, v_features, **_attributes(levels)))[:2]
 
 
 _encode.defvjp(_encode_fwd, _encode_bwd)

@@ -8,7 +8,13 @@ import numpy as np
 
 from fg3dgs_jax import native
 from fg3dgs_jax.rasterizer import reference
-from fg3dgs_jax.rasterizer.projection import align_leading, batch_shape, project, sum_to_shape
+from fg3dgs_jax.rasterizer.projection import (
+    align_leading,
+    batch_shape,
+    project,
+    sum_to_shape,
+    workspace,
+)
 from fg3dgs_jax.rasterizer.sh import eval_sh
 from fg3dgs_jax.rasterizer.types import (
     Array,
@@ -21,6 +27,7 @@ from fg3dgs_jax.rasterizer.types import (
 from fg3dgs_jax.types import Camera
 
 _CORES = (2, 1, 2, 2, 2, 1, 1)  # trailing ranks of _blend's operands
+_CAPACITY_STEP = 1 << 14  # so that a few Gaussians more seldom mean another program
 _MIN_COVER = 1e-10  # a pixel covered less has depth 0, not 0/0
 
 
@@ -39,14 +46,16 @@ def rasterize(
 
     colors [..., N, D], D <= 32 channels of anything; opacities [..., N] in [0, 1]; background
     [..., D] (None: black). Gradients flow from image and alpha to projection.means2d and .conics,
-    colors, opacities and background. `isect_capacity`: the longest (tile, Gaussian) list a GPU
-    keeps for an image; the CPU's list grows by itself.
+    colors, opacities and background. `isect_capacity`: how many (tile, Gaussian) pairs a GPU keeps
+    for an image (None: `default_capacity`), a batch sharing the sum. Where that is too few, the
+    farthest pairs are dropped and aux.overflow says so. The CPU's list grows by itself.
     """
     check_rasterize(projection, colors, opacities, background)
     check_size(width, height)
     if isect_capacity is not None and isect_capacity < 1:
         raise ValueError(f"isect_capacity is {isect_capacity}; expected at least 1, or None")
-    if native.resolve_backend(backend) == "reference":
+    backend = native.resolve_backend(backend)
+    if backend == "reference":
         return reference.rasterize(
             projection, colors, opacities, width=width, height=height, background=background,
             isect_capacity=isect_capacity,
@@ -58,9 +67,20 @@ def rasterize(
     operands = align_leading(
         [x if x is radii else jnp.asarray(x, jnp.float32) for x in operands], _CORES
     )
-    image, alpha, n_isects = _blend((int(width), int(height)), *operands)
-    overflow = jnp.zeros(n_isects.shape, bool)
-    return RenderOutput(image, alpha, None, RasterAux(radii, n_isects, overflow))
+    width, height = int(width), int(height)
+    capacity = isect_capacity or default_capacity(means2d.shape[-2], width, height)
+    image, alpha, n_isects, dropped = _blend((backend, width, height, int(capacity)), *operands)
+    return RenderOutput(image, alpha, None, RasterAux(radii, n_isects, dropped > 0))
+
+
+def default_capacity(n: int, width: int, height: int) -> int:
+    """How many (tile, Gaussian) pairs an image of n Gaussians gets on a GPU.
+
+    Heads need 2 to 3 a Gaussian; 8 leave room. No image needs more than a pair for each tile of
+    each Gaussian, so a small one cannot overflow.
+    """
+    tiles = -(-width // reference.TILE_SIZE) * -(-height // reference.TILE_SIZE)
+    return max(1, min(n * tiles, -(-8 * n // _CAPACITY_STEP) * _CAPACITY_STEP))
 
 
 def render(
@@ -136,40 +156,51 @@ def _with_depth(colors: Array, depths: Array, background: Array | None):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _blend(static, means2d, depths, conics, radii, colors, opacities, background):
-    width, height = static
-    operands = (means2d, depths, conics, radii, colors, opacities, background)
+def _blend(static, *operands):
+    return _call_blend(static, operands)[:4]
+
+
+def _call_blend(static, operands):
+    """image, alpha, n_isects, n_dropped, and on a GPU the state that the gradient needs."""
+    backend, width, height, capacity = static
     batch = batch_shape(operands, _CORES)
-    channels = colors.shape[-1]
-    call = jax.ffi.ffi_call(
-        "fg3dgs_rasterize_fwd",
-        [
-            jax.ShapeDtypeStruct((*batch, height, width, channels), jnp.float32),
-            jax.ShapeDtypeStruct((*batch, height, width), jnp.float32),
-            jax.ShapeDtypeStruct(batch, jnp.int32),
-        ],
-        vmap_method="expand_dims",
-    )
-    return tuple(call(*operands))
+    n, channels = operands[4].shape[-2:]
+    results = [
+        jax.ShapeDtypeStruct((*batch, height, width, channels), jnp.float32),
+        jax.ShapeDtypeStruct((*batch, height, width), jnp.float32),
+        jax.ShapeDtypeStruct(batch, jnp.int32),
+    ]
+    if backend == "cuda":
+        sizes = (n, width, height, channels, capacity)
+        results.append(jax.ShapeDtypeStruct(batch, jnp.int32))
+        results += [workspace(batch, area, *sizes) for area in ("state", "bin")]
+    call = jax.ffi.ffi_call("fg3dgs_rasterize_fwd", results, vmap_method="expand_dims")
+    if backend == "cuda":
+        return tuple(call(*operands, capacity=np.int64(capacity)))[:5]
+    image, alpha, n_isects = call(*operands)
+    return image, alpha, n_isects, jnp.zeros_like(n_isects)
 
 
 def _blend_fwd(static, *operands):
-    image, alpha, n_isects = _blend(static, *operands)
-    return (image, alpha, n_isects), (operands, image, alpha)
+    image, alpha, n_isects, n_dropped, *state = _call_blend(static, operands)
+    return (image, alpha, n_isects, n_dropped), (operands, image, alpha, state)
 
 
 def _blend_bwd(static, residuals, cotangents):
-    operands, image, alpha = residuals
+    backend, width, height, capacity = static
+    operands, image, alpha, state = residuals
     means2d, depths, conics, radii, colors, opacities, background = operands
-    v_image, v_alpha, _ = cotangents
+    v_image, v_alpha, _, _ = cotangents
     batch, n, channels = alpha.shape[:-2], means2d.shape[-2], colors.shape[-1]
     shapes = [(n, 2), (n, 3), (n, channels), (n,), (channels,)]
-    call = jax.ffi.ffi_call(
-        "fg3dgs_rasterize_bwd",
-        [jax.ShapeDtypeStruct(batch + s, jnp.float32) for s in shapes],
-        vmap_method="expand_dims",
-    )
-    gradients = call(*operands[:6], image, alpha, v_image, v_alpha)
+    results = [jax.ShapeDtypeStruct(batch + s, jnp.float32) for s in shapes]
+    arguments, attributes = (*operands[:6], image, alpha, v_image, v_alpha), {}
+    if backend == "cuda":
+        results.append(workspace(batch, "blend_grad", n, width, height, channels, capacity))
+        arguments = (colors, image, alpha, *state, v_image, v_alpha)
+        attributes = {"capacity": np.int64(capacity)}
+    call = jax.ffi.ffi_call("fg3dgs_rasterize_bwd", results, vmap_method="expand_dims")
+    gradients = call(*arguments, **attributes)[:5]
     wanted = (means2d, conics, colors, opacities, background)
     v_means2d, v_conics, v_colors, v_opacities, v_background = (
         sum_to_shape(g, x.shape) for g, x in zip(gradients, wanted, strict=True)

@@ -47,14 +47,17 @@ def project(
     check_size(width, height)
     camera = Camera(camera.world_to_camera, *jax.lax.stop_gradient(tuple(camera)[1:]))
     options = {"eps2d": eps2d, "near": near, "far": far, "antialiased": antialiased}
-    if native.resolve_backend(backend) == "reference":
+    backend = native.resolve_backend(backend)
+    if backend == "reference":
         return reference.project(
             means, quats, scales, opacities, camera, width=width, height=height, **options
         )
     intrinsics = jnp.stack(jnp.broadcast_arrays(*map(_float32, camera[1:])), axis=-1)
     operands = [means, quats, scales, opacities, camera.world_to_camera, intrinsics]
     operands = align_leading(list(map(_float32, operands)), (2, 2, 2, 1, 2, 1))
-    static = (int(width), int(height), float(eps2d), float(near), float(far), bool(antialiased))
+    static = (
+        backend, int(width), int(height), float(eps2d), float(near), float(far), bool(antialiased)
+    )  # fmt: skip
     return Projection(*_project(static, *operands))
 
 
@@ -83,8 +86,13 @@ def sum_to_shape(gradient: Array, shape: tuple[int, ...]) -> Array:
     return jnp.sum(gradient, axis=shared, keepdims=True) if shared else gradient
 
 
+def workspace(batch: tuple[int, ...], area: str, *sizes: int) -> jax.ShapeDtypeStruct:
+    """A buffer of the CUDA library as a result: see native.buffer_bytes."""
+    return jax.ShapeDtypeStruct((*batch, native.buffer_bytes(area, *sizes)), jnp.uint8)
+
+
 def _attributes(static) -> dict:
-    width, height, eps2d, near, far, antialiased = static
+    _, width, height, eps2d, near, far, antialiased = static
     return {
         "width": np.int64(width),
         "height": np.int64(height),
@@ -119,15 +127,16 @@ def _project_bwd(static, residuals, cotangents):
     means, quats, scales, opacities, pose, intrinsics = operands
     v_means2d, v_depths, v_conics, _, v_compensations = cotangents
     batch, n = radii.shape[:-2], radii.shape[-2]
-    call = jax.ffi.ffi_call(
-        "fg3dgs_project_bwd",
-        [jax.ShapeDtypeStruct(batch + s, jnp.float32) for s in [(n, 3), (n, 4), (n, 3), (4, 4)]],
-        vmap_method="expand_dims",
-    )
+    results = [
+        jax.ShapeDtypeStruct(batch + s, jnp.float32) for s in [(n, 3), (n, 4), (n, 3), (4, 4)]
+    ]
+    if static[0] == "cuda":
+        results.append(workspace(batch, "project_grad", n))
+    call = jax.ffi.ffi_call("fg3dgs_project_bwd", results, vmap_method="expand_dims")
     gradients = call(
         means, quats, scales, pose, intrinsics, radii,
         v_means2d, v_depths, v_conics, v_compensations, **_attributes(static),
-    )  # fmt: skip
+    )[:4]  # fmt: skip
     wanted = (means, quats, scales, pose)
     v_means, v_quats, v_scales, v_pose = (
         sum_to_shape(g, x.shape) for g, x in zip(gradients, wanted, strict=True)

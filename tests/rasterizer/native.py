@@ -1,10 +1,18 @@
-"""The native CPU backend with the reference's signatures, and the mark of tests that need it."""
+"""The native backend under test with the reference's signatures, and the mark of tests of it.
 
-import importlib.util
+FG3DGS_BACKEND=cuda tests the CUDA kernels instead of the CPU's: on a machine with a GPU, or on the
+host's stand-in for one (tests/host_cuda).
+"""
+
+import os
 from functools import partial
 from typing import NamedTuple
 
 import pytest
+
+from fg3dgs_jax import native, rasterizer
+
+BACKEND = "cuda" if os.environ.get("FG3DGS_BACKEND") == "cuda" else "cpu"
 
 
 class Backend(NamedTuple):
@@ -12,17 +20,10 @@ class Backend(NamedTuple):
     rasterize: object
 
 
-def _find():
-    """The backend, or the reason why there is none."""
-    if importlib.util.find_spec("fg3dgs_jax.native") is None:
-        return None, "fg3dgs_jax.native is not in this checkout"
-    from fg3dgs_jax import native, rasterizer
-
-    if "cpu" not in native.available_backends():
-        return None, "the native CPU library is not built (pip install -e .)"
-    parts = (rasterizer.project, rasterizer.rasterize)
-    return Backend(*(partial(part, backend="cpu") for part in parts)), ""
-
-
-CPU, REASON = _find()
-needs_native = pytest.mark.skipif(CPU is None, reason=REASON)
+NATIVE = Backend(
+    *(partial(part, backend=BACKEND) for part in (rasterizer.project, rasterizer.rasterize))
+)
+needs_native = pytest.mark.skipif(
+    not native.has_targets("rasterizer", BACKEND),
+    reason=f"libfg3dgs_{BACKEND} is not built (pip install -e .)",
+)

@@ -1,4 +1,4 @@
-"""The native CPU backend against the reference: pictures to 1e-5, every gradient to 1e-4."""
+"""The native backend against the reference: pictures to 1e-5, every gradient to 1e-4."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from jax.test_util import check_grads
 from fg3dgs_jax.rasterizer import reference
 from fg3dgs_jax.types import Camera
 
-from .native import CPU, needs_native
+from .native import BACKEND, NATIVE, needs_native
 from .scenes import draw, loss, make_scene, relative
 
 pytestmark = needs_native
@@ -35,7 +35,7 @@ def gradients(backend, scene, width, height):
 
 def assert_parity(scene, width, height):
     expected, expected_output = gradients(reference, scene, width, height)
-    found, output = gradients(CPU, scene, width, height)
+    found, output = gradients(NATIVE, scene, width, height)
     np.testing.assert_allclose(output.image, expected_output.image, atol=1e-5)
     np.testing.assert_allclose(output.alpha, expected_output.alpha, atol=1e-5)
     np.testing.assert_array_equal(output.aux.n_isects, expected_output.aux.n_isects)
@@ -69,7 +69,7 @@ def test_check_grads_of_the_custom_call():
             means=means, quats=quats, scales=scales, opacities=0.2 + 0.5 * opacities,
             colors=colors, background=background, camera=camera,
         )  # fmt: skip
-        return 100.0 * loss(draw(CPU, scene_here, 16, 12)[1])
+        return 100.0 * loss(draw(NATIVE, scene_here, 16, 12)[1])
 
     arrays = (*(getattr(scene, name) for name in DIFFERENTIATED), scene.camera.world_to_camera)
     check_grads(value, arrays, order=1, modes=["rev"], eps=2e-3, rtol=2e-2, atol=2e-2)
@@ -147,7 +147,7 @@ def test_antialiased_projection():
         value = jax.jit(jax.grad(lambda *arrays: shape(backend, *arrays), (0, 1, 2), has_aux=True))
         return value(scene.means, scene.quats, scene.scales)
 
-    (found, seen), (expected, expected_seen) = run(CPU), run(reference)
+    (found, seen), (expected, expected_seen) = run(NATIVE), run(reference)
     # A needle's compensation is a difference of nearly equal products: absolute, not relative.
     np.testing.assert_allclose(seen.compensations, expected_seen.compensations, atol=1e-4)
     for name, x, y in zip(("means", "quats", "scales"), found, expected, strict=True):
@@ -176,7 +176,7 @@ def test_vmap_equals_the_loop_bit_for_bit():
     )
 
     def image(scene):
-        return draw(CPU, scene, 40, 24)[1].image
+        return draw(NATIVE, scene, 40, 24)[1].image
 
     batched = jax.jit(jax.vmap(image, in_axes=(axes,)))(scene)
     for i in range(4):
@@ -201,7 +201,7 @@ def test_nested_vmap_over_geometry_and_appearance():
         arrays = (means, colors, scene.scales)
         return grid(*arrays), jax.jit(jax.grad(total, (0, 1, 2)))(*arrays)
 
-    (values, found), (expected_values, expected) = run(CPU), run(reference)
+    (values, found), (expected_values, expected) = run(NATIVE), run(reference)
     np.testing.assert_allclose(values, expected_values, rtol=1e-5)
     for name, x, y in zip(("means", "colors", "scales"), found, expected, strict=True):
         assert relative(x, y) <= 1e-4, name
@@ -225,7 +225,7 @@ def test_render_draws_depth_and_sh_like_the_reference():
         arrays = (scene.means, sh, scene.camera.world_to_camera)
         return jax.jit(jax.grad(value, (0, 1, 2), has_aux=True))(*arrays)
 
-    (found, output), (expected, expected_output) = run("cpu"), run("reference")
+    (found, output), (expected, expected_output) = run(BACKEND), run("reference")
     np.testing.assert_allclose(output.image, expected_output.image, atol=1e-5)
     np.testing.assert_allclose(output.depth, expected_output.depth, atol=1e-4)
     for name, x, y in zip(("means", "sh", "world_to_camera"), found, expected, strict=True):
@@ -238,7 +238,7 @@ def test_runs_inside_scan():
     @jax.jit
     def steps(backgrounds):
         def step(total, background):
-            output = draw(CPU, scene._replace(background=background), 24, 24)[1]
+            output = draw(NATIVE, scene._replace(background=background), 24, 24)[1]
             return total + loss(output), output.image[0, 0]
 
         return jax.lax.scan(step, 0.0, backgrounds)

@@ -8,7 +8,7 @@ import pytest
 from fg3dgs_jax import native
 from fg3dgs_jax.rasterizer import Camera, project, rasterize, render
 
-from .native import needs_native
+from .native import BACKEND, needs_native
 
 pytestmark = needs_native
 CAMERA = Camera(jnp.eye(4), *map(jnp.float32, (40.0, 40.0, 16.0, 16.0)))
@@ -23,7 +23,7 @@ def _arguments(n=20):
 
 
 def _loss(means, rest):
-    return jnp.sum(render(means, *rest, CAMERA, width=32, height=32, backend="cpu").image ** 2)
+    return jnp.sum(render(means, *rest, CAMERA, width=32, height=32, backend=BACKEND).image ** 2)
 
 
 def test_gradient_inside_scan_equals_the_loop():
@@ -55,7 +55,9 @@ def test_bad_numbers_are_culled_and_leave_finite_gradients():
     sh = jnp.ones((means.shape[0], 4, 3))
 
     def loss(*operands):
-        out = render(*operands, CAMERA, width=32, height=32, sh_degree=1, depth=True, backend="cpu")
+        out = render(
+            *operands, CAMERA, width=32, height=32, sh_degree=1, depth=True, backend=BACKEND
+        )
         return jnp.sum(out.image) + jnp.sum(out.depth), out.aux.radii
 
     operands = (means, quats, scales, opacities, sh)
@@ -69,10 +71,10 @@ def test_bad_numbers_are_culled_and_leave_finite_gradients():
 
 def test_background_and_alpha_gradients():
     means, quats, scales, opacities, colors = _arguments()
-    p = project(means, quats, scales, opacities, CAMERA, width=32, height=32, backend="cpu")
+    p = project(means, quats, scales, opacities, CAMERA, width=32, height=32, backend=BACKEND)
 
     def image(b):
-        options = {"width": 32, "height": 32, "background": b, "backend": "cpu"}
+        options = {"width": 32, "height": 32, "background": b, "backend": BACKEND}
         return rasterize(p, colors, opacities, **options)
 
     b = jnp.array([0.1, 0.5, 0.9])
@@ -84,4 +86,4 @@ def test_an_unknown_backend_is_refused_in_one_line():
     with pytest.raises(ValueError, match="unknown: use one of") as error:
         native.resolve_backend("metal")
     assert "\n" not in str(error.value)
-    assert native.resolve_backend("cpu") == "cpu"
+    assert native.resolve_backend(BACKEND) == BACKEND

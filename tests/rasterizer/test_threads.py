@@ -5,19 +5,21 @@ import subprocess
 import sys
 from pathlib import Path
 
-from .native import needs_native
+import pytest
+
+from .native import BACKEND, needs_native
 
 PROGRAM = """
 import hashlib
 import jax
 import numpy as np
-from tests.rasterizer.native import CPU
+from tests.rasterizer.native import NATIVE
 from tests.rasterizer.scenes import draw, loss, make_scene
 
 scene = make_scene(500, 150, 100, seed=1, batch=(2,))
 
 def value(scene):
-    output = draw(CPU, scene, 150, 100)[1]
+    output = draw(NATIVE, scene, 150, 100)[1]
     return loss(output), output
 
 for _ in range(3):
@@ -28,6 +30,7 @@ for _ in range(3):
 
 
 @needs_native
+@pytest.mark.skipif(BACKEND == "cuda", reason="the CUDA backend has no workers")
 def test_worker_count_does_not_change_a_bit():
     root = Path(__file__).parents[2]
     digests = set()

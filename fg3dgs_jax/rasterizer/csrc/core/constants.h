@@ -16,4 +16,6 @@ constexpr float kCompensationMin =
 constexpr float kMinPower =
     -16.0f;  // exponents are clamped here: alpha is long below kAlphaMin, and no denormals
 
+constexpr int kSlotHead = 6;  // sums of a (tile, Gaussian) pair before those of its D colours
+
 }  // namespace fg

@@ -3,14 +3,20 @@
 #pragma once
 
 #include <math.h>
+#include <stdint.h>
 
 #include "core/constants.h"
 
+// Free functions are static: the CPU's kernels are compiled once per instruction set and must not
+// share bodies.
 #ifdef __CUDACC__
 #define FG_HD __host__ __device__ static inline
+#define FG_HD_INLINE __host__ __device__ static __forceinline__
+#define FG_HD_MEMBER __host__ __device__
 #else
-#define FG_HD \
-  static inline  // static: kernels are compiled once per instruction set and must not share bodies
+#define FG_HD static inline
+#define FG_HD_INLINE static inline __attribute__((always_inline))
+#define FG_HD_MEMBER
 #endif
 
 namespace fg {
@@ -53,6 +59,19 @@ struct Ewa {
   float a, b, c;         // with the low-pass
   float det0, det;       // without and with the low-pass
 };
+
+FG_HD View view_of(const float* pose, const float* k, int64_t width, int64_t height, float eps2d,
+                   float near, float far, bool antialiased) {  // pose [4, 4], k: fx, fy, cx, cy
+  View v;
+  for (int r = 0; r < 3; ++r) {
+    for (int c = 0; c < 3; ++c) v.R[3 * r + c] = pose[4 * r + c];
+    v.t[r] = pose[4 * r + 3];
+  }
+  v.fx = k[0], v.fy = k[1], v.cx = k[2], v.cy = k[3];
+  v.width = static_cast<float>(width), v.height = static_cast<float>(height);
+  v.eps2d = eps2d, v.near = near, v.far = far, v.antialiased = antialiased;
+  return v;
+}
 
 FG_HD void rotation_of(const float q[4], float Q[9]) {
   const float w = q[0], x = q[1], y = q[2], z = q[3];

@@ -40,4 +40,13 @@ FG_HD bool make_leading(const int64_t* full, const int64_t* dims, int rank, Lead
   return true;
 }
 
+// An operand with leading dims that broadcast to the batch: at(b) is image b's array.
+template <typename T>
+struct Batched {
+  const T* data;
+  Leading leading;
+  int64_t size;  // of one image's array
+  FG_HD_MEMBER const T* at(int64_t b) const { return data + item_of(leading, b) * size; }
+};
+
 }  // namespace fg

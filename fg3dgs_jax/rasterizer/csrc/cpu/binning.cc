@@ -8,28 +8,8 @@ namespace fg {
 namespace {
 
 constexpr int64_t kChunk = 2048;  // Gaussians an item of a parallel loop
-constexpr uint32_t kCulled = 0xFFFFFFFFu;
 
 int64_t chunks(int64_t n) { return (n + kChunk - 1) / kChunk; }
-
-uint32_t depth_key(float depth) {  // orders like the float, negative ones too
-  uint32_t bits;
-  std::memcpy(&bits, &depth, 4);
-  return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
-}
-
-// Tiles that hold a pixel centre within `half` of `center`, along one axis of `size` px; false if
-// none.
-bool span(float center, float half, int size, int16_t* begin, int16_t* end) {
-  const float first =
-      std::min(std::max(std::ceil(center - half - 0.5f), 0.0f), static_cast<float>(size));
-  const float last =
-      std::min(std::max(std::floor(center + half - 0.5f), -1.0f), static_cast<float>(size - 1));
-  if (!(last >= first)) return false;
-  *begin = static_cast<int16_t>(static_cast<int>(first) / kTileSize);
-  *end = static_cast<int16_t>(static_cast<int>(last) / kTileSize + 1);
-  return true;
-}
 
 void classify(const Scene& s, int64_t i, Bins* bins) {
   uint32_t key = kCulled;
@@ -43,8 +23,8 @@ void classify(const Scene& s, int64_t i, Bins* bins) {
   if (ok) {
     float hx, hy;
     half_extents(q[0], q[1], q[2], s.opacities[i], &hx, &hy);
-    ok = hx > 0 && hy > 0 && span(m[0], hx, s.width, &rect.x0, &rect.x1) &&
-         span(m[1], hy, s.height, &rect.y0, &rect.y1);
+    ok = hx > 0 && hy > 0 && tile_span(m[0], hx, s.width, &rect.x0, &rect.x1) &&
+         tile_span(m[1], hy, s.height, &rect.y0, &rect.y1);
     bins->half_height[i] = hy;
     if (ok) key = depth_key(s.depths[i]);
   }

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "core/tiles.h"
 #include "cpu/kernels.h"
 #include "cpu/parallel.h"
 
@@ -14,11 +15,6 @@ struct Scene {                                                  // one projected
   const int32_t* radii;                                         // [N, 2]
   int64_t n;
   int channels, width, height;
-};
-
-struct TileRect {
-  int16_t x0, y0, x1, y1;  // tiles, half open
-  int32_t count() const { return static_cast<int32_t>(x1 - x0) * (y1 - y0); }
 };
 
 // Grow-only buffers, kept per thread, so that a step allocates nothing once it is warm.

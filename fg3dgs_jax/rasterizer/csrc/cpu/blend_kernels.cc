@@ -8,9 +8,8 @@
 // keeps failing by itself.
 #include <stdint.h>
 
+#include "core/blend_math.h"
 #include "cpu/kernels.h"
-
-#define FG_INLINE static inline __attribute__((always_inline))
 
 namespace fg {
 namespace FG_ISA {
@@ -18,67 +17,12 @@ namespace FG_ISA {
 constexpr int S = kTileSize;
 constexpr int kCheckEvery = 8;  // entries between two looks whether the whole tile has stopped
 
-FG_INLINE float fma1(float a, float b, float c) {
-#if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
-  return __builtin_fmaf(a, b, c);
-#else
-  return a * b + c;
-#endif
-}
-
-FG_INLINE float exp_neg(float s) {  // exp(-s), 0 <= s <= -kMinPower; relative error 2e-7
-  const float magic =
-      12582912.0f;  // 1.5 2^23: adding it rounds to an integer, left in the low bits
-  const float log2e = 1.44269504f;
-  const float t = fma1(-s, log2e, magic);
-  const float f = fma1(-s, log2e, magic - t);  // in [-1/2, 1/2]
-  float p = 1.540353039e-4f;                   // Taylor series of 2^f
-  p = fma1(p, f, 1.333355815e-3f);
-  p = fma1(p, f, 9.618129108e-3f);
-  p = fma1(p, f, 5.550410866e-2f);
-  p = fma1(p, f, 2.402265070e-1f);
-  p = fma1(p, f, 6.931471806e-1f);
-  p = fma1(p, f, 1.0f);
-  uint32_t bits;
-  __builtin_memcpy(&bits, &t, 4);
-  bits = (bits << 23) + 0x3F800000u;  // 2^integer
-  float scale;
-  __builtin_memcpy(&scale, &bits, 4);
-  return p * scale;
-}
-
-// What one Gaussian does to one pixel; the backward calls the same function, so it takes the same
-// decisions.
-struct Hit {
-  float raw;     // o exp(-sigma), before the clamp
-  float alpha;   // after the clamp                                               eq. (4)
-  float weight;  // alpha T, 0 where skipped or stopped
-  float T;       // transmittance afterwards, with the sign of life
-};
-
-FG_INLINE Hit hit(float base, float slope, float dy, float opacity, float T) {
-  Hit h;
-  const float sigma = fma1(dy, slope, base);
-  float s = sigma < 0.0f ? 0.0f : sigma;
-  s = s > -kMinPower ? -kMinPower : s;
-  h.raw = opacity * exp_neg(s);
-  h.alpha = h.raw > kAlphaMax ? kAlphaMax : h.raw;
-  const float alpha = sigma < 0.0f ? 0.0f : h.alpha;
-  const float after = T * (1.0f - alpha);
-  const float stopped = T < 0.0f ? T : -T;
-  const float next = after >= kTransmittanceMin ? after : stopped;
-  const float w = after >= kTransmittanceMin ? alpha * T : 0.0f;
-  h.weight = alpha >= kAlphaMin ? w : 0.0f;
-  h.T = alpha >= kAlphaMin ? next : T;
-  return h;
-}
-
 struct Rows {
   int begin, end;
 };
 
-FG_INLINE Rows rows_of(const float* r,
-                       const Tile& tile) {  // rows whose centres lie in the Gaussian's box
+FG_HD_INLINE Rows rows_of(const float* r,
+                          const Tile& tile) {  // rows whose centres lie in the Gaussian's box
   const float v = r[1] - static_cast<float>(tile.y0), h = r[6];
   const int last = tile.height - tile.y0 < S ? tile.height - tile.y0 : S;
   const float lo = v - h - 0.5f, hi = v + h - 0.5f;
@@ -89,7 +33,7 @@ FG_INLINE Rows rows_of(const float* r,
   return rows;
 }
 
-FG_INLINE void start_life(const Tile& tile, float* T) {
+FG_HD_INLINE void start_life(const Tile& tile, float* T) {
   for (int y = 0; y < S; ++y) {
     for (int x = 0; x < S; ++x) {
       T[S * y + x] = (tile.x0 + x < tile.width && tile.y0 + y < tile.height) ? 1.0f : -1.0f;
@@ -97,7 +41,7 @@ FG_INLINE void start_life(const Tile& tile, float* T) {
   }
 }
 
-FG_INLINE bool all_stopped(const float* T) {
+FG_HD_INLINE bool all_stopped(const float* T) {
   float most = -1.0f;
 #pragma omp simd reduction(max : most)
   for (int k = 0; k < S * S; ++k) most = T[k] > most ? T[k] : most;
@@ -150,7 +94,7 @@ void blend_tile(const Tile& tile, const TileForward& io) {
   }
 }
 
-FG_INLINE float sum16(const float* a) {
+FG_HD_INLINE float sum16(const float* a) {
   float s = 0.0f;
 #pragma omp simd reduction(+ : s)
   for (int k = 0; k < S; ++k) s += a[k];

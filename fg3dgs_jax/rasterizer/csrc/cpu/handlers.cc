@@ -1,84 +1,16 @@
 // The XLA FFI doors: decode buffers, check shapes, loop over the images of the batch.
 #include <cstring>
-#include <string>
 
-#include "core/strides.h"
+#include "core/operands.h"
 #include "cpu/binning.h"
 #include "cpu/kernels.h"
 #include "cpu/parallel.h"
-#include "xla/ffi/api/ffi.h"
 
 namespace fg {
 namespace {
 
-namespace ffi = xla::ffi;
-using F32 = ffi::Buffer<ffi::F32>;
-using S32 = ffi::Buffer<ffi::S32>;
-using F32Out = ffi::Result<F32>;
-using S32Out = ffi::Result<S32>;
-
 constexpr int64_t kChunk =
     512;  // Gaussians an item; fixed, since the camera's gradient is summed by chunk
-
-// An operand with leading dims that broadcast to the batch: at(b) is image b's array.
-template <typename T>
-struct Batched {
-  const T* data;
-  Leading leading;
-  int64_t size;  // of one image's array
-  const T* at(int64_t b) const { return data + item_of(leading, b) * size; }
-};
-
-struct Batch {
-  const int64_t* dims;
-  int rank;
-  int64_t count;
-};
-
-template <typename Buffer>
-Batch batch_of(const Buffer& result, int core) {
-  const auto dims = result.dimensions();
-  Batch batch = {dims.begin(), static_cast<int>(dims.size()) - core, 1};
-  for (int d = 0; d < batch.rank; ++d) batch.count *= batch.dims[d];
-  return batch;
-}
-
-// Checks that `operand` is [leading..., core...] for this batch.
-template <typename T, typename Buffer>
-ffi::Error bind(const char* name, const Buffer& operand, const Batch& batch,
-                std::initializer_list<int64_t> core, Batched<T>* out) {
-  const auto dims = operand.dimensions();
-  bool ok = static_cast<int>(dims.size()) == batch.rank + static_cast<int>(core.size());
-  out->size = 1;
-  int at = batch.rank;
-  for (int64_t c : core) {
-    ok = ok && dims[at++] == c;
-    out->size *= c;
-  }
-  ok = ok && make_leading(batch.dims, dims.begin(), batch.rank, &out->leading);
-  if (!ok)
-    return ffi::Error::InvalidArgument(std::string("fg3dgs: operand ") + name +
-                                       " has an unexpected shape");
-  out->data = operand.typed_data();
-  return ffi::Error::Success();
-}
-
-#define FG_BIND(T, var, buffer, ...) \
-  Batched<T> var;                    \
-  if (auto error = bind<T>(#var, buffer, batch, __VA_ARGS__, &var); error.failure()) return error
-
-View view_of(const float* pose, const float* k, int64_t width, int64_t height, float eps2d,
-             float near, float far, bool antialiased) {
-  View v;
-  for (int r = 0; r < 3; ++r) {
-    for (int c = 0; c < 3; ++c) v.R[3 * r + c] = pose[4 * r + c];
-    v.t[r] = pose[4 * r + 3];
-  }
-  v.fx = k[0], v.fy = k[1], v.cx = k[2], v.cy = k[3];
-  v.width = static_cast<float>(width), v.height = static_cast<float>(height);
-  v.eps2d = eps2d, v.near = near, v.far = far, v.antialiased = antialiased;
-  return v;
-}
 
 ffi::Error project_fwd(ffi::ThreadPool pool, F32 means_, F32 quats_, F32 scales_, F32 opacities_,
                        F32 pose_, F32 intrinsics_, F32Out means2d, F32Out depths, F32Out conics,

@@ -9,7 +9,7 @@ namespace fg {
 
 constexpr int kRecordHead =
     8;  // floats: u, v, A, B, C, opacity, half height of the box, unused; then D colours
-constexpr int kSlotHead = 6;  // floats: gradients of u, v, A, B, C, opacity; then D colours
+// A slot holds kSlotHead floats, the gradients of u, v, A, B, C, opacity; then those of D colours.
 
 struct ProjectArgs {
   const float *means, *quats, *scales,
