@@ -18,8 +18,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     config.name = "quickstart"
     config.data.path = "data/quickstart"
     config.regions.face.update(num=3000, capacity=5120, max_capacity=5120)
-    config.regions.eyes.update(num=400, capacity=640, max_capacity=640)
-    config.regions.mouth.update(num=600, capacity=1024, max_capacity=1024)
+    config.regions.mouth.num = 600
     config.stages.fusion.losses.lpips = 0.0  # no pretrained network: nothing to download
     if variant == "tiny":
         config.name = "quickstart_tiny"

@@ -7,7 +7,8 @@ set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 out=${OUT:-gpu_check}
 python=${PYTHON:-python3}
-build=${BUILD:-/tmp/fg3dgs_build}
+build=${BUILD:-$(mktemp -d)}
+dump=$(mktemp -d)
 mkdir -p "$out"
 : > "$out/summary.txt"
 failed=0
@@ -42,9 +43,9 @@ run parity 120 "$python" -m pytest -q tests/rasterizer/test_parity.py tests/rast
 # The same steps with and without CUDA graphs; the dump names the thunks, so it shows what was captured.
 scan=(tests/rasterizer/test_cuda.py -k "scan or batch_equals")
 XLA_FLAGS="--xla_gpu_enable_command_buffer=FUSION,CUBLAS,CUSTOM_CALL --xla_gpu_graph_min_graph_size=1 \
-  --xla_dump_to=/tmp/fg3dgs_dump" run graphs 60 "$python" -m pytest -q "${scan[@]}"
+  --xla_dump_to=$dump" run graphs 60 "$python" -m pytest -q "${scan[@]}"
 XLA_FLAGS="--xla_gpu_enable_command_buffer=" run no_graphs 60 "$python" -m pytest -q "${scan[@]}"
-grep -rhoiE 'command_?buffer[a-z_]*' /tmp/fg3dgs_dump 2> /dev/null | sort | uniq -c | sort -rn |
+grep -rhoiE 'command_?buffer[a-z_]*' "$dump" 2> /dev/null | sort | uniq -c | sort -rn |
   head -n 20 > "$out/captured.txt"
 
 # Allocations of their own, so that an access past the end of one is seen.

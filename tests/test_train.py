@@ -199,7 +199,7 @@ def test_guides_teach_the_lips_to_open_with_the_sound(folder):
     config.moves = False  # so that init_regions leaves the net as it starts
     regions, _ = initial.init_regions(jax.random.key(0), clip, device, config, nets)
     motion = regions["face"].motion
-    learnt = initial.learn_guides(jax.random.key(1), nets["face"], motion, device, rule)
+    learnt = initial.learn_from_guides(jax.random.key(1), nets["face"], motion, device, rule)
     lower = dataset.GUIDES.index(14)
 
     @jax.jit

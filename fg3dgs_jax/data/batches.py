@@ -102,6 +102,14 @@ def sample_frames(key, step, clip: DeviceClip, region: str, rule, progress, coun
     return jax.lax.top_k(jax.random.gumbel(key, far.shape) * 1e-3 - far, count)[1]
 
 
+def guide_frames(key, step, clip: DeviceClip, count: int, noise) -> Batch:
+    """A Batch of [count] random train frames, to take landmarks from; for `noise` see `take`."""
+    key_frames, key_noise = jax.random.split(key)
+    index = sample_frames(key_frames, step, clip, "face", None, 0.0, count)
+    keys = jax.random.split(key_noise, count)
+    return jax.vmap(lambda i, k: take(clip, i, k, noise))(index, keys)
+
+
 def take(clip: DeviceClip, index, key=None, noise=0.0) -> Batch:
     """Frame `index` [] of the clip as a Batch without batch dimension.
 

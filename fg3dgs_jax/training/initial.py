@@ -40,7 +40,7 @@ def init_regions(key, clip: Clip, device_clip, config, nets):
         motion = nets[r].init(key_r, gaussians.means, Conditions(windows, expression))
         motion = with_statistics(motion, device_clip.audio[clip.split("train")])
         if r == "face" and config.moves and config.warm_up.steps:
-            motion = learn_guides(key_r, nets[r], motion, device_clip, config.warm_up)
+            motion = learn_from_guides(key_r, nets[r], motion, device_clip, config.warm_up)
         regions[r] = avatar.Region(gaussians, motion)
     return regions, alive
 
@@ -90,25 +90,19 @@ def _on_head(rng, rays, pose, region):
     return (camera_points - center) @ pose[:3, :3]
 
 
-def learn_guides(key, net, motion, device_clip, rule):
+def learn_from_guides(key, net, motion, device_clip, rule):
     """The face's motion net after `rule.steps` steps on landmarks alone; `motion`: its variables.
 
-    No picture is drawn, so this takes a hundredth of the time of as many steps of a stage, and the
-    pictures then find lips and lids that already go where they should. `rule`: see `warm_up` in
-    configs/default.py.
+    No picture is drawn, so a step costs far less than one of a stage, and the pictures then find
+    lips and lids that already go where they should. `rule`: see `warm_up` in configs/default.py.
     """
     schedule = optax.exponential_decay(rule.rate[0], rule.steps, rule.rate[1] / rule.rate[0])
     optimizer = optax.chain(optim.MOTION, optax.scale_by_learning_rate(schedule))
 
     def step(carry, number):
         params, state = carry
-        key_frames, key_noise = jax.random.split(jax.random.fold_in(key, number))
-        index = batches.sample_frames(
-            key_frames, number, device_clip, "face", None, 0.0, rule.frames
-        )
-        keys = jax.random.split(key_noise, rule.frames)
-        frames = jax.vmap(lambda i, k: batches.take(device_clip, i, k, rule.audio_noise))(
-            index, keys
+        frames = batches.guide_frames(
+            jax.random.fold_in(key, number), number, device_clip, rule.frames, rule.audio_noise
         )
         grads = jax.grad(lambda p: stages.guides_loss(net, {**motion, "params": p}, frames))(params)
         updates, state = optimizer.update(grads, state)

@@ -65,13 +65,7 @@ def make_train_step(config, stage, stage_number, nets, perceptual, clip_size):
         loss, (metrics, radii) = jax.vmap(one)(index, probes, jax.random.split(key, config.batch))
         loss = loss.mean()
         if moving and stage.losses.guides:
-            key_frames, key_noise = jax.random.split(key_guides)
-            frames = jax.vmap(lambda i, k: batches.take(clip, i, k, noise))(
-                batches.sample_frames(
-                    key_frames, state.step, clip, "face", None, progress, stage.guide_frames
-                ),
-                jax.random.split(key_noise, stage.guide_frames),
-            )
+            frames = batches.guide_frames(key_guides, state.step, clip, stage.guide_frames, noise)
             guides = stages.guides_loss(nets["face"], regions["face"].motion, frames)
             loss, metrics = loss + stage.losses.guides * guides, {**metrics, "guides": guides}
         return loss, (metrics, radii)
