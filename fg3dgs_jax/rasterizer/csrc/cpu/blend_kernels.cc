@@ -2,103 +2,153 @@
 // nothing of the STL here: its inline functions would be shared between instruction sets by the
 // linker.
 //
-// Planes of 16-float rows stay in L1; a Gaussian visits only the rows of its box, and a row is one
-// branch-free loop of 16 that the compiler turns into vectors. A pixel's transmittance carries the
-// sign of its life: negative once it stopped (or lies outside the image), after which the stop test
-// keeps failing by itself.
-#include <stdint.h>
-
-#include "core/blend_math.h"
+// A tile's pixels stay in L1 as rows of 16 floats, a row's planes side by side. A Gaussian visits
+// the strips (as wide as a vector) and rows that its box touches; what it needs of a strip stays in
+// registers on the way down.
 #include "cpu/kernels.h"
+#include "cpu/simd.h"
 
 namespace fg {
 namespace FG_ISA {
 
-constexpr int S = kTileSize;
+typedef Simd::F F;
+constexpr int S = kTileSize, L = Simd::kLanes;
 constexpr int kCheckEvery = 8;  // entries between two looks whether the whole tile has stopped
+constexpr int kFetchAhead = 6;  // entries: their records are anywhere in memory
 
-struct Rows {
+struct Span {
   int begin, end;
 };
 
-FG_HD_INLINE Rows rows_of(const float* r,
-                          const Tile& tile) {  // rows whose centres lie in the Gaussian's box
-  const float v = r[1] - static_cast<float>(tile.y0), h = r[6];
-  const int last = tile.height - tile.y0 < S ? tile.height - tile.y0 : S;
-  const float lo = v - h - 0.5f, hi = v + h - 0.5f;
-  Rows rows;
-  rows.begin = lo <= 0.0f ? 0 : (lo >= S ? S : static_cast<int>(__builtin_ceilf(lo)));
-  rows.end = hi < 0.0f ? 0 : (hi >= S ? S : static_cast<int>(hi) + 1);
-  rows.end = rows.end > last ? last : rows.end;
-  return rows;
+// Pixels of 0 ... last - 1 with their centre within `half` of `center`.
+FG_HD_INLINE Span span(float center, float half, int last) {
+  const float lo = center - half + 0.5f, hi = center + half + 0.5f;
+  const float top = static_cast<float>(last);
+  Span s;  // truncation is floor here: ceil(center - half - 0.5) <= floor(lo) where they differ
+  s.begin = lo <= 0.0f ? 0 : static_cast<int>(lo < top ? lo : top);
+  s.end = hi <= 0.0f ? 0 : static_cast<int>(hi < top ? hi : top);
+  return s;
 }
 
-FG_HD_INLINE void start_life(const Tile& tile, float* T) {
+FG_HD_INLINE bool all_stopped(const float* planes, int stride) {
+  F most = Simd::all(-1.0f);
   for (int y = 0; y < S; ++y) {
-    for (int x = 0; x < S; ++x) {
-      T[S * y + x] = (tile.x0 + x < tile.width && tile.y0 + y < tile.height) ? 1.0f : -1.0f;
-    }
+    for (int x = 0; x < S; x += L) most = Simd::max(most, Simd::load(planes + y * stride + x));
   }
+  return !Simd::any(Simd::gt(most, Simd::all(0.0f)));
 }
 
-FG_HD_INLINE bool all_stopped(const float* T) {
-  float most = -1.0f;
-#pragma omp simd reduction(max : most)
-  for (int k = 0; k < S * S; ++k) most = T[k] > most ? T[k] : most;
-  return most < 0.0f;
+FG_HD_INLINE int rows_of(const Tile& tile) {
+  const int left = tile.height - tile.y * S;
+  return left < S ? left : S;
+}
+
+FG_HD_INLINE int columns_of(const Tile& tile) {
+  const int left = tile.width - tile.x * S;
+  return left < S ? left : S;
+}
+
+FG_HD_INLINE int64_t first_pixel(const Tile& tile, int y) {  // of the tile's row y
+  return static_cast<int64_t>(tile.y * S + y) * tile.width + tile.x * S;
+}
+
+// A Gaussian's record, as the loops use it.
+struct Splat2d {
+  float u, v, A, B, C, opacity;  // u, v in px from the tile's corner
+  Span rows, columns;
+};
+
+FG_HD_INLINE Splat2d splat_of(const float* r, const Tile& tile, int height) {
+  Splat2d g = {r[0] - static_cast<float>(tile.x * S),
+               r[1] - static_cast<float>(tile.y * S),
+               r[2],
+               r[3],
+               r[4],
+               r[5],
+               {0, 0},
+               {0, 0}};
+  g.rows = span(g.v, r[kRecordHalfHeight], height);
+  g.columns = L < S ? span(g.u, r[kRecordHalfWidth], S) : Span{0, S};
+  return g;
 }
 
 template <int DD>
 void blend_tile(const Tile& tile, const TileForward& io) {
-  const int D = DD ? DD : tile.channels, stride = kRecordHead + D;
-  alignas(64) float T[S * S];
-  alignas(64) float acc[(DD ? DD : kMaxChannels) * S * S];
-  alignas(64) float base[S], slope[S], w[S];
-  start_life(tile, T);
-  for (int k = 0; k < D * S * S; ++k) acc[k] = 0.0f;
+  const int D = DD ? DD : tile.channels;
+  constexpr int kPlanes = 1 + (DD ? DD : kMaxChannels), stride = kPlanes * S;
+  alignas(64) float planes[S * stride];  // [row, plane, column]: T, then the colours
+  const int rows = rows_of(tile), columns = columns_of(tile);
+  for (int y = 0; y < S; ++y) {
+    float* row = planes + y * stride;
+    for (int x = 0; x < S; ++x) {
+      row[x] = y < rows && x < columns ? 1.0f : -1.0f;
+    }
+    for (int k = S; k < S * (1 + D); ++k) row[k] = 0.0f;
+  }
 
   for (int e = 0; e < tile.count; ++e) {
-    if (e % kCheckEvery == 0 && all_stopped(T)) break;
-    const float* r = tile.records + static_cast<int64_t>(tile.list[e]) * stride;
+    if (e % kCheckEvery == 0 && all_stopped(planes, stride)) break;
+    const float* r = tile.record(e);
+    if (e + kFetchAhead < tile.count) __builtin_prefetch(tile.record(e + kFetchAhead));
+    const Splat2d g = splat_of(r, tile, rows);
     const float* color = r + kRecordHead;
-    const float u = r[0] - static_cast<float>(tile.x0), v = r[1] - static_cast<float>(tile.y0);
-    const float A = r[2], B = r[3], C = r[4], opacity = r[5];
-    for (int k = 0; k < S; ++k) {
-      const float dx = u - (static_cast<float>(k) + 0.5f);
-      base[k] = 0.5f * A * dx * dx;
-      slope[k] = B * dx;
-    }
-    const Rows rows = rows_of(r, tile);
-    for (int y = rows.begin; y < rows.end; ++y) {
-      const float dy = v - (static_cast<float>(y) + 0.5f), cyy = 0.5f * C * dy * dy;
-      float* Ty = T + S * y;
-      for (int k = 0; k < S; ++k) {
-        const Hit h = hit(base[k] + cyy, slope[k], dy, opacity, Ty[k]);
-        Ty[k] = h.T;
-        w[k] = h.weight;
-      }
-      for (int d = 0; d < D; ++d) {
-        float* a = acc + (d * S + y) * S;
-        for (int k = 0; k < S; ++k) a[k] = fma1(w[k], color[d], a[k]);
+    for (int x = g.columns.begin / L * L; x < g.columns.end; x += L) {
+      const F dx = g.u - 0.5f - Simd::to_float(Simd::lane() + x);
+      const F level = (0.5f * g.A) * dx * dx, slope = g.B * dx, opacity = Simd::all(g.opacity);
+      for (int y = g.rows.begin; y < g.rows.end; ++y) {
+        const float dy = g.v - (static_cast<float>(y) + 0.5f);
+        float* row = planes + y * stride + x;
+        const Hit<Simd> h =
+            hit<Simd>(level + 0.5f * g.C * dy * dy, slope, Simd::all(dy), opacity, Simd::load(row));
+        Simd::store(row, h.T);
+        for (int d = 0; d < D; ++d) {
+          float* plane = row + (1 + d) * S;
+          Simd::store(plane, Simd::fma(h.weight, Simd::all(color[d]), Simd::load(plane)));
+        }
       }
     }
   }
-  for (int y = 0; y < S && tile.y0 + y < tile.height; ++y) {
-    for (int x = 0; x < S && tile.x0 + x < tile.width; ++x) {
-      const int64_t pixel = static_cast<int64_t>(tile.y0 + y) * tile.width + tile.x0 + x;
-      const float left = __builtin_fabsf(T[S * y + x]);
-      io.alpha[pixel] = 1.0f - left;
-      for (int d = 0; d < D; ++d)
-        io.image[pixel * D + d] = acc[(d * S + y) * S + x] + left * io.background[d];
+
+  for (int y = 0; y < rows; ++y) {
+    const float* row = planes + y * stride;
+    const int64_t pixel = first_pixel(tile, y);
+    float *image = io.image + pixel * D, *alpha = io.alpha + pixel;
+    for (int x = 0; x < columns; ++x) {
+      const float left = __builtin_fabsf(row[x]);
+      alpha[x] = 1.0f - left;
+      for (int d = 0; d < D; ++d) image[x * D + d] = row[(1 + d) * S + x] + left * io.background[d];
     }
   }
 }
 
-FG_HD_INLINE float sum16(const float* a) {
-  float s = 0.0f;
-#pragma omp simd reduction(+ : s)
-  for (int k = 0; k < S; ++k) s += a[k];
-  return s;
+// Neighbours v[2 i], v[2 i + 1] become one vector, summed over pairs of lanes kStep apart.
+template <int kStep>
+FG_HD_INLINE void fold(F* v, int n) {
+  const Simd::M upper = Simd::lanes_with<kStep>();
+  for (int i = 0; 2 * i < n; ++i) {
+    const F a = v[2 * i], b = 2 * i + 1 < n ? v[2 * i + 1] : a;
+    v[i] = Simd::select(upper, b, a) + Simd::across<kStep>(Simd::select(upper, a, b));
+  }
+}
+
+// Lane i gets the sum over the lanes of v[i]; n <= L of them, what the other lanes get is unused.
+FG_HD_INLINE F sum_lanes(F* v, int n) {
+  fold<1>(v, n);
+  fold<2>(v, (n + 1) / 2);
+  if constexpr (L >= 8) fold<4>(v, (n + 3) / 4);
+  if constexpr (L >= 16) fold<8>(v, (n + 7) / 8);
+  return v[0];
+}
+
+// Where the sums of the tile's e-th Gaussian go: its slots follow each other, a row of tiles after
+// the other.
+FG_HD_INLINE float* slot_of(const Tile& tile, const TileBackward& io, int e) {
+  int32_t slot, columns;
+  __builtin_memcpy(&slot, tile.record(e) + kRecordSlot, 4);
+  __builtin_memcpy(&columns, tile.record(e) + kRecordTiles, 4);
+  const int64_t at =
+      int64_t{io.first_slots[tile.list[e] >> kChunkBits]} + slot + tile.y * columns + tile.x;
+  return io.sums + at * slot_stride(tile.channels);
 }
 
 // Front to back again: `behind` holds v . (what is still behind, background included) - v_alpha
@@ -106,92 +156,82 @@ FG_HD_INLINE float sum16(const float* a) {
 // in T.
 template <int DD>
 void blend_tile_vjp(const Tile& tile, const TileBackward& io) {
-  const int D = DD ? DD : tile.channels, stride = kRecordHead + D, out_stride = kSlotHead + D;
-  constexpr int kPlanes = DD ? DD : kMaxChannels;
-  alignas(64) float T[S * S], behind[S * S];
-  alignas(64) float V[kPlanes * S * S];
-  alignas(64) float dxs[S], base[S], slope[S], w[S], cv[S];
-  alignas(64) float s0[S], s1[S], s2[S], sc[kPlanes * S];
-  start_life(tile, T);
+  const int D = DD ? DD : tile.channels, n = kSlotHead + D;
+  constexpr int kBound = DD ? DD : kMaxChannels;
+  constexpr int kPlanes = 2 + kBound, stride = kPlanes * S;
+  constexpr int kSums = (kSlotHead + kBound + L - 1) / L * L;
+  alignas(64) float planes[S * stride];  // [row, plane, column]: T, behind, then v_image
+  const int rows = rows_of(tile), columns = columns_of(tile);
   for (int d = 0; d < D; ++d) io.v_background[d] = 0.0f;
-  for (int k = 0; k < D * S * S; ++k) V[k] = 0.0f;
-  for (int k = 0; k < S * S; ++k) behind[k] = 0.0f;
-  for (int y = 0; y < S && tile.y0 + y < tile.height; ++y) {
-    for (int x = 0; x < S && tile.x0 + x < tile.width; ++x) {
-      const int64_t pixel = static_cast<int64_t>(tile.y0 + y) * tile.width + tile.x0 + x;
-      const float left = 1.0f - io.alpha[pixel];
-      float dot = -left * io.v_alpha[pixel];
+  for (int y = 0; y < S; ++y) {
+    float* row = planes + y * stride;
+    for (int k = 0; k < S * (2 + D); ++k) row[k] = k < S ? -1.0f : 0.0f;
+    if (y >= rows) continue;
+    const int64_t pixel = first_pixel(tile, y);
+    const float *image = io.image + pixel * D, *v_image = io.v_image + pixel * D;
+    for (int x = 0; x < columns; ++x) {
+      const float left = 1.0f - io.alpha[pixel + x];
+      float dot = -left * io.v_alpha[pixel + x];
       for (int d = 0; d < D; ++d) {
-        const float v = io.v_image[pixel * D + d];
-        V[(d * S + y) * S + x] = v;
-        dot += v * io.image[pixel * D + d];
+        const float v = v_image[x * D + d];
+        row[(2 + d) * S + x] = v;
+        dot += v * image[x * D + d];
         io.v_background[d] += left * v;
       }
-      behind[S * y + x] = dot;
+      row[x] = 1.0f, row[S + x] = dot;
     }
   }
 
   int e = 0;
   for (; e < tile.count; ++e) {
-    if (e % kCheckEvery == 0 && all_stopped(T)) break;
-    const float* r = tile.records + static_cast<int64_t>(tile.list[e]) * stride;
+    if (e % kCheckEvery == 0 && all_stopped(planes, stride)) break;
+    const float* r = tile.record(e);
+    float* out = slot_of(tile, io, e);
+    if (e + kFetchAhead < tile.count) {
+      __builtin_prefetch(tile.record(e + kFetchAhead));
+      __builtin_prefetch(slot_of(tile, io, e + kFetchAhead), 1);
+    }
+    const Splat2d g = splat_of(r, tile, rows);
     const float* color = r + kRecordHead;
-    const float u = r[0] - static_cast<float>(tile.x0), v = r[1] - static_cast<float>(tile.y0);
-    const float A = r[2], B = r[3], C = r[4], opacity = r[5];
-    for (int k = 0; k < S; ++k) {
-      const float dx = u - (static_cast<float>(k) + 0.5f);
-      dxs[k] = dx;
-      base[k] = 0.5f * A * dx * dx;
-      slope[k] = B * dx;
-      s0[k] = s1[k] = s2[k] = 0.0f;
-    }
-    for (int k = 0; k < D * S; ++k) sc[k] = 0.0f;
-    const Rows rows = rows_of(r, tile);
-    for (int y = rows.begin; y < rows.end; ++y) {
-      const float dy = v - (static_cast<float>(y) + 0.5f), cyy = 0.5f * C * dy * dy;
-      float *Ty = T + S * y, *Ry = behind + S * y;
-      for (int k = 0; k < S; ++k) cv[k] = 0.0f;
-      for (int d = 0; d < D; ++d) {
-        const float* vd = V + (d * S + y) * S;
-        for (int k = 0; k < S; ++k) cv[k] = fma1(vd[k], color[d], cv[k]);
+    F sums[kSums];  // of q, q dx, q dy, q dx^2, q dx dy, q dy^2, then of the colours
+    for (int k = 0; k < kSums; ++k) sums[k] = Simd::all(0.0f);
+    for (int x = g.columns.begin / L * L; x < g.columns.end; x += L) {
+      const F dx = g.u - 0.5f - Simd::to_float(Simd::lane() + x);
+      const F level = (0.5f * g.A) * dx * dx, slope = g.B * dx, opacity = Simd::all(g.opacity);
+      F s0 = Simd::all(0.0f), s1 = s0, s2 = s0;
+      for (int y = g.rows.begin; y < g.rows.end; ++y) {
+        const float dy = g.v - (static_cast<float>(y) + 0.5f);
+        float* row = planes + y * stride + x;
+        const F T = Simd::load(row);
+        const Hit<Simd> h =
+            hit<Simd>(level + 0.5f * g.C * dy * dy, slope, Simd::all(dy), opacity, T);
+        F cv = Simd::all(0.0f);  // c_i . v
+        for (int d = 0; d < D; ++d) {
+          const F v = Simd::load(row + (2 + d) * S);
+          cv = Simd::fma(v, Simd::all(color[d]), cv);
+          sums[kSlotHead + d] = Simd::fma(h.weight, v, sums[kSlotHead + d]);
+        }
+        const F rest = Simd::load(row + S) - h.weight * cv;
+        const F v_alpha = T * cv - rest * Simd::reciprocal(1.0f - h.alpha);
+        // q = -dL/dsigma: none where skipped or stopped, or where the clamp has zero slope.
+        const Simd::M free =
+            Simd::both(Simd::gt(h.weight, Simd::all(0.0f)), Simd::ge(Simd::all(kAlphaMax), h.raw));
+        const F q = Simd::select(free, v_alpha * h.raw, Simd::all(0.0f));
+        Simd::store(row, h.T);
+        Simd::store(row + S, rest);
+        s0 += q;
+        s1 = Simd::fma(q, Simd::all(dy), s1);
+        s2 = Simd::fma(q, Simd::all(dy * dy), s2);
       }
-      for (int k = 0; k < S; ++k) {
-        const Hit h = hit(base[k] + cyy, slope[k], dy, opacity, Ty[k]);
-        const float rest = Ry[k] - h.weight * cv[k];
-        const float v_alpha = Ty[k] * cv[k] - rest / (1.0f - h.alpha);
-        float q = v_alpha * h.raw;         // -dL/dsigma
-        q = h.raw > kAlphaMax ? 0.0f : q;  // the clamp has zero slope
-        q = h.weight > 0.0f ? q : 0.0f;    // skipped or stopped
-        Ry[k] = rest;
-        Ty[k] = h.T;
-        w[k] = h.weight;
-        s0[k] += q;
-        s1[k] = fma1(q, dy, s1[k]);
-        s2[k] = fma1(q, dy * dy, s2[k]);
-      }
-      for (int d = 0; d < D; ++d) {
-        const float* vd = V + (d * S + y) * S;
-        float* a = sc + S * d;
-        for (int k = 0; k < S; ++k) a[k] = fma1(w[k], vd[k], a[k]);
-      }
+      const F s0x = s0 * dx;
+      sums[0] += s0, sums[1] += s0x, sums[2] += s1;
+      sums[3] = Simd::fma(s0x, dx, sums[3]), sums[4] = Simd::fma(s1, dx, sums[4]), sums[5] += s2;
     }
-    float q0 = 0, qx = 0, qy = 0, qxx = 0, qxy = 0,
-          qyy = 0;  // sums of q, q dx, q dy, q dx^2, q dx dy, q dy^2
-#pragma omp simd reduction(+ : q0, qx, qy, qxx, qxy, qyy)
-    for (int k = 0; k < S; ++k) {
-      const float dx = dxs[k];
-      q0 += s0[k], qx += s0[k] * dx, qxx += s0[k] * dx * dx;
-      qy += s1[k], qxy += s1[k] * dx, qyy += s2[k];
-    }
-    float* out = io.sums + static_cast<int64_t>(io.slots[e]) * out_stride;
-    out[0] = -(A * qx + B * qy), out[1] = -(B * qx + C * qy);
-    out[2] = -0.5f * qxx, out[3] = -qxy, out[4] = -0.5f * qyy;
-    out[5] = q0 / opacity;
-    for (int d = 0; d < D; ++d) out[kSlotHead + d] = sum16(sc + S * d);
+    for (int k = 0; k < n; k += L) Simd::store(out + k, sum_lanes(sums + k, n - k < L ? n - k : L));
   }
   for (; e < tile.count; ++e) {
-    float* out = io.sums + static_cast<int64_t>(io.slots[e]) * out_stride;
-    for (int k = 0; k < out_stride; ++k) out[k] = 0.0f;
+    float* out = slot_of(tile, io, e);
+    for (int k = 0; k < n; ++k) out[k] = 0.0f;
   }
 }
 

@@ -6,13 +6,15 @@
 
 namespace fg {
 
-#define FG_DECLARE(isa)                                                               \
-  namespace isa {                                                                     \
-  void project(const ProjectArgs&, const ProjectOut&, int64_t, int64_t);              \
-  void project_vjp(const ProjectArgs&, const ProjectGrad&, int64_t, int64_t, float*); \
-  void blend(const Tile&, const TileForward&);                                        \
-  void blend_vjp(const Tile&, const TileBackward&);                                   \
-  const Kernels table = {project, project_vjp, blend, blend_vjp};                     \
+#define FG_DECLARE(isa)                                                                          \
+  namespace isa {                                                                                \
+  void project(const ProjectArgs&, const ProjectOut&, int64_t, int64_t);                         \
+  void project_vjp(const ProjectArgs&, const ProjectGrad&, int64_t, int64_t, float*);            \
+  Chunk classify(const Scene&, const Classified&, int64_t, int64_t);                             \
+  void blend(const Tile&, const TileForward&);                                                   \
+  void blend_vjp(const Tile&, const TileBackward&);                                              \
+  void collect(const Scene&, const TileRect*, const float*, const SceneGrad&, int64_t, int64_t); \
+  const Kernels table = {project, project_vjp, classify, blend, blend_vjp, collect};             \
   }
 
 FG_DECLARE(base)

@@ -9,9 +9,6 @@
 namespace fg {
 namespace {
 
-constexpr int64_t kChunk =
-    512;  // Gaussians an item; fixed, since the camera's gradient is summed by chunk
-
 ffi::Error project_fwd(ffi::ThreadPool pool, F32 means_, F32 quats_, F32 scales_, F32 opacities_,
                        F32 pose_, F32 intrinsics_, F32Out means2d, F32Out depths, F32Out conics,
                        S32Out radii, F32Out comps, int64_t width, int64_t height, float eps2d,
@@ -56,8 +53,8 @@ ffi::Error project_bwd(ffi::ThreadPool pool, F32 means_, F32 quats_, F32 scales_
   FG_BIND(float, v_conics, v_conics_, {n, 3});
   FG_BIND(float, v_comps, v_comps_, {n});
   const int64_t per_image = (n + kChunk - 1) / kChunk;
-  static thread_local std::vector<float> arena;
-  float* shares = grow(arena, batch.count * per_image * 12);
+  static thread_local Buffer<float> arena;
+  float* shares = arena.reserve(batch.count * per_image * 12);
   parallel_for(pool, batch.count * per_image, [&](int64_t item) {
     const int64_t b = item / per_image, begin = item % per_image * kChunk;
     const ProjectArgs in = {
@@ -117,7 +114,7 @@ ffi::Error rasterize_fwd(ffi::ThreadPool pool, F32 means2d_, F32 depths_, F32 co
                          static_cast<int>(D),
                          static_cast<int>(width),
                          static_cast<int>(height)};
-    if (!bin(pool, scene, false, &bins)) {
+    if (!bin(pool, scene, &bins)) {
       return ffi::Error(ffi::ErrorCode::kResourceExhausted,
                         "fg3dgs: more than 2^31 tile entries in one image");
     }
@@ -150,7 +147,6 @@ ffi::Error rasterize_bwd(ffi::ThreadPool pool, F32 means2d_, F32 depths_, F32 co
   FG_BIND(float, v_image, v_image_, {height, width, D});
   FG_BIND(float, v_alpha, v_alpha_, {height, width});
   Bins& bins = arena;
-  const int64_t stride = kSlotHead + D;
   for (int64_t b = 0; b < batch.count; ++b) {
     const Scene scene = {means2d.at(b),
                          depths.at(b),
@@ -162,45 +158,25 @@ ffi::Error rasterize_bwd(ffi::ThreadPool pool, F32 means2d_, F32 depths_, F32 co
                          static_cast<int>(D),
                          static_cast<int>(width),
                          static_cast<int>(height)};
-    if (!bin(pool, scene, true, &bins)) {
+    if (!bin(pool, scene, &bins)) {
       return ffi::Error(ffi::ErrorCode::kResourceExhausted,
                         "fg3dgs: more than 2^31 tile entries in one image");
     }
     const int64_t tiles = static_cast<int64_t>(bins.tiles_x) * bins.tiles_y;
-    float* sums = grow(bins.sums, bins.entries * stride);
-    float* tile_sums = grow(bins.tile_sums, tiles * D);
+    float* sums = bins.sums.reserve(bins.entries * slot_stride(D));
+    float* tile_sums = bins.tile_sums.reserve(tiles * D);
     parallel_for(pool, tiles, [&](int64_t k) {
       const int32_t t = bins.schedule[k];
-      const TileBackward io = {image.at(b),
-                               alpha.at(b),
-                               v_image.at(b),
-                               v_alpha.at(b),
-                               bins.slots.data() + bins.tile_begin[t],
-                               sums,
-                               tile_sums + t * D};
+      const TileBackward io = {
+          image.at(b), alpha.at(b),      v_image.at(b), v_alpha.at(b), bins.first_slots.data(),
+          sums,        tile_sums + t * D};
       kernels().blend_vjp(tile_at(scene, bins, t), io);
     });
-
-    float *out_means = v_means2d->typed_data() + b * n * 2,
-          *out_conics = v_conics->typed_data() + b * n * 3;
-    float *out_colors = v_colors->typed_data() + b * n * D,
-          *out_opacities = v_opacities->typed_data() + b * n;
-    std::memset(out_means, 0, n * 2 * sizeof(float));
-    std::memset(out_conics, 0, n * 3 * sizeof(float));
-    std::memset(out_colors, 0, n * D * sizeof(float));
-    std::memset(out_opacities, 0, n * sizeof(float));
-    parallel_for(pool, (bins.visible + kChunk - 1) / kChunk, [&](int64_t c) {
-      for (int64_t p = c * kChunk; p < std::min(bins.visible, (c + 1) * kChunk); ++p) {
-        float total[kSlotHead + kMaxChannels] = {};
-        for (int64_t slot = bins.offset[p]; slot < bins.offset[p + 1]; ++slot) {
-          for (int64_t k = 0; k < stride; ++k) total[k] += sums[slot * stride + k];
-        }
-        const int64_t i = bins.order[p];
-        std::memcpy(out_means + 2 * i, total, 2 * sizeof(float));
-        std::memcpy(out_conics + 3 * i, total + 2, 3 * sizeof(float));
-        out_opacities[i] = total[5];
-        std::memcpy(out_colors + D * i, total + kSlotHead, D * sizeof(float));
-      }
+    const SceneGrad out = {v_means2d->typed_data() + b * n * 2, v_conics->typed_data() + b * n * 3,
+                           v_colors->typed_data() + b * n * D, v_opacities->typed_data() + b * n};
+    parallel_for(pool, (n + kChunk - 1) / kChunk, [&](int64_t c) {
+      kernels().collect(scene, bins.rects.data(), sums + bins.first_slots[c] * slot_stride(D), out,
+                        c * kChunk, std::min(n, (c + 1) * kChunk));
     });
     float* out_background = v_background->typed_data() + b * D;
     std::memset(out_background, 0, D * sizeof(float));

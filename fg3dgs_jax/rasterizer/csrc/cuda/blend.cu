@@ -81,7 +81,8 @@ __global__ void __launch_bounds__(kThreads)
         mask &= mask - 1;
         const Record r = records[j];
         const float dx = r.u - at.x, dy = r.v - at.y;
-        const Hit h = hit(0.5f * r.A * dx * dx + 0.5f * r.C * dy * dy, r.B * dx, dy, r.opacity, T);
+        const Hit<Scalar> h =
+            hit<Scalar>(0.5f * r.A * dx * dx + 0.5f * r.C * dy * dy, r.B * dx, dy, r.opacity, T);
         T = h.T;
 #pragma unroll
         for (int d = 0; d < kBound; ++d) {
@@ -170,7 +171,8 @@ __global__ void __launch_bounds__(kThreads)
       mask &= mask - 1;
       const Record r = records[j];
       const float dx = r.u - at.x, dy = r.v - at.y;
-      const Hit h = hit(0.5f * r.A * dx * dx + 0.5f * r.C * dy * dy, r.B * dx, dy, r.opacity, T);
+      const Hit<Scalar> h =
+          hit<Scalar>(0.5f * r.A * dx * dx + 0.5f * r.C * dy * dy, r.B * dx, dy, r.opacity, T);
       const float before = T;
       T = h.T;
       if (!__any_sync(kAllLanes, h.weight > 0.0f)) continue;

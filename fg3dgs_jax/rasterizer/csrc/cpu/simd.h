@@ -1,0 +1,144 @@
+// Vectors of floats as wide as the instruction set (FG_ISA) this file is compiled for. The CPU's
+// kernels are written once over these; fg::Scalar in core/blend_math.h has the same functions for
+// one float.
+#pragma once
+
+#include <stdint.h>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#elif defined(__ARM_NEON)
+#include <arm_neon.h>
+#endif
+
+#include "core/blend_math.h"
+
+namespace fg {
+namespace FG_ISA {
+
+struct Simd {
+#if defined(__AVX512F__)
+  static constexpr int kLanes = 16;
+#elif defined(__AVX2__)
+  static constexpr int kLanes = 8;
+#else
+  static constexpr int kLanes = 4;
+#endif
+  typedef float F __attribute__((vector_size(4 * kLanes)));
+  typedef int32_t I __attribute__((vector_size(4 * kLanes)));
+
+  FG_HD_INLINE F load(const float* a) {  // at a multiple of the vector's size
+    return *reinterpret_cast<const F*>(__builtin_assume_aligned(a, sizeof(F)));
+  }
+  FG_HD_INLINE void store(float* a, F x) {
+    *reinterpret_cast<F*>(__builtin_assume_aligned(a, sizeof(F))) = x;
+  }
+  FG_HD_INLINE F load_any(const float* a) {
+    F x;
+    __builtin_memcpy(&x, a, sizeof(F));
+    return x;
+  }
+  FG_HD_INLINE void store_any(float* a, F x) { __builtin_memcpy(a, &x, sizeof(F)); }
+  FG_HD_INLINE F all(float x) { return F{} + x; }
+  FG_HD_INLINE I all_int(int32_t x) { return I{} + x; }
+  FG_HD_INLINE I lane() {
+    I x;
+    for (int k = 0; k < kLanes; ++k) x[k] = k;
+    return x;
+  }
+  FG_HD_INLINE F to_float(I x) { return __builtin_convertvector(x, F); }
+  FG_HD_INLINE I truncate(F x) { return __builtin_convertvector(x, I); }
+  FG_HD_INLINE I bits(F x) { return (I)x; }
+  FG_HD_INLINE F from_bits(I x) { return (F)x; }
+
+#if defined(__AVX512F__)
+  typedef __mmask16 M;
+  FG_HD_INLINE M ge(F a, F b) { return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_GE_OQ); }
+  FG_HD_INLINE M gt(F a, F b) { return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_GT_OQ); }
+  FG_HD_INLINE M both(M a, M b) { return a & b; }
+  FG_HD_INLINE F select(M m, F a, F b) { return (F)_mm512_mask_blend_ps(m, (__m512)b, (__m512)a); }
+  FG_HD_INLINE uint32_t lanes_of(M m) { return m; }  // bit k for lane k
+  FG_HD_INLINE F fma(F a, F b, F c) { return (F)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
+  FG_HD_INLINE F min(F a, F b) { return (F)_mm512_min_ps((__m512)a, (__m512)b); }
+  FG_HD_INLINE F max(F a, F b) { return (F)_mm512_max_ps((__m512)a, (__m512)b); }
+  FG_HD_INLINE F sqrt(F a) { return (F)_mm512_sqrt_ps((__m512)a); }
+  FG_HD_INLINE F reciprocal(F a) {  // relative error 1e-7; a division takes three times as long
+    const F r = (F)_mm512_rcp14_ps((__m512)a);
+    return fma(r, fma(-a, r, all(1.0f)), r);
+  }
+#else
+  typedef I M;
+  FG_HD_INLINE M ge(F a, F b) { return a >= b; }
+  FG_HD_INLINE M gt(F a, F b) { return a > b; }
+  FG_HD_INLINE M both(M a, M b) { return a & b; }
+  FG_HD_INLINE F reciprocal(F a) { return 1.0f / a; }
+#if defined(__AVX2__)
+  FG_HD_INLINE F select(M m, F a, F b) {
+    return (F)_mm256_blendv_ps((__m256)b, (__m256)a, (__m256)m);
+  }
+  FG_HD_INLINE uint32_t lanes_of(M m) { return _mm256_movemask_ps((__m256)m); }
+  FG_HD_INLINE F fma(F a, F b, F c) { return (F)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c); }
+  FG_HD_INLINE F min(F a, F b) { return (F)_mm256_min_ps((__m256)a, (__m256)b); }
+  FG_HD_INLINE F max(F a, F b) { return (F)_mm256_max_ps((__m256)a, (__m256)b); }
+  FG_HD_INLINE F sqrt(F a) { return (F)_mm256_sqrt_ps((__m256)a); }
+#else
+  FG_HD_INLINE F select(M m, F a, F b) { return (F)((m & (I)a) | (~m & (I)b)); }
+  FG_HD_INLINE uint32_t lanes_of(M m) { return (m[0] & 1) | (m[1] & 2) | (m[2] & 4) | (m[3] & 8); }
+#if defined(__ARM_NEON)
+  FG_HD_INLINE F fma(F a, F b, F c) {
+    return (F)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+  }
+#else
+  FG_HD_INLINE F fma(F a, F b, F c) { return a * b + c; }
+#endif
+  FG_HD_INLINE F min(F a, F b) { return select(a < b, a, b); }
+  FG_HD_INLINE F max(F a, F b) { return select(a > b, a, b); }
+  FG_HD_INLINE F sqrt(F a) {
+    F x;
+    for (int k = 0; k < kLanes; ++k) x[k] = __builtin_sqrtf(a[k]);
+    return x;
+  }
+#endif
+#endif
+
+  FG_HD_INLINE F exp_neg(F s) { return exp_neg_polynomial<Simd>(s); }
+
+  FG_HD_INLINE bool any(M m) { return lanes_of(m) != 0; }
+  FG_HD_INLINE M finite(F x) { return ge(all(3.402823466e38f), from_bits(bits(x) & 0x7FFFFFFF)); }
+
+  // Of normal numbers above 0; relative error 3e-7.
+  FG_HD_INLINE F log(F x) {
+    const I shifted = bits(x) - 0x3F3504F3;  // so that the mantissa lies in [sqrt(1/2), sqrt(2))
+    const I exponent = shifted >> 23;
+    const F m = from_bits(bits(x) - (exponent << 23));
+    const F s = (m - 1.0f) / (m + 1.0f), s2 = s * s;
+    F p = fma(all(2.0f / 9.0f), s2, all(2.0f / 7.0f));
+    p = fma(fma(fma(p, s2, all(2.0f / 5.0f)), s2, all(2.0f / 3.0f)), s2, all(2.0f));
+    return fma(to_float(exponent), all(0.693147181f), p * s);
+  }
+
+  // Every kStride-th float from `a` on; lanes from `count` on repeat the last one.
+  template <int kStride>
+  FG_HD_INLINE F gather(const float* a, int count) {
+    F x;
+    for (int k = 0; k < kLanes; ++k) x[k] = a[kStride * (k < count ? k : count - 1)];
+    return x;
+  }
+
+  // Lane i is lane i ^ D of `x`.
+  template <int D>
+  FG_HD_INLINE F across(F x) {
+    return __builtin_shuffle(x, lane() ^ D);
+  }
+  template <int D>
+  FG_HD_INLINE M lanes_with() {  // those whose number has the bit D
+#if defined(__AVX512F__)
+    return D == 1 ? 0xAAAA : D == 2 ? 0xCCCC : D == 4 ? 0xF0F0 : 0xFF00;
+#else
+    return (lane() & D) != 0;
+#endif
+  }
+};
+
+}  // namespace FG_ISA
+}  // namespace fg
