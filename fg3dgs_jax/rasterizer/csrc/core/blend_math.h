@@ -1,65 +1,11 @@
 // What one Gaussian does to one pixel, for host and device. Only loops live elsewhere.
 //
-// Written over a type V of numbers: Scalar here, vectors of pixels in cpu/simd.h.
+// Written over a type V of numbers: Scalar of core/scalar.h, or a vector of pixels (cpu/simd.h).
 #pragma once
 
-#include <stdint.h>
-#include <string.h>
-
-#include "core/gaussian_math.h"
+#include "core/scalar.h"
 
 namespace fg {
-
-// exp(-s) for -0.5 <= s <= -kMinPower; relative error 4e-7.
-template <class V>
-FG_HD_INLINE typename V::F exp_neg_polynomial(typename V::F s) {
-  // Adding 1.5 2^23 rounds to an integer, left in the low bits.
-  const typename V::F magic = V::all(12582912.0f), log2e = V::all(1.44269504f);
-  const typename V::F t = V::fma(-s, log2e, magic);
-  const typename V::F f = V::fma(-s, log2e, magic - t);  // in [-1/2, 1/2]
-  typename V::F p = V::all(1.32647261e-3f);              // 2^f, minimax with 2^0 exact
-  p = V::fma(p, f, V::all(9.67151299e-3f));
-  p = V::fma(p, f, V::all(5.55073358e-2f));
-  p = V::fma(p, f, V::all(2.40222424e-1f));
-  p = V::fma(p, f, V::all(6.93147004e-1f));
-  p = V::fma(p, f, V::all(1.0f));
-  return V::from_bits(V::bits(p) + (V::bits(t) << 23));  // times 2^integer
-}
-
-struct Scalar {
-  typedef float F;
-  typedef uint32_t I;
-  typedef bool M;
-  FG_HD_INLINE F all(float x) { return x; }
-  FG_HD_INLINE I bits(F x) {
-    I i;
-    memcpy(&i, &x, 4);
-    return i;
-  }
-  FG_HD_INLINE F from_bits(I i) {
-    F x;
-    memcpy(&x, &i, 4);
-    return x;
-  }
-  FG_HD_INLINE F fma(F a, F b, F c) {
-#if defined(__CUDA_ARCH__)
-    return fmaf(a, b, c);
-#else
-    return __builtin_fmaf(a, b, c);
-#endif
-  }
-  FG_HD_INLINE M ge(F a, F b) { return a >= b; }
-  FG_HD_INLINE M both(M a, M b) { return a && b; }
-  FG_HD_INLINE F select(M m, F a, F b) { return m ? a : b; }
-  FG_HD_INLINE F min(F a, F b) { return a < b ? a : b; }
-  FG_HD_INLINE F exp_neg(F s) {
-#ifdef __CUDA_ARCH__
-    return __expf(-s);  // the hardware's exp2; 5e-7 wherever alpha can reach 1/255
-#else
-    return exp_neg_polynomial<Scalar>(s);
-#endif
-  }
-};
 
 // The backward calls the same function as the forward, so it takes the same decisions. A pixel's
 // transmittance carries the sign of its life: negative once it stopped (or lies outside the image),

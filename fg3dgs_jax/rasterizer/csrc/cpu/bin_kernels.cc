@@ -1,5 +1,6 @@
 // Before and after blending, over a range of Gaussians: their records and tiles, the sums of their
 // slots. Compiled once per instruction set (FG_ISA), so nothing of the STL here.
+#include "core/gaussian_math.h"
 #include "cpu/kernels.h"
 #include "cpu/simd.h"
 
@@ -32,17 +33,14 @@ Chunk classify(const Scene& s, const Classified& out, int64_t begin, int64_t end
   Chunk chunk = {0, 0, kCulled, 0};
   for (int64_t i0 = begin; i0 < end; i0 += L) {
     const int count = end - i0 < L ? static_cast<int>(end - i0) : L;
-    const F u = Simd::gather<2>(s.means2d + 2 * i0, count);
-    const F v = Simd::gather<2>(s.means2d + 2 * i0 + 1, count);
-    const F A = Simd::gather<3>(s.conics + 3 * i0, count);
-    const F B = Simd::gather<3>(s.conics + 3 * i0 + 1, count);
-    const F C = Simd::gather<3>(s.conics + 3 * i0 + 2, count);
-    const F opacity = Simd::gather<1>(s.opacities + i0, count);
-    const F depth = Simd::gather<1>(s.depths + i0, count);
-    // half_extents of core/gaussian_math.h
-    const F det = Simd::fma(A, C, -B * B), above = opacity * (1.0f / kAlphaMin);
-    const F reach = 2.0f * Simd::log(above), inv = 1.0f / det;
-    const F hx = Simd::sqrt(reach * (C * inv)), hy = Simd::sqrt(reach * (A * inv));
+    F mean[2], conic[3], opacity, depth;
+    Simd::gather_rows<2>(s.means2d + 2 * i0, count, mean);
+    Simd::gather_rows<3>(s.conics + 3 * i0, count, conic);
+    Simd::gather_rows<1>(s.opacities + i0, count, &opacity);
+    Simd::gather_rows<1>(s.depths + i0, count, &depth);
+    const F u = mean[0], v = mean[1], A = conic[0], B = conic[1], C = conic[2];
+    F hx, hy;
+    half_extents<Simd>(A, B, C, opacity, &hx, &hy);
     const Tiles tx = tiles_of(u, hx, s.width), ty = tiles_of(v, hy, s.height);
     alignas(64) float field[8][L];
     alignas(64) int32_t rect[4][L];
@@ -50,9 +48,7 @@ Chunk classify(const Scene& s, const Classified& out, int64_t begin, int64_t end
     for (int k = 0; k < 8; ++k) Simd::store(field[k], fields[k]);
     const I edges[4] = {tx.begin, ty.begin, tx.end, ty.end};
     for (int k = 0; k < 4; ++k) __builtin_memcpy(rect[k], &edges[k], sizeof(I));
-    const M good =
-        Simd::both(Simd::both(Simd::gt(det, Simd::all(0.0f)), Simd::gt(above, Simd::all(1.0f))),
-                   Simd::both(Simd::finite(u + v + depth), Simd::finite(hx + hy)));
+    const M good = Simd::both(Simd::finite(u + v + depth), Simd::gt(hx, Simd::all(0.0f)));
     const uint32_t passed = Simd::lanes_of(good);
     for (int k = 0; k < count; ++k) {
       const int64_t i = i0 + k;
@@ -60,7 +56,7 @@ Chunk classify(const Scene& s, const Classified& out, int64_t begin, int64_t end
       const float* color = s.colors + i * s.channels;
       bool ok = (passed >> k & 1) && s.radii[2 * i] > 0 && s.radii[2 * i + 1] > 0 &&
                 rect[2][k] > rect[0][k] && rect[3][k] > rect[1][k];
-      for (int d = 0; d < s.channels; ++d) ok = ok && finite(color[d]);
+      for (int d = 0; d < s.channels; ++d) ok = ok && Scalar::finite(color[d]);
       if (!ok) {
         out.keys[i] = kCulled;
         out.rects[i] = {0, 0, 0, 0};

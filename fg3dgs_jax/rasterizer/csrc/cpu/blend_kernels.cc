@@ -5,6 +5,7 @@
 // A tile's pixels stay in L1 as rows of 16 floats, a row's planes side by side. A Gaussian visits
 // the strips (as wide as a vector) and rows that its box touches; what it needs of a strip stays in
 // registers on the way down.
+#include "core/blend_math.h"
 #include "cpu/kernels.h"
 #include "cpu/simd.h"
 

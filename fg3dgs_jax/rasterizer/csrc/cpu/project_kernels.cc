@@ -1,37 +1,77 @@
-// Projection over a range of Gaussians. Compiled once per instruction set (FG_ISA).
+// Projection over a range of Gaussians, a vector of them at a time. Compiled once per instruction
+// set (FG_ISA).
+#include "core/gaussian_math.h"
 #include "cpu/kernels.h"
+#include "cpu/simd.h"
 
 namespace fg {
 namespace FG_ISA {
 
+typedef Simd::F F;
+constexpr int L = Simd::kLanes;
+
+struct Inputs {
+  F mean[3], quat[4], scale[3];
+};
+
+FG_HD_INLINE Inputs inputs_of(const ProjectArgs& in, int64_t i, int count) {
+  Inputs g;
+  Simd::gather_rows<3>(in.means + 3 * i, count, g.mean);
+  Simd::gather_rows<4>(in.quats + 4 * i, count, g.quat);
+  Simd::gather_rows<3>(in.scales + 3 * i, count, g.scale);
+  return g;
+}
+
 void project(const ProjectArgs& in, const ProjectOut& out, int64_t begin, int64_t end) {
-  for (int64_t i = begin; i < end; ++i) {
-    const Splat s = fg::project(in.means + 3 * i, in.quats + 4 * i, in.scales + 3 * i,
-                                in.opacities[i], in.view);
-    out.means2d[2 * i] = s.u, out.means2d[2 * i + 1] = s.v;
-    out.depths[i] = s.depth;
-    out.conics[3 * i] = s.A, out.conics[3 * i + 1] = s.B, out.conics[3 * i + 2] = s.C;
-    out.compensations[i] = s.rho;
-    out.radii[2 * i] = s.rx, out.radii[2 * i + 1] = s.ry;
+  for (int64_t i = begin; i < end; i += L) {
+    const int count = end - i < L ? static_cast<int>(end - i) : L;
+    const Inputs g = inputs_of(in, i, count);
+    F opacity;
+    Simd::gather_rows<1>(in.opacities + i, count, &opacity);
+    const Splat<Simd> s = fg::project<Simd>(g.mean, g.quat, g.scale, opacity, in.view);
+    const F means2d[2] = {s.u, s.v}, conics[3] = {s.A, s.B, s.C};
+    Simd::scatter_rows<2>(means2d, count, out.means2d + 2 * i);
+    Simd::scatter_rows<1>(&s.depth, count, out.depths + i);
+    Simd::scatter_rows<3>(conics, count, out.conics + 3 * i);
+    Simd::scatter_rows<1>(&s.rho, count, out.compensations + i);
+    const Simd::I radii[2] = {Simd::truncate(s.rx), Simd::truncate(s.ry)};
+    Simd::scatter_rows<2>(radii, count, out.radii + 2 * i);
   }
 }
 
 void project_vjp(const ProjectArgs& in, const ProjectGrad& g, int64_t begin, int64_t end,
                  float* v_camera) {
-  for (int k = 0; k < 12; ++k) v_camera[k] = 0.0f;
-  for (int64_t i = begin; i < end; ++i) {
-    GaussianGrad out = {};
-    if (g.radii[2 * i] > 0) {
-      const SplatGrad v = {g.v_means2d[2 * i],  g.v_means2d[2 * i + 1], g.v_depths[i],
-                           g.v_conics[3 * i],   g.v_conics[3 * i + 1],  g.v_conics[3 * i + 2],
-                           g.v_compensations[i]};
-      out = fg::project_vjp(in.means + 3 * i, in.quats + 4 * i, in.scales + 3 * i, in.view, v);
-    }
-    for (int k = 0; k < 3; ++k) g.v_means[3 * i + k] = out.mean[k];
-    for (int k = 0; k < 4; ++k) g.v_quats[4 * i + k] = out.quat[k];
-    for (int k = 0; k < 3; ++k) g.v_scales[3 * i + k] = out.scale[k];
-    for (int k = 0; k < 9; ++k) v_camera[k] += out.R[k];
-    for (int k = 0; k < 3; ++k) v_camera[9 + k] += out.t[k];
+  F camera[12];
+  for (int k = 0; k < 12; ++k) camera[k] = Simd::all(0.0f);
+  for (int64_t i = begin; i < end; i += L) {
+    const int count = end - i < L ? static_cast<int>(end - i) : L;
+    const Inputs x = inputs_of(in, i, count);
+    F v_means2d[2], v_conics[3], v_depth, v_rho;
+    Simd::I radii[2];
+    Simd::gather_rows<2>(g.v_means2d + 2 * i, count, v_means2d);
+    Simd::gather_rows<3>(g.v_conics + 3 * i, count, v_conics);
+    Simd::gather_rows<1>(g.v_depths + i, count, &v_depth);
+    Simd::gather_rows<1>(g.v_compensations + i, count, &v_rho);
+    Simd::gather_rows<2>(g.radii + 2 * i, count, radii);
+    const SplatGrad<Simd> v = {v_means2d[0], v_means2d[1], v_depth, v_conics[0],
+                               v_conics[1],  v_conics[2],  v_rho};
+    GaussianGrad<Simd> out = fg::project_vjp<Simd>(x.mean, x.quat, x.scale, in.view, v);
+    const Simd::M drawn =
+        Simd::both(Simd::gt(Simd::to_float(radii[0]), Simd::all(0.0f)),
+                   Simd::gt(Simd::all(static_cast<float>(count)), Simd::to_float(Simd::lane())));
+    const auto mask = [&](F* fields, int n) {
+      for (int k = 0; k < n; ++k) fields[k] = Simd::select(drawn, fields[k], Simd::all(0.0f));
+    };
+    mask(out.mean, 3), mask(out.quat, 4), mask(out.scale, 3), mask(out.R, 9), mask(out.t, 3);
+    Simd::scatter_rows<3>(out.mean, count, g.v_means + 3 * i);
+    Simd::scatter_rows<4>(out.quat, count, g.v_quats + 4 * i);
+    Simd::scatter_rows<3>(out.scale, count, g.v_scales + 3 * i);
+    for (int k = 0; k < 9; ++k) camera[k] += out.R[k];
+    for (int k = 0; k < 3; ++k) camera[9 + k] += out.t[k];
+  }
+  for (int k = 0; k < 12; ++k) {
+    v_camera[k] = 0.0f;
+    for (int l = 0; l < L; ++l) v_camera[k] += camera[k][l];
   }
 }
 

@@ -1,5 +1,5 @@
 // Vectors of floats as wide as the instruction set (FG_ISA) this file is compiled for. The CPU's
-// kernels are written once over these; fg::Scalar in core/blend_math.h has the same functions for
+// kernels are written once over these; fg::Scalar in core/scalar.h has the same functions for
 // one float.
 #pragma once
 
@@ -11,7 +11,7 @@
 #include <arm_neon.h>
 #endif
 
-#include "core/blend_math.h"
+#include "core/scalar.h"
 
 namespace fg {
 namespace FG_ISA {
@@ -101,7 +101,23 @@ struct Simd {
 #endif
 #endif
 
-  FG_HD_INLINE F exp_neg(F s) { return exp_neg_polynomial<Simd>(s); }
+  FG_HD_INLINE F exp_neg(F s) {  // exp(-s) for -0.5 <= s <= -kMinPower; relative error 4e-7
+    // Adding 1.5 2^23 rounds to an integer, left in the low bits.
+    const F magic = all(12582912.0f), log2e = all(1.44269504f);
+    const F t = fma(-s, log2e, magic);
+    const F f = fma(-s, log2e, magic - t);  // in [-1/2, 1/2]
+    F p = all(1.32647261e-3f);              // 2^f, minimax with 2^0 exact
+    p = fma(p, f, all(9.67151299e-3f));
+    p = fma(p, f, all(5.55073358e-2f));
+    p = fma(p, f, all(2.40222424e-1f));
+    p = fma(p, f, all(6.93147004e-1f));
+    p = fma(p, f, all(1.0f));
+    return from_bits(bits(p) + (bits(t) << 23));  // times 2^integer
+  }
+  FG_HD_INLINE F ceil(F x) {  // of 0 to 2^30
+    const F down = to_float(truncate(x));
+    return down + select(gt(x, down), all(1.0f), all(0.0f));
+  }
 
   FG_HD_INLINE bool any(M m) { return lanes_of(m) != 0; }
   FG_HD_INLINE M finite(F x) { return ge(all(3.402823466e38f), from_bits(bits(x) & 0x7FFFFFFF)); }
@@ -117,12 +133,35 @@ struct Simd {
     return fma(to_float(exponent), all(0.693147181f), p * s);
   }
 
-  // Every kStride-th float from `a` on; lanes from `count` on repeat the last one.
-  template <int kStride>
-  FG_HD_INLINE F gather(const float* a, int count) {
-    F x;
-    for (int k = 0; k < kLanes; ++k) x[k] = a[kStride * (k < count ? k : count - 1)];
-    return x;
+  // Column k of `count` rows of kWidth numbers; lanes from `count` on repeat the last row.
+  template <int kWidth, typename X, typename T>
+  FG_HD_INLINE void gather_rows(const T* rows, int count, X* columns) {
+    alignas(64) T held[kWidth][kLanes];
+    if (count == kLanes) {
+      for (int k = 0; k < kLanes; ++k) {
+        for (int c = 0; c < kWidth; ++c) held[c][k] = rows[kWidth * k + c];
+      }
+    } else {
+      for (int k = 0; k < kLanes; ++k) {
+        const int row = k < count ? k : count - 1;
+        for (int c = 0; c < kWidth; ++c) held[c][k] = rows[kWidth * row + c];
+      }
+    }
+    for (int c = 0; c < kWidth; ++c) __builtin_memcpy(columns + c, held[c], sizeof(X));
+  }
+  template <int kWidth, typename X, typename T>
+  FG_HD_INLINE void scatter_rows(const X* columns, int count, T* rows) {
+    alignas(64) T held[kWidth][kLanes];
+    for (int c = 0; c < kWidth; ++c) __builtin_memcpy(held[c], columns + c, sizeof(X));
+    if (count == kLanes) {
+      for (int k = 0; k < kLanes; ++k) {
+        for (int c = 0; c < kWidth; ++c) rows[kWidth * k + c] = held[c][k];
+      }
+    } else {
+      for (int k = 0; k < kLanes && k < count; ++k) {
+        for (int c = 0; c < kWidth; ++c) rows[kWidth * k + c] = held[c][k];
+      }
+    }
   }
 
   // Lane i is lane i ^ D of `x`.

@@ -31,9 +31,9 @@ __global__ void __launch_bounds__(kThreads)
     const float *m = in.means2d.at(b) + 2 * i, *q = in.conics.at(b) + 3 * i;
     const float *color = in.colors.at(b) + s.channels * i, depth = in.depths.at(b)[i];
     r = {m[0], m[1], q[0], q[1], q[2], in.opacities.at(b)[i], 0.0f, 0.0f};
-    bool ok = finite(r.u) && finite(r.v) && finite(depth);
-    for (int64_t d = 0; d < s.channels; ++d) ok = ok && finite(color[d]);
-    half_extents(r.A, r.B, r.C, r.opacity, &r.hx, &r.hy);
+    bool ok = Scalar::finite(r.u) && Scalar::finite(r.v) && Scalar::finite(depth);
+    for (int64_t d = 0; d < s.channels; ++d) ok = ok && Scalar::finite(color[d]);
+    half_extents<Scalar>(r.A, r.B, r.C, r.opacity, &r.hx, &r.hy);
     TileRect found;
     ok = ok && r.hx > 0 && r.hy > 0 &&
          tile_span(r.u, r.hx, static_cast<int>(s.width), &found.x0, &found.x1) &&

@@ -17,14 +17,16 @@ __global__ void __launch_bounds__(kProjectThreads)
     project_kernel(int64_t n, ProjectIn in, ProjectOut out) {
   const int64_t b = blockIdx.y, i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (i >= n) return;
-  const Splat s = project(in.means.at(b) + 3 * i, in.quats.at(b) + 4 * i, in.scales.at(b) + 3 * i,
-                          in.opacities.at(b)[i], view_at(in, b));
+  const Splat<Scalar> s =
+      project<Scalar>(in.means.at(b) + 3 * i, in.quats.at(b) + 4 * i, in.scales.at(b) + 3 * i,
+                      in.opacities.at(b)[i], view_at(in, b));
   const int64_t item = b * n + i;
   out.means2d[2 * item] = s.u, out.means2d[2 * item + 1] = s.v;
   out.depths[item] = s.depth;
   out.conics[3 * item] = s.A, out.conics[3 * item + 1] = s.B, out.conics[3 * item + 2] = s.C;
   out.compensations[item] = s.rho;
-  out.radii[2 * item] = s.rx, out.radii[2 * item + 1] = s.ry;
+  out.radii[2 * item] = static_cast<int32_t>(s.rx);
+  out.radii[2 * item + 1] = static_cast<int32_t>(s.ry);
 }
 
 __global__ void __launch_bounds__(kProjectThreads)
@@ -32,13 +34,13 @@ __global__ void __launch_bounds__(kProjectThreads)
   __shared__ float shares[kWarps][kCameraSums];
   const int64_t b = blockIdx.y, i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  GaussianGrad out = {};
+  GaussianGrad<Scalar> out = {};
   if (i < n && g.radii.at(b)[2 * i] > 0) {
     const float *m = g.v_means2d.at(b) + 2 * i, *q = g.v_conics.at(b) + 3 * i;
-    const SplatGrad v = {m[0], m[1], g.v_depths.at(b)[i],       q[0],
-                         q[1], q[2], g.v_compensations.at(b)[i]};
-    out = project_vjp(in.means.at(b) + 3 * i, in.quats.at(b) + 4 * i, in.scales.at(b) + 3 * i,
-                      view_at(in, b), v);
+    const SplatGrad<Scalar> v = {m[0], m[1], g.v_depths.at(b)[i],       q[0],
+                                 q[1], q[2], g.v_compensations.at(b)[i]};
+    out = project_vjp<Scalar>(in.means.at(b) + 3 * i, in.quats.at(b) + 4 * i,
+                              in.scales.at(b) + 3 * i, view_at(in, b), v);
   }
   if (i < n) {
     const int64_t item = b * n + i;
