@@ -34,10 +34,10 @@ Chunk classify(const Scene& s, const Classified& out, int64_t begin, int64_t end
   for (int64_t i0 = begin; i0 < end; i0 += L) {
     const int count = end - i0 < L ? static_cast<int>(end - i0) : L;
     F mean[2], conic[3], opacity, depth;
-    Simd::gather_rows<2>(s.means2d + 2 * i0, count, mean);
-    Simd::gather_rows<3>(s.conics + 3 * i0, count, conic);
-    Simd::gather_rows<1>(s.opacities + i0, count, &opacity);
-    Simd::gather_rows<1>(s.depths + i0, count, &depth);
+    Simd::gather_rows(s.means2d + 2 * i0, 2, count, mean);
+    Simd::gather_rows(s.conics + 3 * i0, 3, count, conic);
+    Simd::gather_rows(s.opacities + i0, 1, count, &opacity);
+    Simd::gather_rows(s.depths + i0, 1, count, &depth);
     const F u = mean[0], v = mean[1], A = conic[0], B = conic[1], C = conic[2];
     F hx, hy;
     half_extents<Simd>(A, B, C, opacity, &hx, &hy);

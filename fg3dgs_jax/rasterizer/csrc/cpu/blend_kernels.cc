@@ -15,7 +15,7 @@ namespace FG_ISA {
 typedef Simd::F F;
 constexpr int S = kTileSize, L = Simd::kLanes;
 constexpr int kCheckEvery = 8;  // entries between two looks whether the whole tile has stopped
-constexpr int kFetchAhead = 6;  // entries: their records are anywhere in memory
+constexpr int kFetchAhead = 8;  // entries; their records and slots are anywhere in memory
 
 struct Span {
   int begin, end;
@@ -111,13 +111,16 @@ void blend_tile(const Tile& tile, const TileForward& io) {
   }
 
   for (int y = 0; y < rows; ++y) {
-    const float* row = planes + y * stride;
-    const int64_t pixel = first_pixel(tile, y);
-    float *image = io.image + pixel * D, *alpha = io.alpha + pixel;
-    for (int x = 0; x < columns; ++x) {
-      const float left = __builtin_fabsf(row[x]);
-      alpha[x] = 1.0f - left;
-      for (int d = 0; d < D; ++d) image[x * D + d] = row[(1 + d) * S + x] + left * io.background[d];
+    for (int x = 0; x < columns; x += L) {
+      const int count = columns - x < L ? columns - x : L;
+      const int64_t pixel = first_pixel(tile, y) + x;
+      const float* row = planes + y * stride + x;
+      const F left = Simd::abs(Simd::load(row)), alpha = 1.0f - left;
+      F image[kPlanes];
+      for (int d = 0; d < D; ++d)
+        image[d] = Simd::fma(left, Simd::all(io.background[d]), Simd::load(row + (1 + d) * S));
+      Simd::scatter_rows(&alpha, 1, count, io.alpha + pixel);
+      Simd::scatter_rows(image, D, count, io.image + pixel * D);
     }
   }
 }
@@ -163,24 +166,37 @@ void blend_tile_vjp(const Tile& tile, const TileBackward& io) {
   constexpr int kSums = (kSlotHead + kBound + L - 1) / L * L;
   alignas(64) float planes[S * stride];  // [row, plane, column]: T, behind, then v_image
   const int rows = rows_of(tile), columns = columns_of(tile);
-  for (int d = 0; d < D; ++d) io.v_background[d] = 0.0f;
+  F v_background[kBound];
+  for (int d = 0; d < D; ++d) v_background[d] = Simd::all(0.0f);
   for (int y = 0; y < S; ++y) {
-    float* row = planes + y * stride;
-    for (int k = 0; k < S * (2 + D); ++k) row[k] = k < S ? -1.0f : 0.0f;
-    if (y >= rows) continue;
-    const int64_t pixel = first_pixel(tile, y);
-    const float *image = io.image + pixel * D, *v_image = io.v_image + pixel * D;
-    for (int x = 0; x < columns; ++x) {
-      const float left = 1.0f - io.alpha[pixel + x];
-      float dot = -left * io.v_alpha[pixel + x];
-      for (int d = 0; d < D; ++d) {
-        const float v = v_image[x * D + d];
-        row[(2 + d) * S + x] = v;
-        dot += v * image[x * D + d];
-        io.v_background[d] += left * v;
+    for (int x = 0; x < S; x += L) {
+      float* row = planes + y * stride + x;
+      const int count = y < rows ? (columns - x < L ? columns - x : L) : 0;
+      if (count <= 0) {  // outside the image: stopped from the start
+        for (int d = 0; d < 2 + D; ++d) Simd::store(row + d * S, Simd::all(d == 0 ? -1.0f : 0.0f));
+        continue;
       }
-      row[x] = 1.0f, row[S + x] = dot;
+      const int64_t pixel = first_pixel(tile, y) + x;
+      F alpha, v_alpha, image[kBound], v_image[kBound];
+      Simd::gather_rows(io.alpha + pixel, 1, count, &alpha);
+      Simd::gather_rows(io.v_alpha + pixel, 1, count, &v_alpha);
+      Simd::gather_rows(io.image + pixel * D, D, count, image);
+      Simd::gather_rows(io.v_image + pixel * D, D, count, v_image);
+      const Simd::M inside = Simd::first_lanes(count);
+      const F left = Simd::select(inside, 1.0f - alpha, Simd::all(0.0f));
+      F behind = -left * v_alpha;
+      for (int d = 0; d < D; ++d) {
+        behind = Simd::fma(v_image[d], image[d], behind);
+        v_background[d] = Simd::fma(left, v_image[d], v_background[d]);
+        Simd::store(row + (2 + d) * S, v_image[d]);
+      }
+      Simd::store(row, Simd::select(inside, Simd::all(1.0f), Simd::all(-1.0f)));
+      Simd::store(row + S, behind);
     }
+  }
+  for (int d = 0; d < D; ++d) {
+    io.v_background[d] = 0.0f;
+    for (int k = 0; k < L; ++k) io.v_background[d] += v_background[d][k];
   }
 
   int e = 0;
@@ -188,10 +204,8 @@ void blend_tile_vjp(const Tile& tile, const TileBackward& io) {
     if (e % kCheckEvery == 0 && all_stopped(planes, stride)) break;
     const float* r = tile.record(e);
     float* out = slot_of(tile, io, e);
-    if (e + kFetchAhead < tile.count) {
-      __builtin_prefetch(tile.record(e + kFetchAhead));
-      __builtin_prefetch(slot_of(tile, io, e + kFetchAhead), 1);
-    }
+    if (e + 2 * kFetchAhead < tile.count) __builtin_prefetch(tile.record(e + 2 * kFetchAhead));
+    if (e + kFetchAhead < tile.count) __builtin_prefetch(slot_of(tile, io, e + kFetchAhead), 1);
     const Splat2d g = splat_of(r, tile, rows);
     const float* color = r + kRecordHead;
     F sums[kSums];  // of q, q dx, q dy, q dx^2, q dx dy, q dy^2, then of the colours

@@ -16,9 +16,9 @@ struct Inputs {
 
 FG_HD_INLINE Inputs inputs_of(const ProjectArgs& in, int64_t i, int count) {
   Inputs g;
-  Simd::gather_rows<3>(in.means + 3 * i, count, g.mean);
-  Simd::gather_rows<4>(in.quats + 4 * i, count, g.quat);
-  Simd::gather_rows<3>(in.scales + 3 * i, count, g.scale);
+  Simd::gather_rows(in.means + 3 * i, 3, count, g.mean);
+  Simd::gather_rows(in.quats + 4 * i, 4, count, g.quat);
+  Simd::gather_rows(in.scales + 3 * i, 3, count, g.scale);
   return g;
 }
 
@@ -27,15 +27,15 @@ void project(const ProjectArgs& in, const ProjectOut& out, int64_t begin, int64_
     const int count = end - i < L ? static_cast<int>(end - i) : L;
     const Inputs g = inputs_of(in, i, count);
     F opacity;
-    Simd::gather_rows<1>(in.opacities + i, count, &opacity);
+    Simd::gather_rows(in.opacities + i, 1, count, &opacity);
     const Splat<Simd> s = fg::project<Simd>(g.mean, g.quat, g.scale, opacity, in.view);
     const F means2d[2] = {s.u, s.v}, conics[3] = {s.A, s.B, s.C};
-    Simd::scatter_rows<2>(means2d, count, out.means2d + 2 * i);
-    Simd::scatter_rows<1>(&s.depth, count, out.depths + i);
-    Simd::scatter_rows<3>(conics, count, out.conics + 3 * i);
-    Simd::scatter_rows<1>(&s.rho, count, out.compensations + i);
+    Simd::scatter_rows(means2d, 2, count, out.means2d + 2 * i);
+    Simd::scatter_rows(&s.depth, 1, count, out.depths + i);
+    Simd::scatter_rows(conics, 3, count, out.conics + 3 * i);
+    Simd::scatter_rows(&s.rho, 1, count, out.compensations + i);
     const Simd::I radii[2] = {Simd::truncate(s.rx), Simd::truncate(s.ry)};
-    Simd::scatter_rows<2>(radii, count, out.radii + 2 * i);
+    Simd::scatter_rows(radii, 2, count, out.radii + 2 * i);
   }
 }
 
@@ -48,24 +48,23 @@ void project_vjp(const ProjectArgs& in, const ProjectGrad& g, int64_t begin, int
     const Inputs x = inputs_of(in, i, count);
     F v_means2d[2], v_conics[3], v_depth, v_rho;
     Simd::I radii[2];
-    Simd::gather_rows<2>(g.v_means2d + 2 * i, count, v_means2d);
-    Simd::gather_rows<3>(g.v_conics + 3 * i, count, v_conics);
-    Simd::gather_rows<1>(g.v_depths + i, count, &v_depth);
-    Simd::gather_rows<1>(g.v_compensations + i, count, &v_rho);
-    Simd::gather_rows<2>(g.radii + 2 * i, count, radii);
+    Simd::gather_rows(g.v_means2d + 2 * i, 2, count, v_means2d);
+    Simd::gather_rows(g.v_conics + 3 * i, 3, count, v_conics);
+    Simd::gather_rows(g.v_depths + i, 1, count, &v_depth);
+    Simd::gather_rows(g.v_compensations + i, 1, count, &v_rho);
+    Simd::gather_rows(g.radii + 2 * i, 2, count, radii);
     const SplatGrad<Simd> v = {v_means2d[0], v_means2d[1], v_depth, v_conics[0],
                                v_conics[1],  v_conics[2],  v_rho};
     GaussianGrad<Simd> out = fg::project_vjp<Simd>(x.mean, x.quat, x.scale, in.view, v);
-    const Simd::M drawn =
-        Simd::both(Simd::gt(Simd::to_float(radii[0]), Simd::all(0.0f)),
-                   Simd::gt(Simd::all(static_cast<float>(count)), Simd::to_float(Simd::lane())));
+    const Simd::M drawn = Simd::both(Simd::first_lanes(count),
+ Simd::gt(Simd::to_float(radii[0]), Simd::all(0.0f)));
     const auto mask = [&](F* fields, int n) {
       for (int k = 0; k < n; ++k) fields[k] = Simd::select(drawn, fields[k], Simd::all(0.0f));
     };
     mask(out.mean, 3), mask(out.quat, 4), mask(out.scale, 3), mask(out.R, 9), mask(out.t, 3);
-    Simd::scatter_rows<3>(out.mean, count, g.v_means + 3 * i);
-    Simd::scatter_rows<4>(out.quat, count, g.v_quats + 4 * i);
-    Simd::scatter_rows<3>(out.scale, count, g.v_scales + 3 * i);
+    Simd::scatter_rows(out.mean, 3, count, g.v_means + 3 * i);
+    Simd::scatter_rows(out.quat, 4, count, g.v_quats + 4 * i);
+    Simd::scatter_rows(out.scale, 3, count, g.v_scales + 3 * i);
     for (int k = 0; k < 9; ++k) camera[k] += out.R[k];
     for (int k = 0; k < 3; ++k) camera[9 + k] += out.t[k];
   }

@@ -119,8 +119,12 @@ struct Simd {
     return down + select(gt(x, down), all(1.0f), all(0.0f));
   }
 
+  FG_HD_INLINE M first_lanes(int count) {
+    return gt(all(static_cast<float>(count)), to_float(lane()));
+  }
+  FG_HD_INLINE F abs(F x) { return from_bits(bits(x) & 0x7FFFFFFF); }
   FG_HD_INLINE bool any(M m) { return lanes_of(m) != 0; }
-  FG_HD_INLINE M finite(F x) { return ge(all(3.402823466e38f), from_bits(bits(x) & 0x7FFFFFFF)); }
+  FG_HD_INLINE M finite(F x) { return ge(all(3.402823466e38f), abs(x)); }
 
   // Of normal numbers above 0; relative error 3e-7.
   FG_HD_INLINE F log(F x) {
@@ -133,33 +137,34 @@ struct Simd {
     return fma(to_float(exponent), all(0.693147181f), p * s);
   }
 
-  // Column k of `count` rows of kWidth numbers; lanes from `count` on repeat the last row.
-  template <int kWidth, typename X, typename T>
-  FG_HD_INLINE void gather_rows(const T* rows, int count, X* columns) {
-    alignas(64) T held[kWidth][kLanes];
+  // Columns of `count` <= kLanes rows of `width` <= kMaxChannels numbers, and back. Lanes from
+  // `count` on repeat the last row. Written for constant widths.
+  template <typename X, typename T>
+  FG_HD_INLINE void gather_rows(const T* rows, int width, int count, X* columns) {
+    alignas(64) T held[kMaxChannels][kLanes];
     if (count == kLanes) {
       for (int k = 0; k < kLanes; ++k) {
-        for (int c = 0; c < kWidth; ++c) held[c][k] = rows[kWidth * k + c];
+        for (int c = 0; c < width; ++c) held[c][k] = rows[width * k + c];
       }
     } else {
       for (int k = 0; k < kLanes; ++k) {
         const int row = k < count ? k : count - 1;
-        for (int c = 0; c < kWidth; ++c) held[c][k] = rows[kWidth * row + c];
+        for (int c = 0; c < width; ++c) held[c][k] = rows[width * row + c];
       }
     }
-    for (int c = 0; c < kWidth; ++c) __builtin_memcpy(columns + c, held[c], sizeof(X));
+    for (int c = 0; c < width; ++c) __builtin_memcpy(columns + c, held[c], sizeof(X));
   }
-  template <int kWidth, typename X, typename T>
-  FG_HD_INLINE void scatter_rows(const X* columns, int count, T* rows) {
-    alignas(64) T held[kWidth][kLanes];
-    for (int c = 0; c < kWidth; ++c) __builtin_memcpy(held[c], columns + c, sizeof(X));
+  template <typename X, typename T>
+  FG_HD_INLINE void scatter_rows(const X* columns, int width, int count, T* rows) {
+    alignas(64) T held[kMaxChannels][kLanes];
+    for (int c = 0; c < width; ++c) __builtin_memcpy(held[c], columns + c, sizeof(X));
     if (count == kLanes) {
       for (int k = 0; k < kLanes; ++k) {
-        for (int c = 0; c < kWidth; ++c) rows[kWidth * k + c] = held[c][k];
+        for (int c = 0; c < width; ++c) rows[width * k + c] = held[c][k];
       }
     } else {
       for (int k = 0; k < kLanes && k < count; ++k) {
-        for (int c = 0; c < kWidth; ++c) rows[kWidth * k + c] = held[c][k];
+        for (int c = 0; c < width; ++c) rows[width * k + c] = held[c][k];
       }
     }
   }
