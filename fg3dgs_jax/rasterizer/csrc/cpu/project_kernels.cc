@@ -56,8 +56,8 @@ void project_vjp(const ProjectArgs& in, const ProjectGrad& g, int64_t begin, int
     const SplatGrad<Simd> v = {v_means2d[0], v_means2d[1], v_depth, v_conics[0],
                                v_conics[1],  v_conics[2],  v_rho};
     GaussianGrad<Simd> out = fg::project_vjp<Simd>(x.mean, x.quat, x.scale, in.view, v);
-    const Simd::M drawn = Simd::both(Simd::first_lanes(count),
- Simd::gt(Simd::to_float(radii[0]), Simd::all(0.0f)));
+    const Simd::M drawn =
+        Simd::both(Simd::first_lanes(count), Simd::gt(Simd::to_float(radii[0]), Simd::all(0.0f)));
     const auto mask = [&](F* fields, int n) {
       for (int k = 0; k < n; ++k) fields[k] = Simd::select(drawn, fields[k], Simd::all(0.0f));
     };
