@@ -8,13 +8,15 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "cpu/buffer.h"
 #include "cpu/parallel.h"
+#include "encode_kernels.h"
 #include "hash_encoding_door.h"
 
 namespace fg {
 namespace {
 
-constexpr int64_t kBlock = 512;  // points handed to a worker at a time
+int64_t blocks_of(int64_t n) { return (n + kEncodeBlock - 1) / kEncodeBlock; }
 
 ffi::Error encode_fwd(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> tables,
                       ffi::Buffer<ffi::F32> coords, ffi::ResultBuffer<ffi::F32> features,
@@ -26,54 +28,17 @@ ffi::Error encode_fwd(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> tables,
       error.failure()) {
     return error;
   }
-  const int64_t n = coords.dimensions()[0], count = levels.count, width = levels.features();
+  const int64_t n = coords.dimensions()[0];
+  const int64_t width = levels.features();
   if (static_cast<int64_t>(features->element_count()) != n * width) {
     return ffi::Error::InvalidArgument("hash encoding: features must be [N, 3 * levels]");
   }
-  const float* points = coords.typed_data();
-  const float* table = tables.typed_data();
-  float* out = features->typed_data();
-
-  parallel_for(pool, (n + kBlock - 1) / kBlock, [&](int64_t block) {
-    for (int64_t i = block * kBlock; i < std::min(n, (block + 1) * kBlock); ++i) {
-      for (int plane = 0; plane < kPlanes; ++plane) {
-        float* row = out + i * width + plane * count;
-        const Place place = locate(points + 3 * i, plane, bound);
-        if (!place.inside) {
-          std::fill(row, row + count, 0.0f);
-          continue;
-        }
-        for (int level = 0; level < count; ++level)
-          row[level] = interpolate(levels, table, place, plane, level);
-      }
-    }
+  const auto kernel = FG_CHOOSE(encode);
+  parallel_for(pool, blocks_of(n), [&](int64_t block) {
+    kernel(levels, tables.typed_data(), coords.typed_data(), features->typed_data(),
+           block * kEncodeBlock, std::min(n, (block + 1) * kEncodeBlock));
   });
   return ffi::Error::Success();
-}
-
-// d loss / d table of one (plane, level), all points in order.
-void table_gradient(const Levels& levels, const float* points, const float* v, float* v_table,
-                    int plane, int level, int64_t n) {
-  const int64_t width = levels.features();
-  const int32_t resolution = levels.resolutions[level], stride = resolution + 1;
-  const float scale = levels.scales[level];
-  float* sums = v_table + levels.start(plane, level);
-  std::fill(sums, sums + (levels.offsets[level + 1] - levels.offsets[level]),
-            0.0f);  // with the padding behind it
-  const float* column = v + plane * levels.count + level;
-  for (int64_t i = 0; i < n; ++i) {
-    const Place place = locate(points + 3 * i, plane, levels.bound);
-    if (!place.inside) continue;
-    const Cell cell = find_cell(place, scale, resolution);
-    const float weight = column[i * width];
-    const float lower = weight * cell.below, upper = weight - lower;
-    float* top = sums + cell.index;
-    float* bottom = top + stride;
-    top[0] += upper * (1.0f - cell.right);
-    top[1] += upper * cell.right;
-    bottom[0] += lower * (1.0f - cell.right);
-    bottom[1] += lower * cell.right;
-  }
 }
 
 ffi::Error encode_bwd(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> tables,
@@ -94,23 +59,20 @@ ffi::Error encode_bwd(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> tables,
     return ffi::Error::InvalidArgument(
         "hash encoding: cotangents do not have the shapes of their arguments");
   }
-  const float* points = coords.typed_data();
-  const float* v = v_features.typed_data();
-  const int64_t owners = levels.features();
-  const int64_t blocks = (n + kBlock - 1) / kBlock;
-  // The tables first: they are the long items, the blocks of points fill the gaps behind them.
-  parallel_for(pool, owners + blocks, [&](int64_t item) {
-    if (item < owners) {
-      table_gradient(levels, points, v, v_tables->typed_data(),
-                     static_cast<int>(item) / levels.count, static_cast<int>(item) % levels.count,
-                     n);
-    } else {
-      const int64_t begin = (item - owners) * kBlock;
-      for (int64_t i = begin; i < std::min(n, begin + kBlock); ++i) {
-        coords_gradient(levels, tables.typed_data(), points + 3 * i, v + i * levels.features(),
-                        v_coords->typed_data() + 3 * i);
-      }
-    }
+  const int64_t blocks = blocks_of(n), stride = blocks * kEncodeBlock;
+  static thread_local Buffer<float> arena;
+  float* memory = arena.reserve((3 + levels.features()) * stride);
+  const EncodeColumns columns = {memory, memory + 3 * stride, stride};
+  const auto coords_vjp = FG_CHOOSE(encode_coords_vjp);
+  const auto table_vjp = FG_CHOOSE(encode_table_vjp);
+  parallel_for(pool, blocks, [&](int64_t block) {
+    coords_vjp(levels, tables.typed_data(), coords.typed_data(), v_features.typed_data(),
+               v_coords->typed_data(), columns, block * kEncodeBlock,
+               std::min(n, (block + 1) * kEncodeBlock));
+  });
+  parallel_for(pool, levels.features(), [&](int64_t owned) {
+    table_vjp(levels, columns, v_tables->typed_data(), static_cast<int>(owned) / levels.count,
+              static_cast<int>(owned) % levels.count, n);
   });
   return ffi::Error::Success();
 }

@@ -16,7 +16,7 @@
 #else
 #define FG_HD static inline
 #define FG_HD_INLINE static inline __attribute__((always_inline))
-#define FG_HD_MEMBER
+#define FG_HD_MEMBER __attribute__((always_inline))
 #endif
 
 namespace fg {

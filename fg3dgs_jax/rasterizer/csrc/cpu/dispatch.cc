@@ -2,6 +2,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "cpu/isa.h"
 #include "cpu/kernels.h"
 
 namespace fg {
@@ -16,14 +17,9 @@ namespace fg {
   void collect(const Scene&, const TileRect*, const float*, const SceneGrad&, int64_t, int64_t); \
   const Kernels table = {project, project_vjp, classify, blend, blend_vjp, collect};             \
   }
+FG_FOR_EACH_ISA(FG_DECLARE)
 
-FG_DECLARE(base)
-#if defined(__x86_64__)
-FG_DECLARE(avx2)
-FG_DECLARE(avx512)
-#endif
-
-static const Kernels* choose() {
+static int best_isa() {
 #if defined(__x86_64__)
   const char* wanted = std::getenv("FG3DGS_ISA");
   const auto allowed = [&](const char* isa) {
@@ -33,17 +29,18 @@ static const Kernels* choose() {
   if (allowed("avx512") && __builtin_cpu_supports("avx512f") &&
       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
       __builtin_cpu_supports("avx512bw")) {
-    return &avx512::table;
+    return 2;
   }
-  if (allowed("avx2") && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-    return &avx2::table;
+  if (allowed("avx2") && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return 1;
 #endif
-  return &base::table;
+  return 0;
 }
 
-const Kernels& kernels() {
-  static const Kernels* chosen = choose();
-  return *chosen;
+int isa() {
+  static const int chosen = best_isa();
+  return chosen;
 }
+
+const Kernels& kernels() { return *FG_CHOOSE(table); }
 
 }  // namespace fg

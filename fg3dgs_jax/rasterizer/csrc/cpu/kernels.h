@@ -16,9 +16,11 @@ constexpr int kRecordHalfHeight = 6, kRecordHalfWidth = 7, kRecordSlot = 8, kRec
 
 // A slot holds the kSlotHead + D sums of one (tile, Gaussian) pair: of q = -dL/dsigma times 1, dx,
 // dy, dx^2, dx dy, dy^2, then the gradients of the colours.
-constexpr int64_t lines_of(int64_t floats) { return (floats + 15) / 16 * 16; }
-constexpr int64_t record_stride(int64_t channels) { return lines_of(kRecordHead + channels); }
-constexpr int64_t slot_stride(int64_t channels) { return lines_of(kSlotHead + channels); }
+static constexpr int64_t lines_of(int64_t floats) { return (floats + 15) / 16 * 16; }
+static constexpr int64_t record_stride(int64_t channels) {
+  return lines_of(kRecordHead + channels);
+}
+static constexpr int64_t slot_stride(int64_t channels) { return lines_of(kSlotHead + channels); }
 
 constexpr int kChunkBits = 10, kChunk = 1 << kChunkBits;  // Gaussians an item of a parallel loop
 
@@ -63,7 +65,9 @@ struct Tile {
   const int32_t* list;                // its Gaussians
   int count;
   const float* records;  // [N, record_stride]
-  const float* record(int e) const { return records + list[e] * record_stride(channels); }
+  FG_HD_MEMBER const float* record(int e) const {
+    return records + list[e] * record_stride(channels);
+  }
 };
 
 struct TileForward {

@@ -62,6 +62,9 @@ struct Simd {
   FG_HD_INLINE F min(F a, F b) { return (F)_mm512_min_ps((__m512)a, (__m512)b); }
   FG_HD_INLINE F max(F a, F b) { return (F)_mm512_max_ps((__m512)a, (__m512)b); }
   FG_HD_INLINE F sqrt(F a) { return (F)_mm512_sqrt_ps((__m512)a); }
+  FG_HD_INLINE F look_up(const float* table, I index) {
+    return (F)_mm512_i32gather_ps((__m512i)index, table, 4);
+  }
   FG_HD_INLINE F reciprocal(F a) {  // relative error 1e-7; a division takes three times as long
     const F r = (F)_mm512_rcp14_ps((__m512)a);
     return fma(r, fma(-a, r, all(1.0f)), r);
@@ -123,6 +126,13 @@ struct Simd {
     return gt(all(static_cast<float>(count)), to_float(lane()));
   }
   FG_HD_INLINE F abs(F x) { return from_bits(bits(x) & 0x7FFFFFFF); }
+#if !defined(__AVX512F__)
+  FG_HD_INLINE F look_up(const float* table, I index) {  // table[index]
+    F x;
+    for (int k = 0; k < kLanes; ++k) x[k] = table[index[k]];
+    return x;
+  }
+#endif
   FG_HD_INLINE bool any(M m) { return lanes_of(m) != 0; }
   FG_HD_INLINE M finite(F x) { return ge(all(3.402823466e38f), abs(x)); }
 
