@@ -59,7 +59,7 @@ def make_scene(n, size, footprint, batch):
 
 
 def ours(scene, backend="auto"):
-    """(picture, gradients) of this package as in `peers`, and what counts (tile, Gaussian) pairs."""
+    """(picture, gradients) of this package as in `peers`, and what counts its pairs with tiles."""
     camera = rasterizer.Camera(jnp.eye(4), *map(jnp.float32, scene.intrinsics))
     arrays = [jnp.asarray(x) for x in scene.arrays]
 

@@ -264,7 +264,7 @@ def splax(scene: Scene):
             return original(*args, **options | {"graph_mode": warp.JaxCallableGraphMode.NONE})
 
         warp.jax_callable = without_graphs
-    warp.config.quiet = True
+    warp.config.log_level = warp.LOG_WARNING
     import splax as package
 
     size = (scene.height, scene.width)
