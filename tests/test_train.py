@@ -314,7 +314,10 @@ def test_the_step_lowers_for_cuda_without_a_gpu(folder, monkeypatch):
     device = batches.device_clip(clip, "mel", config.data.expression)
     nets = avatar.make_nets(config.model)
     regions, alive = initial.init_regions(jax.random.key(0), clip, device, config, nets)
-    run = step.make_train_step(config, config.stages.motion, 1, nets, None, (SIZE, SIZE))
+    capacities = {"face": 12_345, "eyes": 12_346, "mouth": 12_347}
+    run = step.make_train_step(
+        config, config.stages.motion, 1, nets, None, (SIZE, SIZE), capacities
+    )
     monkeypatch.setenv("FG3DGS_BACKEND", "cuda")  # only now: what is above runs here
     targets = [name for group in native.TARGETS.values() for name in group]
     checks = [jax.export.DisabledSafetyCheck.custom_call(name) for name in targets]
@@ -327,3 +330,5 @@ def test_the_step_lowers_for_cuda_without_a_gpu(folder, monkeypatch):
     module = lower(*shapes).mlir_module()
     for name in targets:
         assert f"@{name}" in module, name
+    for capacity in capacities.values():
+        assert module.count(f"capacity = {capacity} : i64") == 2  # forward and backward
