@@ -164,6 +164,9 @@ def installed(names):
             found[name] = peer
         except peers.NotInstalled as missing:
             print(f"{name}: {missing}", flush=True)
+        except Exception as error:  # its own affair, which must not cost us our figures
+            told = str(error).strip().splitlines() or [type(error).__name__]
+            print(f"{name}: does not run here: {told[0]}", flush=True)
     return found
 
 
