@@ -14,7 +14,7 @@ import ml_collections
 import numpy as np
 
 from fg3dgs_jax.models import head
-from fg3dgs_jax.rasterizer import render
+from fg3dgs_jax.rasterizer import RasterAux, render
 from fg3dgs_jax.rasterizer.sh import eval_sh
 from fg3dgs_jax.types import REGIONS, Array, Camera, Conditions, GaussianDeltas, Gaussians
 
@@ -40,7 +40,7 @@ class Layer(NamedTuple):
     alpha: Array  # [H, W]
     gates: Array  # [H, W, 2] rendered audio and expression gates (eq. 6 and 10)
     deltas: GaussianDeltas | None
-    radii: Array  # [N, 2] px, 0 where culled
+    aux: RasterAux  # radii [N, 2] px, 0 where culled; how long a list the picture needed
 
 
 class Frame(NamedTuple):
@@ -49,6 +49,7 @@ class Frame(NamedTuple):
     image: Array  # [H, W, 3]
     layers: dict[str, Array]  # premultiplied [H, W, 3] of each region
     alphas: dict[str, Array]  # [H, W] of each region
+    overflow: Array  # [] bool: a GPU's list was too short, far Gaussians are missing
 
 
 def make_nets(model_config):
@@ -56,8 +57,13 @@ def make_nets(model_config):
     return {region: head.make_motion_net(region, model_config) for region in REGIONS}
 
 
-def draw_layer(net, region: Region, alive, conditions, camera, *, width, height, probe=None):
-    """One region under one camera; `net` None leaves it static (eq. 3). Differentiable."""
+def draw_layer(
+    net, region: Region, alive, conditions, camera, *, width, height, probe=None, capacity=None
+):
+    """One region under one camera; `net` None leaves it static (eq. 3). Differentiable.
+
+    `capacity`: the rasterizer's `isect_capacity`.
+    """
     deltas = gates = None
     gaussians = region.gaussians
     if net is not None:
@@ -70,10 +76,10 @@ def draw_layer(net, region: Region, alive, conditions, camera, *, width, height,
         colors = jnp.concatenate([colors, jnp.stack([gates.audio, gates.expression], -1)], -1)
     out = render(
         drawn.means, drawn.quats, drawn.scales, drawn.opacities, colors, camera,
-        width=width, height=height, means2d_probe=probe,
+        width=width, height=height, means2d_probe=probe, isect_capacity=capacity,
     )  # fmt: skip
     gate_image = out.image[..., 3:] if gates is not None else jnp.zeros((height, width, 2))
-    return Layer(out.image[..., :3], out.alpha, gate_image, deltas, out.aux.radii)
+    return Layer(out.image[..., :3], out.alpha, gate_image, deltas, out.aux)
 
 
 def _colors(drawn, camera, degree):
@@ -90,13 +96,14 @@ def composite(layers: dict[str, Layer], background):
     return image
 
 
-def draw(nets, regions, alive, conditions, camera, background, *, probes=None):
+def draw(nets, regions, alive, conditions, camera, background, *, probes=None, capacities=None):
     """All regions under one camera over `background` [H, W, 3] -> (Frame image, layers)."""
     height, width = background.shape[:2]
     layers = {
         r: draw_layer(
             nets and nets[r], regions[r], alive[r], conditions, camera,
             width=width, height=height, probe=probes and probes[r],
+            capacity=(capacities or {}).get(r),
         )
         for r in REGIONS
     }  # fmt: skip
@@ -119,6 +126,7 @@ class Avatar:
                 jnp.clip(image, 0.0, 1.0),
                 {r: layers[r].image for r in REGIONS},
                 {r: layers[r].alpha for r in REGIONS},
+                jnp.any(jnp.stack([layers[r].aux.overflow for r in REGIONS])),
             )
 
         self._draw = jax.jit(jax.vmap(one, in_axes=(None, None, 0, 0, 0, 0)))

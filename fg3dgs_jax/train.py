@@ -6,6 +6,7 @@ Resumes from the workdir by itself. Writes checkpoints (Orbax), `avatar.npz`, `m
 TensorBoard events and sample pictures (truth | render | face | eyes | mouth | error) there.
 """
 
+import functools
 import json
 import pathlib
 import sys
@@ -19,7 +20,7 @@ from clu import parameter_overview
 from ml_collections import config_flags
 from tqdm import tqdm
 
-from fg3dgs_jax import avatar
+from fg3dgs_jax import avatar, native, rasterizer
 from fg3dgs_jax.data import batches, dataset
 from fg3dgs_jax.experts import lpips, weights
 from fg3dgs_jax.training import checkpoint, density, logging, parallel, step
@@ -59,6 +60,7 @@ def fit(config, workdir):
         print(f"resuming {workdir} at step {done} ({latest[1]['stage']})", flush=True)
     log = logging.Log(workdir, done)
     clip_on_devices = parallel.replicate(on_device)
+    lists = monitor_lists(state.alive, clip)
 
     total = sum(stage.steps for stage in config.stages.values())
     with tqdm(total=total, initial=done, unit="step", dynamic_ncols=True) as bar:
@@ -70,9 +72,11 @@ def fit(config, workdir):
             if done == start:  # the optimizer starts afresh: what is learnt has changed
                 state = step.init_state(state.regions, state.alive)
             bar.set_description(name)
-            dispatch = step.make_dispatch(
-                config, stage, number, nets, perceptual, (clip.height, clip.width)
-            )
+            make_dispatch = functools.partial(
+                step.make_dispatch, config, stage, number, nets, perceptual,
+                (clip.height, clip.width),
+            )  # fmt: skip
+            dispatch = make_dispatch(lists.capacities)
             state = parallel.replicate(state)
             while done < start + stage.steps:
                 begin = time.perf_counter()
@@ -93,6 +97,8 @@ def fit(config, workdir):
                 if last or crossed(done, steps, config.log.every):
                     log.write(done, name, {**metrics, "steps_per_second": steps / spent})
                 state = grow_where_needed(state, metrics, config.regions)
+                if lists.update({r: metrics[f"{r}/isects"] for r in REGIONS}):
+                    dispatch = make_dispatch(lists.capacities)
                 if last or crossed(done, steps, config.log.checkpoint_every):
                     here = jax.device_get(parallel.first(state))
                     saved.save(done, name, here, seconds)
@@ -167,6 +173,16 @@ def grow_where_needed(state, metrics, rows):
     opt_state = dict(state.opt_state, gaussians=moments)
     return parallel.replicate(
         state.replace(regions=regions, alive=alive, opt_state=opt_state, stats=stats)
+    )
+
+
+def monitor_lists(alive, clip):
+    """Watches the regions' lists of (tile, Gaussian) pairs on a GPU; a CPU's grow by themselves."""
+    if native.resolve_backend() != "cuda":
+        return rasterizer.CapacityMonitor({})
+    size = clip.width, clip.height
+    return rasterizer.CapacityMonitor(
+        {r: rasterizer.default_capacity(alive[r].shape[-1], *size) for r in REGIONS}
     )
 
 

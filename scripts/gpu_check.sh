@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # On a machine with a GPU, nvcc and jax[cuda13] (or cuda12): builds the libraries for this GPU, runs the
-# tests of the CUDA backend, compute-sanitizer, XLA's command buffers on and off, and every stage of
-# training at 96 px. Needs no network and installs nothing. Logs go to $OUT (default: gpu_check/), and
-# summary.txt there says what passed. Under 9 minutes.
+# tests of the CUDA backend, compute-sanitizer, XLA's command buffers on and off, both benchmarks, and
+# 200 steps through every stage of training at 96 px. Needs no network and installs nothing. Logs and
+# figures go to $OUT (default: gpu_check/), and summary.txt there says what passed. Under 9 minutes.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 out=${OUT:-gpu_check}
@@ -55,8 +55,11 @@ for tool in memcheck racecheck initcheck; do
     compute-sanitizer --tool "$tool" --error-exitcode 9 "$python" -c "$digest"
 done
 
-run bench 60 "$python" scripts/bench_rasterizer.py --backend cuda
+run bench_rasterizer 110 "$python" scripts/bench_rasterizer.py --backend cuda --budget 1 \
+  --cases 20000x256 50000x512 --out "$out/bench_rasterizer.json"
+run bench_step 90 "$python" scripts/bench_step.py --out "$out/bench_step.json"
 run subject 30 "$python" scripts/make_subject.py --out "$out/subject" --speech "$out/speech.wav"
 run train 150 "$python" -m fg3dgs_jax.train --config configs/quickstart.py:tiny \
-  --workdir "$out/run" --config.data.path="$out/subject"
+  --workdir "$out/run" --config.data.path="$out/subject" --config.steps_per_dispatch=50 \
+  --config.stages.static.steps=50 --config.stages.motion.steps=100 --config.stages.fusion.steps=50
 exit $failed

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests use into .venv, checks the style and runs the tests; arguments go to
-# pytest. FG3DGS_TEST_ORACLES=0 leaves out torch and transformers: the tests that compare with them
-# then skip.
+# pytest. FG3DGS_TEST_ORACLES=0 leaves out torch, transformers and gsplat: the tests that compare with
+# them then skip.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/setup.sh

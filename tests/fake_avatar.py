@@ -17,6 +17,7 @@ class Frame(NamedTuple):
     image: np.ndarray
     layers: dict
     alphas: dict
+    overflow: np.ndarray
 
 
 def loudness(features):
@@ -99,6 +100,7 @@ class Avatar:
             }
         )
         self.noise, self.batches = noise, []
+        self.short = 0  # frames of a batch whose list was too short
 
     def draw(self, windows, expression, camera, background):
         count = len(windows)
@@ -113,4 +115,4 @@ class Avatar:
             name: image * share for name, share in (("face", 0.5), ("eyes", 0.0), ("mouth", 0.5))
         }
         alphas = {name: np.full(image.shape[:3], 0.5, np.float32) for name in layers}
-        return Frame(image, layers, alphas)
+        return Frame(image, layers, alphas, np.arange(count) < self.short)

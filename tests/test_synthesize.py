@@ -48,6 +48,17 @@ def test_video_as_long_as_the_sound_and_longer_than_the_clip(program, tmp_path, 
     assert true > 0.6 and true > highest
 
 
+def test_frames_that_a_gpu_cut_short_are_told_in_one_line(program, tmp_path, capsys):
+    sound = tmp_path / "speech.wav"
+    video.write_wav(sound, fake_avatar.speech(1))
+    assert program(sound, tmp_path / "talk.mp4") == 0
+    assert "Gaussians" not in capsys.readouterr().err
+    program.avatar.short = 3  # of every batch of 4
+    assert program(sound, tmp_path / "talk.mp4") == 0
+    told = [s for s in capsys.readouterr().err.splitlines() if "Gaussians" in s]
+    assert len(told) == 1 and "19 of 25 frames" in told[0] and "JAX_PLATFORMS=cpu" in told[0]
+
+
 def test_the_mouth_follows_the_new_sound(program, tmp_path):
     sound, out = tmp_path / "speech.wav", tmp_path / "talk.mp4"
     samples = np.concatenate(

@@ -11,6 +11,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from configs import quickstart
 from fg3dgs_jax import avatar, geometry, native, train
 from fg3dgs_jax.data import batches, dataset
+from fg3dgs_jax.rasterizer import CapacityMonitor
 from fg3dgs_jax.training import checkpoint, initial, optim, parallel, stages, step
 from fg3dgs_jax.types import REGIONS
 
@@ -89,9 +90,39 @@ def compiled_once(tmp_path):
     compilation_cache.reset_cache()
 
 
-def test_a_killed_run_goes_on_to_the_same_bits(folder, tmp_path, monkeypatch, compiled_once):
+@pytest.fixture
+def compiling(monkeypatch):
+    """A list that grows by (stage number, whether anything was compiled) with each dispatch."""
+    events, found, make_dispatch = [], [], step.make_dispatch
+
+    def listen(event, *_, **__):
+        if event == "/jax/core/compile/backend_compile_duration":
+            events.append(event)
+
+    def watched(config, stage, number, *rest):
+        dispatch = make_dispatch(config, stage, number, *rest)
+
+        def call(*arguments):
+            before = len(events)
+            result = dispatch(*arguments)
+            found.append((number, len(events) > before))
+            return result
+
+        return call
+
+    monkeypatch.setattr(step, "make_dispatch", watched)
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield found
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def test_a_killed_run_goes_on_to_the_same_bits(
+    folder, tmp_path, monkeypatch, compiled_once, compiling
+):
     config = small(folder, static=5, motion=10, fusion=5)
     train.fit(config, tmp_path / "whole")
+    # A stage is compiled once, however many pairs its dispatches needed: on a CPU lists just grow.
+    assert compiling == [(0, True), (1, True), (1, False), (2, True)]
 
     save, calls = checkpoint.Checkpoints.save, []
 
@@ -120,6 +151,46 @@ def test_a_killed_run_goes_on_to_the_same_bits(folder, tmp_path, monkeypatch, co
     config.stages.motion.steps = 15
     with pytest.raises(checkpoint.ConfigMismatch, match=r"differs in stages\.motion\.steps"):
         train.fit(config, tmp_path / "whole")
+
+
+def test_a_list_that_fills_up_grows_between_dispatches_and_compiles_once(
+    folder, tmp_path, monkeypatch, compiling
+):
+    """As on a GPU, whose lists the monitor watches; the CPU's program has the same static number
+    in it, and ignores it."""
+    monitor = CapacityMonitor({"face": 16, "eyes": 4096, "mouth": 4096})
+    monkeypatch.setattr(train, "monitor_lists", lambda *_: monitor)
+    saved = []
+
+    def stop_after_three(_, done, *rest):
+        saved.append((done, monitor.capacities))
+        if done == 15:
+            raise Killed
+
+    monkeypatch.setattr(checkpoint.Checkpoints, "save", stop_after_three)
+    with pytest.raises(Killed):
+        train.fit(small(folder, static=15), tmp_path / "run")
+    assert compiling == [(0, True), (0, True), (0, False)]
+    rows = [json.loads(r) for r in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    need = max(row["face/isects"] for row in rows)
+    assert 16 < need <= 0.8 * monitor.capacities["face"] <= 4 * need
+    assert monitor.capacities == {"face": monitor.capacities["face"], "eyes": 4096, "mouth": 4096}
+    assert [row["face/overflow"] for row in rows] == [0, 0, 0]
+
+
+def test_a_dispatch_tells_of_its_neediest_picture_and_every_overflow():
+    metrics = {"loss": jnp.arange(4.0), "face/isects": jnp.array([3, 9, 4, 4])}
+    found = step.summary(metrics | {"face/overflow": jnp.array([[True, False], [True, True]])})
+    assert found == {"loss": 1.5, "face/isects": 9, "face/overflow": 3}
+
+
+def test_lists_are_watched_where_they_have_an_end(folder, monkeypatch):
+    clip = dataset.load_clip(folder)
+    alive = {r: np.ones(64, bool) for r in REGIONS}
+    assert train.monitor_lists(alive, clip).capacities == {}
+    monkeypatch.setattr(native, "resolve_backend", lambda: "cuda")
+    tiles = (SIZE // 16) ** 2
+    assert train.monitor_lists(alive, clip).capacities == dict.fromkeys(REGIONS, 64 * tiles)
 
 
 def test_a_stage_changes_only_what_its_row_names(folder):
@@ -243,7 +314,10 @@ def test_the_step_lowers_for_cuda_without_a_gpu(folder, monkeypatch):
     device = batches.device_clip(clip, "mel", config.data.expression)
     nets = avatar.make_nets(config.model)
     regions, alive = initial.init_regions(jax.random.key(0), clip, device, config, nets)
-    run = step.make_train_step(config, config.stages.motion, 1, nets, None, (SIZE, SIZE))
+    capacities = {"face": 12_345, "eyes": 12_346, "mouth": 12_347}
+    run = step.make_train_step(
+        config, config.stages.motion, 1, nets, None, (SIZE, SIZE), capacities
+    )
     monkeypatch.setenv("FG3DGS_BACKEND", "cuda")  # only now: what is above runs here
     targets = [name for group in native.TARGETS.values() for name in group]
     checks = [jax.export.DisabledSafetyCheck.custom_call(name) for name in targets]
@@ -256,3 +330,5 @@ def test_the_step_lowers_for_cuda_without_a_gpu(folder, monkeypatch):
     module = lower(*shapes).mlir_module()
     for name in targets:
         assert f"@{name}" in module, name
+    for capacity in capacities.values():
+        assert module.count(f"capacity = {capacity} : i64") == 2  # forward and backward

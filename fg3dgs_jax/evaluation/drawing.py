@@ -1,6 +1,7 @@
 """Draws an avatar frame by frame with a clip's poses: what `evaluate` and `synthesize` share."""
 
 import dataclasses
+import sys
 
 import jax
 import numpy as np
@@ -59,6 +60,25 @@ def draw_frames(
     """
     pose_index = np.asarray(pose_index)
     sound_index = pose_index if sound_index is None else np.asarray(sound_index)
+    short = 0
+    for drawn, count in _draw_ahead(
+        avatar, clip, features, expression, pose_index, sound_index, batch
+    ):
+        drawn = jax.device_get(drawn)
+        short += int(np.sum(drawn.overflow[:count]))
+        for i in range(count):
+            yield jax.tree.map(lambda x, i=i: x[i], drawn)
+    if short:
+        print(
+            f"{short} of {len(pose_index)} frames lack their farthest Gaussians: the GPU's list of "
+            "(tile, Gaussian) pairs was too short for them; JAX_PLATFORMS=cpu draws all",
+            file=sys.stderr,
+        )
+
+
+def _draw_ahead(avatar, clip, features, expression, pose_index, sound_index, batch):
+    """Yields (a batch of frames, how many of it count); while one is taken out and encoded, the
+    next is under way."""
     waiting = None
     for start in range(0, len(pose_index), batch):
         count = min(batch, len(pose_index) - start)
@@ -68,24 +88,17 @@ def draw_frames(
         drawn = avatar.draw(
             *inputs(clip, features, expression, pose_index[pick], sound_index[pick])
         )
-        # The next batch is under way while the one before is taken out and encoded.
         if waiting is not None:
-            yield from _unbatch(*waiting)
+            yield waiting
         waiting = (drawn, count)
     if waiting is not None:
-        yield from _unbatch(*waiting)
+        yield waiting
 
 
 def inputs(clip, features, expression, pose_index, sound_index):
     """The four arguments of `avatar.draw` for B frames."""
     windows = audio_lib.slice_windows(features, sound_index).astype(np.float32)
     return windows, expression[pose_index], cameras(clip, pose_index), backgrounds(clip, pose_index)
-
-
-def _unbatch(drawn, count):
-    drawn = jax.device_get(drawn)
-    for i in range(count):
-        yield jax.tree.map(lambda x, i=i: x[i], drawn)
 
 
 def to_uint8(image) -> np.ndarray:

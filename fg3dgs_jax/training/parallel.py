@@ -45,5 +45,10 @@ def mean(tree):
     return jax.lax.pmean(tree, AXIS)
 
 
+def gather(tree):
+    """Every device's values, along a new leading dimension."""
+    return jax.lax.all_gather(tree, AXIS)
+
+
 def total(tree):
     return jax.lax.psum(tree, AXIS)

@@ -108,9 +108,12 @@ def fused_loss(stage, perceptual, key, image, batch, progress):
 
 
 def frame_loss(
-    config, stage, nets, perceptual, key, step, progress, regions, alive, probes, batches
-):
+    config, stage, nets, perceptual, key, step, progress, regions, alive, probes, batches,
+    capacities=None,
+):  # fmt: skip
     """Loss of one frame a region (`batches` by region; one and the same frame where fused).
+
+    `capacities`: {region: the rasterizer's isect_capacity}.
 
     Returns (loss, (metrics, radii by region)).
     """
@@ -119,11 +122,14 @@ def frame_loss(
     if stage.fused:
         batch = batches["face"]
         image, layers = avatar.draw(
-            nets, regions, alive, batch.conditions, batch.camera, batch.background, probes=probes
-        )
+            nets, regions, alive, batch.conditions, batch.camera, batch.background, probes=probes,
+            capacities=capacities,
+        )  # fmt: skip
         loss, terms = fused_loss(stage, perceptual, key, image, batch, progress)
         metrics = {**terms, "psnr": losses.psnr(image, batch.image)}
-        radii = {r: layers[r].radii for r in REGIONS}
+        for r in REGIONS:
+            metrics |= list_metrics(r, layers[r])
+            radii[r] = layers[r].aux.radii
         return loss, (metrics, radii)
     loss = 0.0
     for number, r in enumerate(REGIONS):
@@ -132,15 +138,21 @@ def frame_loss(
         layer = avatar.draw_layer(
             nets and nets[r], regions[r], alive[r], batch.conditions, batch.camera,
             width=width, height=height, probe=probes[r],
+            capacity=(capacities or {}).get(r),
         )  # fmt: skip
         key_r = jax.random.fold_in(key, number)
         part, terms = region_loss(
             config, stage, perceptual, key_r, r, layer, batch, alive[r], step, progress
         )
         loss = loss + part
-        metrics |= {f"{r}/{name}": term for name, term in terms.items()}
-        radii[r] = layer.radii
+        metrics |= {f"{r}/{name}": term for name, term in terms.items()} | list_metrics(r, layer)
+        radii[r] = layer.aux.radii
     return loss, (metrics, radii)
+
+
+def list_metrics(region, layer):
+    """How many (tile, Gaussian) pairs a layer needed, and whether the GPU's list was shorter."""
+    return {f"{region}/isects": layer.aux.n_isects, f"{region}/overflow": layer.aux.overflow}
 
 
 def guides_loss(net, motion, frames):

@@ -33,8 +33,11 @@ def init_state(regions, alive) -> TrainState:
     )
 
 
-def make_train_step(config, stage, stage_number, nets, perceptual, clip_size):
-    """`step(state, clip) -> (state, metrics)`, to be run inside `parallel.pmap`."""
+def make_train_step(config, stage, stage_number, nets, perceptual, clip_size, capacities=None):
+    """`step(state, clip) -> (state, metrics)`, to be run inside `parallel.pmap`.
+
+    `capacities`: {region: the rasterizer's isect_capacity}; by default its default.
+    """
     height, width = clip_size
     moving = stage.moving and config.moves
     noise = stage.audio_noise if moving else 0.0
@@ -58,7 +61,7 @@ def make_train_step(config, stage, stage_number, nets, perceptual, clip_size):
             frames = {r: batches.take(clip, index_b[r], key_noise, noise) for r in REGIONS}
             return stages.frame_loss(
                 config, stage, nets, perceptual, key_b, state.step, progress,
-                regions, state.alive, probes_b, frames,
+                regions, state.alive, probes_b, frames, capacities,
             )  # fmt: skip
 
         key, key_guides = jax.random.split(key)
@@ -96,7 +99,7 @@ def make_train_step(config, stage, stage_number, nets, perceptual, clip_size):
                 for r in REGIONS
             }  # fmt: skip
             stats = jax.tree.map(lambda s, x: s + parallel.total(x.sum(0)), stats, seen)
-        metrics = parallel.mean(jax.tree.map(jnp.mean, {"loss": loss, **metrics}))
+        metrics = summary(parallel.gather({"loss": loss, **metrics}))
         state = state.replace(
             step=state.step + 1, regions=regions, opt_state=opt_state, stats=stats
         )
@@ -105,12 +108,18 @@ def make_train_step(config, stage, stage_number, nets, perceptual, clip_size):
     return train_step
 
 
-def make_dispatch(config, stage, stage_number, nets, perceptual, clip_size):
-    """`dispatch(state, clip, steps) -> (state, mean metrics)`: many steps, then density control.
+def summary(metrics):
+    """Metrics of many frames or steps as scalars: means, but the most pairs and all overflows."""
+    ways = {"isects": jnp.max, "overflow": jnp.sum}
+    return {k: ways.get(k.rpartition("/")[2], jnp.mean)(v) for k, v in metrics.items()}
+
+
+def make_dispatch(config, stage, stage_number, nets, perceptual, clip_size, capacities=None):
+    """`dispatch(state, clip, steps) -> (state, metrics)`: many steps, then density control.
 
     State and clip carry a leading device dimension (`parallel.replicate`); the state is donated.
     """
-    step = make_train_step(config, stage, stage_number, nets, perceptual, clip_size)
+    step = make_train_step(config, stage, stage_number, nets, perceptual, clip_size, capacities)
 
     def control(state):
         if stage.density is None:
@@ -139,6 +148,6 @@ def make_dispatch(config, stage, stage_number, nets, perceptual, clip_size):
         state, metrics = jax.lax.scan(lambda s, _: step(s, clip), state, None, length=steps)
         state, report = control(state)
         counts = {f"{r}/gaussians": state.alive[r].sum() for r in REGIONS}
-        return state, {**jax.tree.map(jnp.mean, metrics), **report, **counts}
+        return state, {**summary(metrics), **report, **counts}
 
     return parallel.pmap(run, static_broadcasted_argnums=2, donate_argnums=0)

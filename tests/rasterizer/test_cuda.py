@@ -116,6 +116,17 @@ def _depths(scene):
 
 
 @gpu
+def test_what_the_monitor_suggests_draws_everything():
+    scene = make_scene(40, WIDTH, HEIGHT, seed=3)
+    monitor = rasterizer.CapacityMonitor({"picture": 8})
+    short = render(scene, isect_capacity=monitor.capacities["picture"])
+    assert short.aux.overflow and monitor.update({"picture": int(short.aux.n_isects)})
+    whole = render(scene, isect_capacity=monitor.capacities["picture"])
+    assert not whole.aux.overflow and not monitor.update({"picture": int(whole.aux.n_isects)})
+    np.testing.assert_array_equal(whole.image, render(scene).image)
+
+
+@gpu
 def test_capacity_of_one_pair_is_survived():
     output, gradients = draw_with_gradients(make_scene(30, WIDTH, HEIGHT, 4), isect_capacity=1)
     assert output.aux.overflow
