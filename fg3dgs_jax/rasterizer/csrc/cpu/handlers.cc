@@ -86,13 +86,29 @@ ffi::Error project_bwd(ffi::ThreadPool pool, F32 means_, F32 quats_, F32 scales_
 
 thread_local Bins arena;
 
-ffi::Error rasterize_fwd(ffi::ThreadPool pool, F32 means2d_, F32 depths_, F32 conics_, S32 radii_,
-                         F32 colors_, F32 opacities_, F32 background_, F32Out image, F32Out alpha,
-                         S32Out n_isects) {
-  const Batch batch = batch_of(*alpha, 2);
-  const int64_t height = alpha->dimensions()[batch.rank],
-                width = alpha->dimensions()[batch.rank + 1];
-  const int64_t D = image->dimensions().back(), n = depths_.dimensions().back();
+// The operands that the forward and the backward of blending share.
+struct Scenes {
+  Batched<float> means2d, depths, conics, colors, opacities;
+  Batched<int32_t> radii;
+  int64_t n, channels, width, height;
+
+  Scene at(int64_t b) const {
+    return {means2d.at(b),
+            depths.at(b),
+            conics.at(b),
+            opacities.at(b),
+            colors.at(b),
+            radii.at(b),
+            n,
+            static_cast<int>(channels),
+            static_cast<int>(width),
+            static_cast<int>(height)};
+  }
+};
+
+ffi::Error scenes_of(const Batch& batch, F32 means2d_, F32 depths_, F32 conics_, S32 radii_,
+                     F32 colors_, F32 opacities_, int64_t width, int64_t height, Scenes* out) {
+  const int64_t n = depths_.dimensions().back(), D = colors_.dimensions().back();
   if (D < 1 || D > kMaxChannels)
     return ffi::Error::InvalidArgument("fg3dgs: 1 to 32 colour channels");
   FG_BIND(float, means2d, means2d_, {n, 2});
@@ -101,23 +117,34 @@ ffi::Error rasterize_fwd(ffi::ThreadPool pool, F32 means2d_, F32 depths_, F32 co
   FG_BIND(int32_t, radii, radii_, {n, 2});
   FG_BIND(float, colors, colors_, {n, D});
   FG_BIND(float, opacities, opacities_, {n});
+  *out = {means2d, depths, conics, colors, opacities, radii, n, D, width, height};
+  return ffi::Error::Success();
+}
+
+ffi::Error bin_scene(ffi::ThreadPool& pool, const Scene& scene, Bins* bins) {
+  if (bin(pool, scene, bins)) return ffi::Error::Success();
+  return ffi::Error(ffi::ErrorCode::kResourceExhausted,
+                    "fg3dgs: more than 2^31 tile entries in one image");
+}
+
+#define FG_TRY(call) \
+  if (auto error = (call); error.failure()) return error
+
+ffi::Error rasterize_fwd(ffi::ThreadPool pool, F32 means2d_, F32 depths_, F32 conics_, S32 radii_,
+                         F32 colors_, F32 opacities_, F32 background_, F32Out image, F32Out alpha,
+                         S32Out n_isects) {
+  const Batch batch = batch_of(*alpha, 2);
+  const int64_t height = alpha->dimensions()[batch.rank],
+                width = alpha->dimensions()[batch.rank + 1];
+  Scenes scenes;
+  FG_TRY(scenes_of(batch, means2d_, depths_, conics_, radii_, colors_, opacities_, width, height,
+                   &scenes));
+  const int64_t D = scenes.channels;
   FG_BIND(float, background, background_, {D});
   Bins& bins = arena;
   for (int64_t b = 0; b < batch.count; ++b) {
-    const Scene scene = {means2d.at(b),
-                         depths.at(b),
-                         conics.at(b),
-                         opacities.at(b),
-                         colors.at(b),
-                         radii.at(b),
-                         n,
-                         static_cast<int>(D),
-                         static_cast<int>(width),
-                         static_cast<int>(height)};
-    if (!bin(pool, scene, &bins)) {
-      return ffi::Error(ffi::ErrorCode::kResourceExhausted,
-                        "fg3dgs: more than 2^31 tile entries in one image");
-    }
+    const Scene scene = scenes.at(b);
+    FG_TRY(bin_scene(pool, scene, &bins));
     n_isects->typed_data()[b] = static_cast<int32_t>(bins.entries);
     const TileForward io = {background.at(b), image->typed_data() + b * height * width * D,
                             alpha->typed_data() + b * height * width};
@@ -132,36 +159,21 @@ ffi::Error rasterize_bwd(ffi::ThreadPool pool, F32 means2d_, F32 depths_, F32 co
                          F32 v_alpha_, F32Out v_means2d, F32Out v_conics, F32Out v_colors,
                          F32Out v_opacities, F32Out v_background) {
   const Batch batch = batch_of(*v_opacities, 1);
-  const int64_t n = v_opacities->dimensions().back(), D = v_background->dimensions().back();
   const auto alpha_dims = alpha_.dimensions();
   const int64_t height = alpha_dims[alpha_dims.size() - 2],
                 width = alpha_dims[alpha_dims.size() - 1];
-  FG_BIND(float, means2d, means2d_, {n, 2});
-  FG_BIND(float, depths, depths_, {n});
-  FG_BIND(float, conics, conics_, {n, 3});
-  FG_BIND(int32_t, radii, radii_, {n, 2});
-  FG_BIND(float, colors, colors_, {n, D});
-  FG_BIND(float, opacities, opacities_, {n});
+  Scenes scenes;
+  FG_TRY(scenes_of(batch, means2d_, depths_, conics_, radii_, colors_, opacities_, width, height,
+                   &scenes));
+  const int64_t n = scenes.n, D = scenes.channels;
   FG_BIND(float, image, image_, {height, width, D});
   FG_BIND(float, alpha, alpha_, {height, width});
   FG_BIND(float, v_image, v_image_, {height, width, D});
   FG_BIND(float, v_alpha, v_alpha_, {height, width});
   Bins& bins = arena;
   for (int64_t b = 0; b < batch.count; ++b) {
-    const Scene scene = {means2d.at(b),
-                         depths.at(b),
-                         conics.at(b),
-                         opacities.at(b),
-                         colors.at(b),
-                         radii.at(b),
-                         n,
-                         static_cast<int>(D),
-                         static_cast<int>(width),
-                         static_cast<int>(height)};
-    if (!bin(pool, scene, &bins)) {
-      return ffi::Error(ffi::ErrorCode::kResourceExhausted,
-                        "fg3dgs: more than 2^31 tile entries in one image");
-    }
+    const Scene scene = scenes.at(b);
+    FG_TRY(bin_scene(pool, scene, &bins));
     const int64_t tiles = static_cast<int64_t>(bins.tiles_x) * bins.tiles_y;
     float* sums = bins.sums.reserve(bins.entries * slot_stride(D));
     float* tile_sums = bins.tile_sums.reserve(tiles * D);
