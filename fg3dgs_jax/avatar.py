@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
+from fg3dgs_jax.geometry import short_spread
 from fg3dgs_jax.models import head
 from fg3dgs_jax.rasterizer import render
 from fg3dgs_jax.rasterizer.sh import eval_sh
@@ -34,11 +35,11 @@ class Region(NamedTuple):
 
 
 class Layer(NamedTuple):
-    """One region, drawn alone on black."""
+    """One region, drawn alone."""
 
-    image: Array  # [H, W, 3] premultiplied
+    image: Array  # [H, W, 3] premultiplied, over black or the background asked for
     alpha: Array  # [H, W]
-    gates: Array  # [H, W, 2] rendered audio and expression gates (eq. 6 and 10)
+    gates: Array | None  # [H, W, 2] rendered audio and expression gates (eq. 6 and 10)
     deltas: GaussianDeltas | None
     radii: Array  # [N, 2] px, 0 where culled
 
@@ -56,23 +57,30 @@ def make_nets(model_config):
     return {region: head.make_motion_net(region, model_config) for region in REGIONS}
 
 
-def draw_layer(net, region: Region, alive, conditions, camera, *, width, height, probe=None):
-    """One region under one camera; `net` None leaves it static (eq. 3). Differentiable."""
-    deltas = gates = None
+def draw_layer(
+    net, region: Region, alive, conditions, camera, *, width, height, background=None,
+    with_gates=False, probe=None,
+):  # fmt: skip
+    """One region under one camera; `net` None leaves it static (eq. 3). Differentiable.
+
+    `background` [3]: drawn over that colour. `with_gates`: also where each condition is listened
+    to, two more channels of the same pass; it needs a net.
+    """
+    deltas = None
     gaussians = region.gaussians
     if net is not None:
         deltas, gates = net.apply(region.motion, gaussians.means, conditions)
     drawn = head.activate(gaussians, deltas, alive)
     degree = round(drawn.sh.shape[-2] ** 0.5) - 1
     colors = _colors(drawn, camera, degree)
-    if gates is not None:
-        # Two more channels of the same pass show where each condition is listened to.
+    if with_gates:
         colors = jnp.concatenate([colors, jnp.stack([gates.audio, gates.expression], -1)], -1)
+        background = background if background is None else jnp.pad(background, (0, 2))
     out = render(
         drawn.means, drawn.quats, drawn.scales, drawn.opacities, colors, camera,
-        width=width, height=height, means2d_probe=probe,
+        width=width, height=height, background=background, means2d_probe=probe,
     )  # fmt: skip
-    gate_image = out.image[..., 3:] if gates is not None else jnp.zeros((height, width, 2))
+    gate_image = out.image[..., 3:] if with_gates else None
     return Layer(out.image[..., :3], out.alpha, gate_image, deltas, out.aux.radii)
 
 
@@ -86,7 +94,8 @@ def composite(layers: dict[str, Layer], background):
     """Eq. (14) in premultiplied colours: face over mouth over eyes over the real background."""
     image = background  # [H, W, 3]
     for region in ("eyes", "mouth", "face"):
-        image = layers[region].image + (1.0 - layers[region].alpha[..., None]) * image
+        clear = short_spread(1.0 - layers[region].alpha, -1, 3)
+        image = layers[region].image + clear * image
     return image
 
 

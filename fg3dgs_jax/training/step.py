@@ -53,6 +53,8 @@ def make_train_step(config, stage, stage_number, nets, perceptual, clip_size):
         return chosen
 
     def loss_fn(regions, probes, state, clip, index, key, progress):
+        regions = optim.freeze(regions, stage)
+
         def one(index_b, probes_b, key_b):
             key_b, key_noise = jax.random.split(key_b)
             frames = {r: batches.take(clip, index_b[r], key_noise, noise) for r in REGIONS}
