@@ -84,12 +84,14 @@ def draw_layer(
     return Layer(out.image[..., :3], out.alpha, gate_image, deltas, out.aux.radii)
 
 
+@jax.named_scope("colors")
 def _colors(drawn, camera, degree):
     pose = camera.world_to_camera
     center = -pose[:3, :3].T @ pose[:3, 3]
     return eval_sh(drawn.sh, drawn.means - center, degree)
 
 
+@jax.named_scope("composite")
 def composite(layers: dict[str, Layer], background):
     """Eq. (14) in premultiplied colours: face over mouth over eyes over the real background."""
     image = background  # [H, W, 3]
@@ -123,6 +125,8 @@ class Avatar:
 
         def one(regions, alive, audio, expression, camera, background):
             conditions = Conditions(audio, expression)
+            if background.dtype == jnp.uint8:
+                background = background.astype(jnp.float32) / 255.0
             image, layers = draw(nets, regions, alive, conditions, camera, background)
             return Frame(
                 jnp.clip(image, 0.0, 1.0),
@@ -130,15 +134,24 @@ class Avatar:
                 {r: layers[r].alpha for r in REGIONS},
             )
 
-        self._draw = jax.jit(jax.vmap(one, in_axes=(None, None, 0, 0, 0, 0)))
+        def picture(*arguments):
+            return jnp.round(one(*arguments).image * 255.0).astype(jnp.uint8)
+
+        axes = (None, None, 0, 0, 0, 0)
+        self._draw = jax.jit(jax.vmap(one, in_axes=axes))
+        self._pictures = jax.jit(jax.vmap(picture, in_axes=axes))
 
     def draw(self, audio, expression, camera: Camera, background) -> Frame:
         """B frames: audio [B, 8, A, D], expression [B, E], Camera of [B], background
-        [B, H, W, 3].
+        [B, H, W, 3], uint8 or in [0, 1].
         """
-        camera = jax.tree.map(jnp.asarray, camera)
-        inputs = map(jnp.asarray, (audio, expression))
-        return self._draw(self.regions, self.alive, *inputs, camera, jnp.asarray(background))
+        inputs = jax.tree.map(jnp.asarray, (audio, expression, camera, background))
+        return self._draw(self.regions, self.alive, *inputs)
+
+    def draw_pictures(self, audio, expression, camera: Camera, background) -> Array:
+        """As `draw`, without the layers: uint8 [B, H, W, 3]."""
+        inputs = jax.tree.map(jnp.asarray, (audio, expression, camera, background))
+        return self._pictures(self.regions, self.alive, *inputs)
 
 
 def save(workdir, regions, alive):

@@ -23,7 +23,7 @@ TARGETS = {
         "fg3dgs_rasterize_bwd",
     ),
     "hash_encoding": ("fg3dgs_encode_fwd", "fg3dgs_encode_bwd"),
-    "ssim": ("fg3dgs_ssim",),
+    "ssim": ("fg3dgs_ssim",),  # CPU only
 }
 PLATFORMS = {"cpu": "cpu", "cuda": "CUDA"}  # our backend's name -> XLA's platform name
 BACKENDS = ("auto", "cuda", "cpu", "reference")
@@ -68,7 +68,7 @@ def _register(backend: str) -> frozenset[str]:
 
 def buffer_bytes(area: str, *sizes: int) -> int:
     """Bytes that one image (or call) of these sizes brings to a buffer of the CUDA library; `area`
-    is state, bin, blend_grad, project_grad, encode_grad or ssim.
+    is state, bin, blend_grad, project_grad or encode_grad.
 
     XLA allocates these buffers as results, so that a captured graph holds all it needs.
     """

@@ -114,3 +114,7 @@ class Avatar:
         }
         alphas = {name: np.full(image.shape[:3], 0.5, np.float32) for name in layers}
         return Frame(image, layers, alphas)
+
+    def draw_pictures(self, *arguments):
+        image = self.draw(*arguments).image
+        return np.rint(image * 255.0).astype(np.uint8)

@@ -68,9 +68,7 @@ def _convolve(x, kernel, strides, padding, **options):
     ]
     columns = [padded[:, i : i + height, j : j + width] for i, j in taps]
     weights = jnp.concatenate([kernel[i, j] for i, j in taps])
-    return jnp.einsum(
-        "bhwc,cd->bhwd", jnp.concatenate(columns, -1), weights, precision=_PRECISION
-    )
+    return jnp.einsum("bhwc,cd->bhwd", jnp.concatenate(columns, -1), weights, precision=_PRECISION)
 
 
 def load(path) -> dict:

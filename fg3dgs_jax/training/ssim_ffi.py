@@ -12,9 +12,9 @@ from fg3dgs_jax import native
 
 
 def is_available(*images) -> bool:
-    """Whether `distance` can run here for these pictures."""
+    """Whether `distance` can run here for these pictures: on a CPU (a GPU fuses the jnp form)."""
     single = all(x.dtype == jnp.float32 for x in images)
-    return single and native.resolve_backend(group="ssim") != "reference"
+    return single and native.resolve_backend() == "cpu" and native.has_targets("ssim")
 
 
 @jax.custom_vjp
@@ -27,10 +27,7 @@ def _call(x, y):
     if x.shape != y.shape or x.ndim < 3:
         raise ValueError(f"pictures are {x.shape} and {y.shape}; expected two equal [..., H, W, C]")
     results = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in (x.shape[:-3], x.shape)]
-    if native.resolve_backend(group="ssim") == "cuda":
-        work = native.buffer_bytes("ssim", x.size)
-        results.append(jax.ShapeDtypeStruct((work,), jnp.uint8))
-    return jax.ffi.ffi_call("fg3dgs_ssim", results, vmap_method="sequential")(x, y)[:2]
+    return jax.ffi.ffi_call("fg3dgs_ssim", results, vmap_method="broadcast_all")(x, y)
 
 
 def _forward(x, y):

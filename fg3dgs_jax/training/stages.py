@@ -55,6 +55,7 @@ def region_masks(region: str, batch, radius: int, with_hair):
     return shown, box & ~shown, box | shown
 
 
+@jax.named_scope("lpips")
 def perceptual_term(perceptual, key, stage, image, truth, progress):
     """L_LP on random patches once `progress` has passed `lpips.start`; 0 before, at no cost."""
     row = stage.lpips
@@ -77,9 +78,8 @@ def key_color(config, key):
     return jnp.array(config.key_color) if config.key_color else jax.random.uniform(key, (3,))
 
 
-def region_loss(
-    config, stage, perceptual, key, region, layer, color, batch, alive, step, progress
-):
+@jax.named_scope("losses")
+def region_loss(config, stage, perceptual, key, region, layer, color, batch, alive, step, progress):
     """Eqs. (3) and (13) for one region, with TalkingGaussian's regularisers.
 
     `layer` is drawn over the key colour `color` [3], with gates where the attention term is wanted.
@@ -107,6 +107,7 @@ def region_loss(
     return sum(weights[n] * t for n, t in terms.items()), terms
 
 
+@jax.named_scope("losses")
 def fused_loss(stage, perceptual, key, image, batch, progress):
     """Eq. (15) on the whole frame."""
     weights = stage.losses
