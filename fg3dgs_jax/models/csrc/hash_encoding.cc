@@ -51,28 +51,28 @@ ffi::Error encode_fwd(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> tables,
   return ffi::Error::Success();
 }
 
-// d loss / d table of one (plane, level), all points in order.
+// d loss / d tables of some levels of a plane, all points in order.
 void table_gradient(const Levels& levels, const float* points, const float* v, float* v_table,
-                    int plane, int level, int64_t n) {
+                    int plane, int first, int last, int64_t n) {
   const int64_t width = levels.features();
-  const int32_t resolution = levels.resolutions[level], stride = resolution + 1;
-  const float scale = levels.scales[level];
-  float* sums = v_table + levels.start(plane, level);
-  std::fill(sums, sums + (levels.offsets[level + 1] - levels.offsets[level]),
-            0.0f);  // with the padding behind it
-  const float* column = v + plane * levels.count + level;
+  std::fill(v_table + levels.start(plane, first), v_table + levels.start(plane, last),
+            0.0f);  // with the padding behind each level
   for (int64_t i = 0; i < n; ++i) {
     const Place place = locate(points + 3 * i, plane, levels.bound);
     if (!place.inside) continue;
-    const Cell cell = find_cell(place, scale, resolution);
-    const float weight = column[i * width];
-    const float lower = weight * cell.below, upper = weight - lower;
-    float* top = sums + cell.index;
-    float* bottom = top + stride;
-    top[0] += upper * (1.0f - cell.right);
-    top[1] += upper * cell.right;
-    bottom[0] += lower * (1.0f - cell.right);
-    bottom[1] += lower * cell.right;
+    const float* weights = v + i * width + plane * levels.count;
+    for (int level = first; level < last; ++level) {
+      const int32_t resolution = levels.resolutions[level];
+      const Cell cell = find_cell(place, levels.scales[level], resolution);
+      const float weight = weights[level];
+      const float lower = weight * cell.below, upper = weight - lower;
+      float* top = v_table + levels.start(plane, level) + cell.index;
+      float* bottom = top + resolution + 1;
+      top[0] += upper * (1.0f - cell.right);
+      top[1] += upper * cell.right;
+      bottom[0] += lower * (1.0f - cell.right);
+      bottom[1] += lower * cell.right;
+    }
   }
 }
 
@@ -96,14 +96,19 @@ ffi::Error encode_bwd(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> tables,
   }
   const float* points = coords.typed_data();
   const float* v = v_features.typed_data();
-  const int64_t owners = levels.features();
+  // A plane's levels are shared out no finer than there are workers: who owns several finds a
+  // point's place in the plane once for all.
+  const int64_t groups =
+      std::min<int64_t>(levels.count, (worker_count(pool) + kPlanes - 1) / kPlanes);
+  const int64_t owners = kPlanes * groups;
   const int64_t blocks = (n + kBlock - 1) / kBlock;
   // The tables first: they are the long items, the blocks of points fill the gaps behind them.
   parallel_for(pool, owners + blocks, [&](int64_t item) {
     if (item < owners) {
-      table_gradient(levels, points, v, v_tables->typed_data(),
-                     static_cast<int>(item) / levels.count, static_cast<int>(item) % levels.count,
-                     n);
+      const int64_t plane = item / groups, group = item % groups;
+      table_gradient(levels, points, v, v_tables->typed_data(), static_cast<int>(plane),
+                     static_cast<int>(levels.count * group / groups),
+                     static_cast<int>(levels.count * (group + 1) / groups), n);
     } else {
       const int64_t begin = (item - owners) * kBlock;
       for (int64_t i = begin; i < std::min(n, begin + kBlock); ++i) {
