@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
+from fg3dgs_jax.geometry import short_spread
 from fg3dgs_jax.models import head
 from fg3dgs_jax.rasterizer import RasterAux, render
 from fg3dgs_jax.rasterizer.sh import eval_sh
@@ -34,11 +35,11 @@ class Region(NamedTuple):
 
 
 class Layer(NamedTuple):
-    """One region, drawn alone on black."""
+    """One region, drawn alone."""
 
-    image: Array  # [H, W, 3] premultiplied
+    image: Array  # [H, W, 3] premultiplied, over black or the background asked for
     alpha: Array  # [H, W]
-    gates: Array  # [H, W, 2] rendered audio and expression gates (eq. 6 and 10)
+    gates: Array | None  # [H, W, 2] rendered audio and expression gates (eq. 6 and 10)
     deltas: GaussianDeltas | None
     aux: RasterAux  # radii [N, 2] px, 0 where culled; how long a list the picture needed
 
@@ -52,47 +53,61 @@ class Frame(NamedTuple):
     overflow: Array  # [] bool: a GPU's list was too short, far Gaussians are missing
 
 
+class Picture(NamedTuple):
+    """What is left of a Frame where only the picture is wanted."""
+
+    image: Array  # uint8 [H, W, 3]
+    overflow: Array
+
+
 def make_nets(model_config):
     """{region: motion net}."""
     return {region: head.make_motion_net(region, model_config) for region in REGIONS}
 
 
 def draw_layer(
-    net, region: Region, alive, conditions, camera, *, width, height, probe=None, capacity=None
-):
+    net, region: Region, alive, conditions, camera, *, width, height, background=None,
+    with_gates=False, probe=None, capacity=None,
+):  # fmt: skip
     """One region under one camera; `net` None leaves it static (eq. 3). Differentiable.
 
-    `capacity`: the rasterizer's `isect_capacity`.
+    `background` [3]: drawn over that colour. `with_gates`: also where each condition is listened
+    to, two more channels of the same pass; it needs a net. `capacity`: the rasterizer's
+    `isect_capacity`.
     """
-    deltas = gates = None
+    deltas = None
     gaussians = region.gaussians
     if net is not None:
         deltas, gates = net.apply(region.motion, gaussians.means, conditions)
     drawn = head.activate(gaussians, deltas, alive)
     degree = round(drawn.sh.shape[-2] ** 0.5) - 1
     colors = _colors(drawn, camera, degree)
-    if gates is not None:
-        # Two more channels of the same pass show where each condition is listened to.
+    if with_gates:
         colors = jnp.concatenate([colors, jnp.stack([gates.audio, gates.expression], -1)], -1)
+        background = background if background is None else jnp.pad(background, (0, 2))
     out = render(
         drawn.means, drawn.quats, drawn.scales, drawn.opacities, colors, camera,
-        width=width, height=height, means2d_probe=probe, isect_capacity=capacity,
+        width=width, height=height, background=background, means2d_probe=probe,
+        isect_capacity=capacity,
     )  # fmt: skip
-    gate_image = out.image[..., 3:] if gates is not None else jnp.zeros((height, width, 2))
+    gate_image = out.image[..., 3:] if with_gates else None
     return Layer(out.image[..., :3], out.alpha, gate_image, deltas, out.aux)
 
 
+@jax.named_scope("colors")
 def _colors(drawn, camera, degree):
     pose = camera.world_to_camera
     center = -pose[:3, :3].T @ pose[:3, 3]
     return eval_sh(drawn.sh, drawn.means - center, degree)
 
 
+@jax.named_scope("composite")
 def composite(layers: dict[str, Layer], background):
     """Eq. (14) in premultiplied colours: face over mouth over eyes over the real background."""
     image = background  # [H, W, 3]
     for region in ("eyes", "mouth", "face"):
-        image = layers[region].image + (1.0 - layers[region].alpha[..., None]) * image
+        clear = short_spread(1.0 - layers[region].alpha, -1, 3)
+        image = layers[region].image + clear * image
     return image
 
 
@@ -121,6 +136,8 @@ class Avatar:
 
         def one(regions, alive, audio, expression, camera, background):
             conditions = Conditions(audio, expression)
+            if background.dtype == jnp.uint8:
+                background = background.astype(jnp.float32) / 255.0
             image, layers = draw(nets, regions, alive, conditions, camera, background)
             return Frame(
                 jnp.clip(image, 0.0, 1.0),
@@ -129,15 +146,25 @@ class Avatar:
                 jnp.any(jnp.stack([layers[r].aux.overflow for r in REGIONS])),
             )
 
-        self._draw = jax.jit(jax.vmap(one, in_axes=(None, None, 0, 0, 0, 0)))
+        def picture(*arguments):
+            frame = one(*arguments)
+            return Picture(jnp.round(frame.image * 255.0).astype(jnp.uint8), frame.overflow)
+
+        axes = (None, None, 0, 0, 0, 0)
+        self._draw = jax.jit(jax.vmap(one, in_axes=axes))
+        self._pictures = jax.jit(jax.vmap(picture, in_axes=axes))
 
     def draw(self, audio, expression, camera: Camera, background) -> Frame:
         """B frames: audio [B, 8, A, D], expression [B, E], Camera of [B], background
-        [B, H, W, 3].
+        [B, H, W, 3], uint8 or in [0, 1].
         """
-        camera = jax.tree.map(jnp.asarray, camera)
-        inputs = map(jnp.asarray, (audio, expression))
-        return self._draw(self.regions, self.alive, *inputs, camera, jnp.asarray(background))
+        inputs = jax.tree.map(jnp.asarray, (audio, expression, camera, background))
+        return self._draw(self.regions, self.alive, *inputs)
+
+    def draw_pictures(self, audio, expression, camera: Camera, background) -> Picture:
+        """As `draw`, without the layers."""
+        inputs = jax.tree.map(jnp.asarray, (audio, expression, camera, background))
+        return self._pictures(self.regions, self.alive, *inputs)
 
 
 def save(workdir, regions, alive):

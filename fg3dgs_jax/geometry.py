@@ -4,9 +4,38 @@ Quaternions are wxyz. Rigid transforms are [..., 4, 4] acting on column vectors.
 OpenCV's (x right, y down, z forward).
 """
 
+import functools
+
+import jax
 import jax.numpy as jnp
 
 EPS = 1e-12
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def short_sum(x, axis):
+    """Sum over an axis of a few entries, written out: `jnp.sum` of it and, as its gradient, of
+    what `short_spread` repeats are slow on CPUs, where XLA runs them row by row.
+    """
+    return sum(jax.lax.index_in_dim(x, i, axis, keepdims=False) for i in range(x.shape[axis]))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def short_spread(x, axis, size):
+    """x repeated `size` times along a new axis; its gradient is `short_sum`."""
+    x = jnp.expand_dims(x, axis)
+    axis %= x.ndim
+    return jnp.broadcast_to(x, (*x.shape[:axis], size, *x.shape[axis + 1 :]))
+
+
+short_sum.defvjp(
+    lambda x, axis: (short_sum(x, axis), x.shape[axis]),
+    lambda axis, size, v: (short_spread(v, axis, size),),
+)
+short_spread.defvjp(
+    lambda x, axis, size: (short_spread(x, axis, size), None),
+    lambda axis, size, _, v: (short_sum(v, axis),),
+)
 
 
 def safe_norm(x, axis=-1, keepdims=False):

@@ -23,6 +23,7 @@ TARGETS = {
         "fg3dgs_rasterize_bwd",
     ),
     "hash_encoding": ("fg3dgs_encode_fwd", "fg3dgs_encode_bwd"),
+    "ssim": ("fg3dgs_ssim",),  # CPU only
 }
 PLATFORMS = {"cpu": "cpu", "cuda": "CUDA"}  # our backend's name -> XLA's platform name
 BACKENDS = ("auto", "cuda", "cpu", "reference")

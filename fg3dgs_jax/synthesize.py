@@ -125,10 +125,9 @@ def synthesize(
     features = sound_features(samples, num_frames, subject.avatar.config.data.audio_extractor)
     pool = subject.clip.split(split)
     poses = pool[drawing.ping_pong(num_frames, len(pool))]
-    drawn = drawing.draw_frames(
+    frames = drawing.draw_pictures(
         subject.avatar, subject.clip, features, subject.expression, poses, np.arange(num_frames)
     )
-    frames = (drawing.to_uint8(f.image) for f in drawn)
     meter = Meter(subject.clip, poses) if check else None
     frames = meter.watch(frames) if check else frames
     start = time.perf_counter()

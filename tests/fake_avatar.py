@@ -20,6 +20,11 @@ class Frame(NamedTuple):
     overflow: np.ndarray
 
 
+class Picture(NamedTuple):
+    image: np.ndarray
+    overflow: np.ndarray
+
+
 def loudness(features):
     """[..., 16, 80] mel windows -> [...] in [0, 1]: the four columns in the middle of the frame."""
     return np.clip((features[..., 6:10, :].mean((-1, -2)) + 1.0) * 1.2, 0.0, 1.0)
@@ -116,3 +121,7 @@ class Avatar:
         }
         alphas = {name: np.full(image.shape[:3], 0.5, np.float32) for name in layers}
         return Frame(image, layers, alphas, np.arange(count) < self.short)
+
+    def draw_pictures(self, *arguments):
+        frames = self.draw(*arguments)
+        return Picture(np.rint(frames.image * 255.0).astype(np.uint8), frames.overflow)

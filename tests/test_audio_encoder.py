@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fg3dgs_jax.models.audio_encoder import AudioEncoder, with_statistics
+from fg3dgs_jax.models.audio_encoder import AudioEncoder, _convolve, with_statistics
 
 ENCODER = AudioEncoder()
 apply = jax.jit(ENCODER.apply)
@@ -104,3 +104,14 @@ def test_refuses_long_windows():
     variables, _ = build((8, 16, 29))
     with pytest.raises(ValueError, match=r"1\.\.16"):
         apply(variables, jnp.zeros((8, 17, 29)))
+
+
+@pytest.mark.parametrize("length", [1, 2, 7, 16])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_convolutions_as_products_are_convolutions(length, stride):
+    rng = np.random.default_rng(0)
+    x, kernel = rng.normal(size=(3, length, 4)), rng.normal(size=(3, 4, 5))
+    options = dict(dimension_numbers=("NHC", "HIO", "NHC"))
+    found = _convolve(jnp.asarray(x), jnp.asarray(kernel), (stride,), [(1, 1)], **options)
+    expected = jax.lax.conv_general_dilated(x, kernel, (stride,), [(1, 1)], **options)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)

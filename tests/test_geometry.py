@@ -97,3 +97,16 @@ def test_triangulate_inverts_projection_where_there_is_parallax():
     again = geometry.project_points(found, jax.tree.map(lambda x: x[0], still))
     assert np.isfinite(found).all() and np.abs(found).max() < 0.2  # depth is not known, yet sane
     assert np.abs(again - geometry.project_points(points, still)[0]).max() < 1.0
+
+
+def test_short_sums_and_spreads_are_sums_and_repeats_with_their_gradients():
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 3, 5)))
+    weights = jnp.arange(20.0).reshape(4, 5)
+    for axis in (1, -2):
+        np.testing.assert_allclose(geometry.short_sum(x, axis), x.sum(axis), rtol=1e-6)
+        spread = geometry.short_spread(weights, axis, 3)
+        np.testing.assert_array_equal(spread, jnp.repeat(jnp.expand_dims(weights, axis), 3, axis))
+        found = jax.grad(lambda x, a=axis: jnp.vdot(weights, geometry.short_sum(x, a)))(x)
+        np.testing.assert_array_equal(found, spread)
+        found = jax.grad(lambda w, a=axis: jnp.vdot(x, geometry.short_spread(w, a, 3)))(weights)
+        np.testing.assert_allclose(found, x.sum(axis), rtol=1e-6)

@@ -13,7 +13,7 @@ LEVELS = {
     **dict.fromkeys(("training", "evaluation"), 4),
 }  # every other module is a program: 5
 LOWEST = {"types": 0}
-TRAINING = {**dict.fromkeys(("losses", "density", "optim", "parallel", "checkpoint"), 0)}
+TRAINING = dict.fromkeys(("ssim_ffi", "losses", "density", "optim", "parallel", "checkpoint"), 0)
 TRAINING |= {"stages": 1, "step": 2}  # every other module of training/ is above
 MODULES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
 

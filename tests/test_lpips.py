@@ -137,3 +137,16 @@ def test_bad_inputs_are_refused(params, tmp_path):
     np.savez(tmp_path / "a.npz", **arrays)
     with pytest.raises(ValueError, match="NetLinLayer_3"):
         lpips_lib.load(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 3), (2, 5)])
+@pytest.mark.parametrize("side", [3, 5])
+def test_convolutions_of_small_maps_are_convolutions(size, side):
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(2, *size, 4)))
+    kernel = jnp.asarray(rng.normal(size=(side, side, 4, 6)))
+    arguments = kernel, (1, 1), [(side // 2, side // 2)] * 2
+    options = dict(dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    found = lpips_lib._convolve(x, *arguments, **options)
+    expected = jax.lax.conv_general_dilated(x, *arguments, **options)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)

@@ -72,13 +72,13 @@ def test_the_mouth_follows_the_new_sound(program, tmp_path):
 
 def test_poses_come_from_the_split_forth_and_back(program, tmp_path, monkeypatch):
     seen = []
-    draw = drawing.draw_frames
+    draw = drawing.draw_pictures
 
     def spy(avatar, clip, features, expression, poses, sound):
         seen.append((poses, sound))
         return draw(avatar, clip, features, expression, poses, sound)
 
-    monkeypatch.setattr(drawing, "draw_frames", spy)
+    monkeypatch.setattr(drawing, "draw_pictures", spy)
     video.write_wav(tmp_path / "a.wav", fake_avatar.speech(2))
     assert program(tmp_path / "a.wav", tmp_path / "o.mp4", "--split", "test") == 0
     poses, sound = seen[0]

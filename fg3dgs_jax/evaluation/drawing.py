@@ -38,11 +38,10 @@ def cameras(clip, index) -> types.Camera:
 
 
 def backgrounds(clip, index) -> np.ndarray:
-    """float32 [B, H, W, 3] in [0, 1]: torso over plate of frames `index` only, so that memory does
-    not grow with the clip.
+    """uint8 [B, H, W, 3]: torso over plate of frames `index` only, so that memory does not grow
+    with the clip.
     """
-    part = dataclasses.replace(clip, frames=clip.frames[index], torso=clip.torso[index])
-    return part.backgrounds().astype(np.float32) / 255.0
+    return dataclasses.replace(clip, torso=clip.torso[index]).backgrounds()
 
 
 def draw_frames(
@@ -58,12 +57,24 @@ def draw_frames(
       sound_index: int [n], row of `features`; by default `pose_index` (the clip with its own
         sound).
     """
+    return _in_batches(avatar.draw, clip, features, expression, pose_index, sound_index, batch)
+
+
+def draw_pictures(
+    avatar, clip, features, expression, pose_index, sound_index=None, batch: int = BATCH
+):
+    """As `draw_frames`, but only the picture, uint8 [H, W, 3], which costs less."""
+    draw = avatar.draw_pictures
+    drawn = _in_batches(draw, clip, features, expression, pose_index, sound_index, batch)
+    return (picture.image for picture in drawn)
+
+
+def _in_batches(draw, clip, features, expression, pose_index, sound_index, batch):
     pose_index = np.asarray(pose_index)
     sound_index = pose_index if sound_index is None else np.asarray(sound_index)
     short = 0
-    for drawn, count in _draw_ahead(
-        avatar, clip, features, expression, pose_index, sound_index, batch
-    ):
+    ahead = _draw_ahead(draw, clip, features, expression, pose_index, sound_index, batch)
+    for drawn, count in ahead:
         drawn = jax.device_get(drawn)
         short += int(np.sum(drawn.overflow[:count]))
         for i in range(count):
@@ -76,7 +87,7 @@ def draw_frames(
         )
 
 
-def _draw_ahead(avatar, clip, features, expression, pose_index, sound_index, batch):
+def _draw_ahead(draw, clip, features, expression, pose_index, sound_index, batch):
     """Yields (a batch of frames, how many of it count); while one is taken out and encoded, the
     next is under way."""
     waiting = None
@@ -85,9 +96,7 @@ def _draw_ahead(avatar, clip, features, expression, pose_index, sound_index, bat
         pick = np.minimum(
             np.arange(start, start + batch), len(pose_index) - 1
         )  # one size, so one compilation
-        drawn = avatar.draw(
-            *inputs(clip, features, expression, pose_index[pick], sound_index[pick])
-        )
+        drawn = draw(*inputs(clip, features, expression, pose_index[pick], sound_index[pick]))
         if waiting is not None:
             yield waiting
         waiting = (drawn, count)

@@ -1,8 +1,8 @@
 """The tri-plane encoding as a custom call; `encode` of `hash_encoding.py` is its definition.
 
 XLA's CPU scatter-add makes the gradient of the tables cost tens of ms at 10k points; this one takes
-three. On a GPU the same sum would need atomics, whose order is never the same twice; the custom
-call sorts instead. The table layout is `hash_encoding.Levels`.
+one or two. On a GPU the same sum would need atomics, whose order is never the same twice; there the
+custom call sorts instead. The table layout is `hash_encoding.Levels`.
 """
 
 from functools import partial

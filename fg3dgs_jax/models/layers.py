@@ -39,17 +39,27 @@ class Linear(nn.Module):
 
 
 class MLP(nn.Module):
-    """Bias-free linear layers, `activate` between them, none after the last; [..., widths[-1]]."""
+    """Bias-free linear layers, `activate` between them, none after the last; [..., widths[-1]].
+
+    `gain` [C]: what the channels of the input [..., C] are multiplied by. It goes into the first
+    layer's weights: that takes C x widths[0] products instead of N x C.
+    """
 
     widths: Sequence[int]
     last_layer_scale: float = 1.0  # < 1 starts the output closer to zero
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x, gain=None):
+        def scaled(x, kernel, *arguments, **options):
+            return jax.lax.dot_general(x, gain[:, None] * kernel, *arguments, **options)
+
         for i, width in enumerate(self.widths):
             last = i == len(self.widths) - 1
             init = uniform_fan_in(self.last_layer_scale if last else 1.0)
-            x = nn.Dense(width, use_bias=False, kernel_init=init, name=f"layer_{i}")(x)
+            product = scaled if i == 0 and gain is not None else jax.lax.dot_general
+            x = nn.Dense(
+                width, use_bias=False, kernel_init=init, dot_general=product, name=f"layer_{i}"
+            )(x)
             x = x if last else activate(x)
         return x
 

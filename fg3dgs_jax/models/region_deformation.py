@@ -37,10 +37,11 @@ class RegionDeformation(nn.Module):
         s_e = nn.relu(
             MLP((self.expression_gate_width, f_e.shape[-1]), name="expression_gate")(h)
         )  # eq. (6)
-        z = jnp.concatenate([h, s_a * f_a, s_e * f_e], -1)  # eq. (7)
-        out = MLP((*self.widths, self.num_outputs), self.last_layer_scale, name="deformation")(
-            z
-        )  # eq. (8)
+        # Eq. (7), but f_a and f_e, the same for all Gaussians, are multiplied in as a gain.
+        z, gain = jnp.concatenate([h, s_a, s_e], -1), (jnp.ones(h.shape[-1]), f_a, f_e)
+        deformation = MLP((*self.widths, self.num_outputs), self.last_layer_scale,
+                          name="deformation")  # fmt: skip
+        out = deformation(z, jnp.concatenate(gain))  # eq. (8)
         deltas = GaussianDeltas(
             means=METRES * out[:, :3], quats=out[:, 3:7], raw_scales=out[:, 7:10]
         )

@@ -6,6 +6,8 @@ A colour is their sum + 0.5, clamped below at 0.
 import jax
 import jax.numpy as jnp
 
+from fg3dgs_jax.geometry import short_spread, short_sum
+
 Array = jax.Array
 
 MAX_DEGREE = 3
@@ -65,13 +67,13 @@ def eval_sh(sh: Array, dirs: Array, degree: int) -> Array:
             f"expected [..., N, K, 3] with K >= {bases} for degree {degree}"
         )
     basis = sh_basis(_normalize(dirs), degree)
-    color = jnp.sum(basis[..., None] * sh[..., :bases, :], axis=-2)
+    color = short_sum(short_spread(basis, -1, 3) * sh[..., :bases, :], -2)
     return jnp.maximum(color + 0.5, 0.0)
 
 
 def _normalize(v: Array) -> Array:
     """Unit vectors; the zero vector stays zero, with a finite gradient."""
-    squared = jnp.sum(v * v, axis=-1, keepdims=True)
+    squared = short_sum(v * v, -1)[..., None]
     nonzero = squared > 0.0
     return jnp.where(nonzero, v / jnp.sqrt(jnp.where(nonzero, squared, 1.0)), 0.0)
 

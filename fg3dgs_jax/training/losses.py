@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fg3dgs_jax import geometry
+from fg3dgs_jax.training import ssim_ffi
 
 SSIM_WINDOW, SSIM_SIGMA = 11, 1.5
 SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2
@@ -91,6 +92,8 @@ def ssim(prediction, target):
 
 def d_ssim(prediction, target):
     """L_DS of eqs. (3), (13), (15): 1 - SSIM."""
+    if ssim_ffi.is_available(prediction, target):
+        return jnp.mean(ssim_ffi.distance(prediction, target))
     return 1.0 - ssim(prediction, target)
 
 

@@ -1,5 +1,7 @@
 """Adam over everything learnt, with a learning rate a leaf; a rate of None means frozen."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -46,12 +48,49 @@ def gaussian_rates(learn, region, opacities_of, progress):
     return rates
 
 
+def learnt(regions, stage):
+    """{region: Region} of bools: whether the stage moves a leaf."""
+    out = {}
+    for r, region in regions.items():
+        rates, fields = stage.learn.gaussians, region.gaussians.__dataclass_fields__
+        moves = {f: bool(rates[f]) for f in fields if f != "sh"}
+        moves["sh"] = bool(rates.sh_band_0 or rates.sh_rest)
+        moves["logit_opacities"] &= r in stage.opacities_of
+        motion = jax.tree_util.tree_map_with_path(
+            lambda path, _, r=r: bool(stage.learn.motion.get(group_of(r, keys_of(path)))),
+            region.motion,
+        )
+        out[r] = region._replace(gaussians=region.gaussians.replace(**moves), motion=motion)
+    return out
+
+
+def freeze(regions, stage):
+    """The same regions, without gradient to what the stage does not move: nothing that leads only
+    there is computed.
+    """
+    stop = lambda moves, x: x if moves else jax.lax.stop_gradient(x)  # noqa: E731
+    return jax.tree.map(stop, learnt(regions, stage), regions)
+
+
+def keys_of(path) -> tuple[str, ...]:
+    """The names along a path of `tree_map_with_path`."""
+    return tuple(p.key for p in path)
+
+
+def _adam(optimizer, grads, state, moves):
+    """One Adam update; the moments of frozen leaves stay as they are (a stage starts afresh)."""
+    step, new = optimizer.update(grads, state)
+    keep = functools.partial(jax.tree.map, lambda m, a, b: a if m else b, moves)
+    return step, new._replace(mu=keep(new.mu, state.mu), nu=keep(new.nu, state.nu))
+
+
 def update(grads, state, regions, stage, progress):
     """One Adam step on {region: Region}; returns (regions, state). Frozen leaves do not change."""
     new_regions, new_state = {}, {"gaussians": {}, "motion": {}}
+    moves = learnt(regions, stage)
     for r, region in regions.items():
-        step, new_state["gaussians"][r] = GAUSSIANS.update(
-            grads[r].gaussians, state["gaussians"][r]
+        step, new_state["gaussians"][r] = _adam(
+            GAUSSIANS, grads[r].gaussians, state["gaussians"][r], moves[r].gaussians
         )
         rates = gaussian_rates(stage.learn.gaussians, r, stage.opacities_of, progress)
         bands = jnp.full(step.sh.shape[-2], rates["sh_rest"]).at[0].set(rates["sh_band_0"])
@@ -60,12 +99,15 @@ def update(grads, state, regions, stage, progress):
             **{
                 f: getattr(region.gaussians, f) - scales[f] * getattr(step, f)
                 for f in region.gaussians.__dataclass_fields__
+                if getattr(moves[r].gaussians, f)
             }
         )
-        step, new_state["motion"][r] = MOTION.update(grads[r].motion, state["motion"][r])
+        step, new_state["motion"][r] = _adam(
+            MOTION, grads[r].motion, state["motion"][r], moves[r].motion
+        )
 
         def move(path, value, delta, r=r):
-            bounds = stage.learn.motion.get(group_of(r, tuple(p.key for p in path)))
+            bounds = stage.learn.motion.get(group_of(r, keys_of(path)))
             return value if bounds is None else value - rate(bounds, progress) * delta
 
         motion = jax.tree_util.tree_map_with_path(move, region.motion, step)

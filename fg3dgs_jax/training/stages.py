@@ -55,6 +55,7 @@ def region_masks(region: str, batch, radius: int, with_hair):
     return shown, box & ~shown, box | shown
 
 
+@jax.named_scope("lpips")
 def perceptual_term(perceptual, key, stage, image, truth, progress):
     """L_LP on random patches once `progress` has passed `lpips.start`; 0 before, at no cost."""
     row = stage.lpips
@@ -68,19 +69,27 @@ def perceptual_term(perceptual, key, stage, image, truth, progress):
     )
 
 
-def region_loss(config, stage, perceptual, key, region, layer, batch, alive, step, progress):
-    """Eqs. (3) and (13) for one region on key colour, with TalkingGaussian's regularisers."""
+def key_color(config, key):
+    """The colour [3] behind a layer in its own stages; key: consumed.
+
+    One that changes from step to step cannot be learnt, so a layer can only match it by being clear
+    there; a fixed one is sometimes painted instead and has to be pruned.
+    """
+    return jnp.array(config.key_color) if config.key_color else jax.random.uniform(key, (3,))
+
+
+@jax.named_scope("losses")
+def region_loss(config, stage, perceptual, key, region, layer, color, batch, alive, step, progress):
+    """Eqs. (3) and (13) for one region, with TalkingGaussian's regularisers.
+
+    `layer` is drawn over the key colour `color` [3], with gates where the attention term is wanted.
+    """
     weights = stage.losses
-    key_color, key = jax.random.split(key)
-    # A colour that changes from step to step cannot be learnt, so a layer can only match it by
-    # being clear there; a fixed one is sometimes painted instead and has to be pruned.
-    color = jnp.array(config.key_color) if config.key_color else jax.random.uniform(key_color, (3,))
     shown, ignored, fill = region_masks(
         region, batch, config.regions[region].dilate, step % stage.hair_every == 0
     )
     truth = jnp.where(shown[..., None] & ~ignored[..., None], batch.image, color)
-    image = layer.image + (1.0 - layer.alpha[..., None]) * color
-    image = jnp.where(ignored[..., None], color, image)
+    image = jnp.where(ignored[..., None], color, layer.image)
     terms = {"l1": losses.l1(image, truth), "d_ssim": losses.d_ssim(image, truth)}
     if weights.detail and region == "face":
         boxes = jnp.concatenate([batch.lips_box[None], batch.eyes_box])
@@ -90,7 +99,7 @@ def region_loss(config, stage, perceptual, key, region, layer, batch, alive, ste
         terms["alpha"] = losses.alpha_loss(layer.alpha, fill)
     if weights.motion and layer.deltas is not None and region == "face":
         terms["motion"] = losses.motion_loss(layer.deltas, alive)
-    if weights.attention and layer.deltas is not None and region == "face":
+    if layer.gates is not None:
         hair = isin(batch.labels, (LABELS["hair"],))
         terms["attention"] = losses.attention_loss(layer.gates, batch.lips_box, hair)
     if weights.lpips:
@@ -98,6 +107,7 @@ def region_loss(config, stage, perceptual, key, region, layer, batch, alive, ste
     return sum(weights[n] * t for n, t in terms.items()), terms
 
 
+@jax.named_scope("losses")
 def fused_loss(stage, perceptual, key, image, batch, progress):
     """Eq. (15) on the whole frame."""
     weights = stage.losses
@@ -135,14 +145,16 @@ def frame_loss(
     for number, r in enumerate(REGIONS):
         batch = batches[r]
         height, width = batch.labels.shape
+        key_c, key_r = jax.random.split(jax.random.fold_in(key, number))
+        color = key_color(config, key_c)
         layer = avatar.draw_layer(
             nets and nets[r], regions[r], alive[r], batch.conditions, batch.camera,
-            width=width, height=height, probe=probes[r],
+            width=width, height=height, background=color, probe=probes[r],
             capacity=(capacities or {}).get(r),
+            with_gates=bool(nets and r == "face" and stage.losses.attention),
         )  # fmt: skip
-        key_r = jax.random.fold_in(key, number)
         part, terms = region_loss(
-            config, stage, perceptual, key_r, r, layer, batch, alive[r], step, progress
+            config, stage, perceptual, key_r, r, layer, color, batch, alive[r], step, progress
         )
         loss = loss + part
         metrics |= {f"{r}/{name}": term for name, term in terms.items()} | list_metrics(r, layer)

@@ -43,6 +43,7 @@ def make_train_step(config, stage, stage_number, nets, perceptual, clip_size, ca
     noise = stage.audio_noise if moving else 0.0
     base_key = jax.random.fold_in(jax.random.key(config.seed), stage_number)
 
+    @jax.named_scope("batch_preparation")
     def pick(key, state, clip, progress):
         """[batch] frame numbers for each region; the same ones for all where layers are fused."""
         chosen = {}
@@ -56,9 +57,12 @@ def make_train_step(config, stage, stage_number, nets, perceptual, clip_size, ca
         return chosen
 
     def loss_fn(regions, probes, state, clip, index, key, progress):
+        regions = optim.freeze(regions, stage)
+
         def one(index_b, probes_b, key_b):
             key_b, key_noise = jax.random.split(key_b)
-            frames = {r: batches.take(clip, index_b[r], key_noise, noise) for r in REGIONS}
+            with jax.named_scope("batch_preparation"):
+                frames = {r: batches.take(clip, index_b[r], key_noise, noise) for r in REGIONS}
             return stages.frame_loss(
                 config, stage, nets, perceptual, key_b, state.step, progress,
                 regions, state.alive, probes_b, frames, capacities,
@@ -68,8 +72,11 @@ def make_train_step(config, stage, stage_number, nets, perceptual, clip_size, ca
         loss, (metrics, radii) = jax.vmap(one)(index, probes, jax.random.split(key, config.batch))
         loss = loss.mean()
         if moving and stage.losses.guides:
-            frames = batches.guide_frames(key_guides, state.step, clip, stage.guide_frames, noise)
-            guides = stages.guides_loss(nets["face"], regions["face"].motion, frames)
+            with jax.named_scope("guides"):
+                frames = batches.guide_frames(
+                    key_guides, state.step, clip, stage.guide_frames, noise
+                )
+                guides = stages.guides_loss(nets["face"], regions["face"].motion, frames)
             loss, metrics = loss + stage.losses.guides * guides, {**metrics, "guides": guides}
         return loss, (metrics, radii)
 
@@ -85,7 +92,10 @@ def make_train_step(config, stage, stage_number, nets, perceptual, clip_size, ca
             state.regions, probes, state, clip, index, key_loss, progress
         )
         grads = parallel.mean(grads)
-        regions, opt_state = optim.update(grads, state.opt_state, state.regions, stage, progress)
+        with jax.named_scope("optimizer"):
+            regions, opt_state = optim.update(
+                grads, state.opt_state, state.regions, stage, progress
+            )
 
         stats = state.stats
         if stage.density is not None:

@@ -1,0 +1,32 @@
+// The checks at the door of SSIM, on either platform.
+#pragma once
+
+#include "xla/ffi/api/ffi.h"
+
+namespace fg {
+
+namespace ffi = xla::ffi;
+using F32 = ffi::Buffer<ffi::F32>;
+using F32Out = ffi::Result<F32>;
+
+struct SsimSize {
+  int64_t pictures, height, width, channels;
+};
+
+inline ffi::Error check_ssim(const F32& x, const F32& y, const F32& distance, const F32& v_x,
+                             SsimSize* out) {
+  const auto shape = x.dimensions();
+  if (shape.size() < 3) return ffi::Error::InvalidArgument("ssim: x must be [..., H, W, C]");
+  const size_t last = shape.size() - 3;
+  *out = {1, shape[last], shape[last + 1], shape[last + 2]};
+  for (size_t i = 0; i < last; ++i) out->pictures *= shape[i];
+  if (out->height < 1 || out->width < 1 || out->channels < 1)
+    return ffi::Error::InvalidArgument("ssim: pictures are empty");
+  if (y.element_count() != x.element_count() || v_x.element_count() != x.element_count() ||
+      static_cast<int64_t>(distance.element_count()) != out->pictures) {
+    return ffi::Error::InvalidArgument("ssim: x, y, distance and gradient do not fit together");
+  }
+  return ffi::Error::Success();
+}
+
+}  // namespace fg
