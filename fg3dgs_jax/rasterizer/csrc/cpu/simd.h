@@ -33,14 +33,7 @@ struct Simd {
   FG_HD_INLINE void store(float* a, F x) {
     *reinterpret_cast<F*>(__builtin_assume_aligned(a, sizeof(F))) = x;
   }
-  FG_HD_INLINE F load_any(const float* a) {
-    F x;
-    __builtin_memcpy(&x, a, sizeof(F));
-    return x;
-  }
-  FG_HD_INLINE void store_any(float* a, F x) { __builtin_memcpy(a, &x, sizeof(F)); }
   FG_HD_INLINE F all(float x) { return F{} + x; }
-  FG_HD_INLINE I all_int(int32_t x) { return I{} + x; }
   FG_HD_INLINE I lane() {
     I x;
     for (int k = 0; k < kLanes; ++k) x[k] = k;
