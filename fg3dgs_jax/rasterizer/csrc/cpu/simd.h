@@ -175,7 +175,13 @@ struct Simd {
   // Lane i is lane i ^ D of `x`.
   template <int D>
   FG_HD_INLINE F across(F x) {
+#if defined(__clang__)  // has no __builtin_shuffle, and makes one of this loop
+    F y;
+    for (int k = 0; k < kLanes; ++k) y[k] = x[k ^ D];
+    return y;
+#else
     return __builtin_shuffle(x, lane() ^ D);
+#endif
   }
   template <int D>
   FG_HD_INLINE M lanes_with() {  // those whose number has the bit D
