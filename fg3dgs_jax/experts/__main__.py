@@ -16,7 +16,7 @@ def main(argv=None) -> int:
     args = parser.parse_args(argv)
     if args.command == "list":
         return max(map(_show, weights.REGISTRY.values()))
-    known = [file.name for file in weights.REGISTRY.values() if file.urls]
+    known = [file.name for file in weights.REGISTRY.values() if file.can_be_fetched]
     return max(map(_fetch, known if "all" in args.names else args.names))
 
 

