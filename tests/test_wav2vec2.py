@@ -91,6 +91,11 @@ TINY = wav2vec2.Config(
 
 
 @functools.cache
+def _compiled(config):
+    return jax.jit(wav2vec2.Wav2Vec2(config).apply)
+
+
+@functools.cache
 def _tiny_params():
     return wav2vec2.convert(_random_state(TINY), TINY)
 
@@ -104,16 +109,17 @@ def test_network_equals_transformers(tmp_path, family, variant, head):
     assert config.pre_norm == (variant == "large") and (config.hop, config.field) == (320, 400)
     params = wav2vec2.convert(_weights(tmp_path, model), config)
     samples = wav2vec2.standardise(_sound(12_345))
-    states, logits = jax.jit(wav2vec2.Wav2Vec2(config).apply)({"params": params}, samples)
-    expected = _theirs(model, samples, output_hidden_states=True)
+    states, logits = _compiled(config)({"params": params}, samples)
+    bare = getattr(model, family) if head else model
+    expected = _theirs(bare, samples, output_hidden_states=True)
     assert len(states) == len(expected.hidden_states) == 4 and len(states[0]) == 38
-    for found, wanted in zip(states, expected.hidden_states, strict=True):
-        _close(np.asarray(found), wanted[0].numpy(), 1e-5)
+    wanted = [*expected.hidden_states[:-1], expected.last_hidden_state]
+    for ours, theirs in zip(states, wanted, strict=True):
+        _close(np.asarray(ours), theirs[0].numpy(), 1e-5)
     if head:
-        _close(np.asarray(logits), expected.logits[0].numpy(), 1e-5)
+        _close(np.asarray(logits), _theirs(model, samples).logits[0].numpy(), 1e-5)
     else:
         assert logits is None
-        _close(np.asarray(states[-1]), expected.last_hidden_state[0].numpy(), 1e-5)
 
 
 @pytest.mark.parametrize("variant", ["base", "large"])
@@ -196,7 +202,7 @@ def test_configs_of_other_networks_are_refused(change, message):
         wav2vec2.config_from_json({k: v for k, v in entries.items() if k != "conv_stride"}, False)
 
 
-_LENGTHS = [0, 399, 400, 719, 720, 6400, 19_199, 19_200, 22_079, 22_080, 35_200, 35_201, 41_234]
+_LENGTHS = [0, 399, 400, 719, 720, 18_920, 19_199, 19_200, 22_079, 22_080, 35_200, 41_234]
 
 
 def _network_that_tells_where(monkeypatch):
@@ -227,7 +233,7 @@ def test_every_row_comes_once_and_in_its_place(monkeypatch, mode):
     assert {"streaming": 22_400, "chunked": 320_080, "full": 700_001}[mode] in shapes
 
 
-@pytest.mark.parametrize("num_samples", [2000, 19_300, 22_080, 35_200, 41_234])
+@pytest.mark.parametrize("num_samples", [2000, 18_920, 35_200])
 def test_streaming_equals_a_buffer_filled_by_pieces(num_samples):
     """The published procedure: a buffer of 20 ms pieces, run when it holds 70 of them."""
     sound = _sound(num_samples) / np.float32(32768)
@@ -259,7 +265,7 @@ def test_chunked_hubert_equals_transformers_on_each_chunk(tmp_path):
     found = wav2vec2.encode(params, config, sound, mode="chunked", output="hidden")
     _close(found, expected, 1e-4)
     windows = wav2vec2.hidden_features(params, config, sound)
-    assert windows.shape == (515, 2, 16) and len(expected) == 1030
+    assert windows.shape == (515, 2, 16) and len(expected) == 1031
     np.testing.assert_array_equal(windows[300], found[600:602])
 
 
@@ -311,7 +317,7 @@ def test_published_counts():
 def test_bad_requests_are_refused():
     with pytest.raises(ValueError, match="mode is 'offline'; expected one of streaming"):
         wav2vec2.encode({}, TINY, np.zeros(9), mode="offline", output="hidden")
-    with pytest.raises(ValueError, match="output is 2; .* 'logits', 'hidden' .* 0 to 1"):
+    with pytest.raises(ValueError, match=r"output is 2; .* 'logits', 'hidden' .* 0 to 1"):
         wav2vec2.encode({}, TINY, np.zeros(9), mode="full", output=2)
     with pytest.raises(ValueError, match="16 kHz mono"):
         wav2vec2.encode({}, TINY, np.zeros((9, 2)), mode="full", output=0)

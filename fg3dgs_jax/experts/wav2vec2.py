@@ -274,8 +274,9 @@ class _Encoder(nn.Module):
 class Wav2Vec2(nn.Module):
     """Standardised samples [n] -> (hidden states, num_layers + 1 of [rows, width]; CTC logits).
 
-    The hidden states are those of transformers: what enters the first layer, then what leaves each;
-    the last is `last_hidden_state`. Logits are [rows, vocab_size], or None without a head.
+    The hidden states are what enters the first layer, then what leaves each. The last one is
+    transformers' `last_hidden_state`, so normalised in large models too, where transformers 5 lists
+    it in `hidden_states` without that. Logits are [rows, vocab_size], or None without a head.
     """
 
     config: Config
