@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from fg3dgs_jax.experts import wav2vec2
+from fg3dgs_jax.experts import wav2vec2_features as features
+from fg3dgs_jax.experts import wav2vec2_weights as weights
 
 _SIZES = {
     "hidden_size": 16,
@@ -68,7 +70,7 @@ def _random_state(config, seed=0):
     rng = np.random.default_rng(seed)
     return {
         key: rng.normal(0.0, 0.3, shape).astype(np.float32)
-        for key, shape in wav2vec2.expected_shapes(config).items()
+        for key, shape in weights.expected_shapes(config).items()
     }
 
 
@@ -97,7 +99,7 @@ def _compiled(config):
 
 @functools.cache
 def _tiny_params():
-    return wav2vec2.convert(_random_state(TINY), TINY)
+    return weights.convert(_random_state(TINY), TINY)
 
 
 @pytest.mark.parametrize("head", [False, True], ids=["encoder", "ctc"])
@@ -105,10 +107,10 @@ def _tiny_params():
 @pytest.mark.parametrize("family", ["wav2vec2", "hubert"])
 def test_network_equals_transformers(tmp_path, family, variant, head):
     model, entries = _oracle(family, variant, head)
-    config = wav2vec2.config_from_json(entries, ctc=head)
+    config = weights.config_from_json(entries, ctc=head)
     assert config.pre_norm == (variant == "large") and (config.hop, config.field) == (320, 400)
-    params = wav2vec2.convert(_weights(tmp_path, model), config)
-    samples = wav2vec2.standardise(_sound(12_345))
+    params = weights.convert(_weights(tmp_path, model), config)
+    samples = features.standardise(_sound(12_345))
     states, logits = _compiled(config)({"params": params}, samples)
     bare = getattr(model, family) if head else model
     expected = _theirs(bare, samples, output_hidden_states=True)
@@ -125,8 +127,8 @@ def test_network_equals_transformers(tmp_path, family, variant, head):
 @pytest.mark.parametrize("variant", ["base", "large"])
 def test_every_parameter_has_its_place(variant):
     """Converted params are those of the module: names and shapes, none left over."""
-    config = wav2vec2.config_from_json({"model_type": "hubert"} | _SIZES | _VARIANTS[variant], True)
-    params = wav2vec2.convert(_random_state(config), config)
+    config = weights.config_from_json({"model_type": "hubert"} | _SIZES | _VARIANTS[variant], True)
+    params = weights.convert(_random_state(config), config)
     module = wav2vec2.Wav2Vec2(config)
     wanted = jax.eval_shape(module.init, jax.random.key(0), np.zeros(720, np.float32))["params"]
     assert jax.tree.map(np.shape, params) == jax.tree.map(np.shape, wanted)
@@ -137,7 +139,7 @@ def test_presets_have_the_published_sizes(preset):
     large = preset is wav2vec2.LARGE
     vocab = {32: 94_396_320} if not large else {32: 315_471_520, 44: 315_483_820}
     for letters, parameters in vocab.items():
-        shapes = wav2vec2.expected_shapes(dataclasses.replace(preset, vocab_size=letters))
+        shapes = weights.expected_shapes(dataclasses.replace(preset, vocab_size=letters))
         shapes["masked_spec_embed"] = (preset.width,)
         assert len(shapes) == (424 if large else 213)
         assert sum(int(np.prod(shape)) for shape in shapes.values()) == parameters
@@ -147,10 +149,10 @@ def test_standardised_sound_equals_transformers():
     extractor = pytest.importorskip("transformers").Wav2Vec2FeatureExtractor()
     sound = _sound(5000)
     expected = extractor(sound / np.float32(32768), sampling_rate=16_000, return_tensors="np")
-    found = wav2vec2.standardise(sound)
+    found = features.standardise(sound)
     _close(found, expected.input_values[0], 1e-6)
-    np.testing.assert_array_equal(wav2vec2.standardise(sound / np.float32(32768)), found)
-    assert not wav2vec2.standardise(np.zeros(9, np.int16)).any()
+    np.testing.assert_array_equal(features.standardise(sound / np.float32(32768)), found)
+    assert not features.standardise(np.zeros(9, np.int16)).any()
 
 
 def test_spellings_and_prefixes_mean_the_same():
@@ -162,25 +164,25 @@ def test_spellings_and_prefixes_mean_the_same():
     for prefix in ("hubert.", "wav2vec2."):
         named = {k if k.startswith("lm_head") else prefix + k: v for k, v in old.items()}
         named[f"{prefix}masked_spec_embed"] = np.zeros(8, np.float32)
-        found = wav2vec2.convert(named, TINY)
+        found = weights.convert(named, TINY)
         jax.tree.map(np.testing.assert_array_equal, found, _tiny_params())
     with pytest.raises(ValueError, match="original0' twice"):
-        wav2vec2.convert(state | {"encoder.pos_conv_embed.conv.weight_g": state[f"{key}0"]}, TINY)
+        weights.convert(state | {"encoder.pos_conv_embed.conv.weight_g": state[f"{key}0"]}, TINY)
 
 
 def test_keys_and_shapes_are_checked():
     state = _random_state(TINY)
     for key in state:
         with pytest.raises(ValueError, match=f"lack '{key}'"):
-            wav2vec2.convert({k: v for k, v in state.items() if k != key}, TINY)
+            weights.convert({k: v for k, v in state.items() if k != key}, TINY)
     with pytest.raises(ValueError, match=r"unknown 'encoder.layers.1.layer_norm.weight'"):
-        wav2vec2.convert(state | {"encoder.layers.1.layer_norm.weight": np.zeros(8)}, TINY)
+        weights.convert(state | {"encoder.layers.1.layer_norm.weight": np.zeros(8)}, TINY)
     with pytest.raises(ValueError, match=r"\(6, 8\) under 'lm_head.weight'; expected \(5, 8\)"):
-        wav2vec2.convert(state | {"lm_head.weight": np.zeros((6, 8), np.float32)}, TINY)
+        weights.convert(state | {"lm_head.weight": np.zeros((6, 8), np.float32)}, TINY)
     headless = dataclasses.replace(TINY, vocab_size=0)
-    assert "lm_head" not in wav2vec2.convert(state, headless)
+    assert "lm_head" not in weights.convert(state, headless)
     with pytest.raises(ValueError, match="gives 'hidden' or the hidden states 0 to 1"):
-        wav2vec2.encode({}, headless, np.zeros(400), mode="full", output="logits")
+        features.encode({}, headless, np.zeros(400), mode="full", output="logits")
 
 
 @pytest.mark.parametrize(
@@ -197,9 +199,9 @@ def test_keys_and_shapes_are_checked():
 def test_configs_of_other_networks_are_refused(change, message):
     entries = {"model_type": "wav2vec2"} | _SIZES | _VARIANTS["base"]
     with pytest.raises(ValueError, match=message):
-        wav2vec2.config_from_json(entries | change, ctc=True)
+        weights.config_from_json(entries | change, ctc=True)
     with pytest.raises(ValueError, match="lacks conv_stride"):
-        wav2vec2.config_from_json({k: v for k, v in entries.items() if k != "conv_stride"}, False)
+        weights.config_from_json({k: v for k, v in entries.items() if k != "conv_stride"}, False)
 
 
 _LENGTHS = [0, 399, 400, 719, 720, 18_920, 19_199, 19_200, 22_079, 22_080, 35_200, 41_234]
@@ -214,18 +216,18 @@ def _network_that_tells_where(monkeypatch):
         rows = config.num_rows(len(samples))
         return samples[: rows * 320 : 320, None] * np.ones((1, 5), np.float32)
 
-    monkeypatch.setattr(wav2vec2, "_run", run)
-    monkeypatch.setattr(wav2vec2, "standardise", lambda samples: samples)
+    monkeypatch.setattr(features, "_run", run)
+    monkeypatch.setattr(features, "standardise", lambda samples: samples)
     return shapes
 
 
-@pytest.mark.parametrize("mode", wav2vec2.MODES)
+@pytest.mark.parametrize("mode", features.MODES)
 def test_every_row_comes_once_and_in_its_place(monkeypatch, mode):
     shapes = _network_that_tells_where(monkeypatch)
     lengths = [319_999, 320_000, 320_080, 320_399, 320_400, 640_000, 640_080, 700_001]
     for num_samples in _LENGTHS + lengths:
         samples = np.arange(num_samples, dtype=np.float32)
-        rows = wav2vec2.encode({}, TINY, samples, mode=mode, output="logits")
+        rows = features.encode({}, TINY, samples, mode=mode, output="logits")
         expected = [320.0 * r for r in range(num_samples) if 320 * r + 400 <= num_samples]
         assert len(rows) == TINY.num_rows(num_samples)
         np.testing.assert_array_equal(rows[:, 0], expected)
@@ -239,7 +241,7 @@ def test_streaming_equals_a_buffer_filled_by_pieces(num_samples):
     sound = _sound(num_samples) / np.float32(32768)
     pieces = [sound[start : start + 320] for start in range(0, num_samples, 320)] + [None]
     buffer, expected = [np.zeros(320, np.float32)] * 10, []
-    run = functools.partial(wav2vec2.encode, mode="full", output="logits")
+    run = functools.partial(features.encode, mode="full", output="logits")
     for piece in pieces:
         if piece is not None:
             buffer.append(piece)
@@ -248,7 +250,7 @@ def test_streaming_equals_a_buffer_filled_by_pieces(num_samples):
         rows = run(_tiny_params(), TINY, np.concatenate(buffer))
         expected.append(rows[10:] if piece is None else rows[10:60])
         buffer = buffer[-20:]
-    found = wav2vec2.encode(
+    found = features.encode(
         _tiny_params(), TINY, _sound(num_samples), mode="streaming", output="logits"
     )
     _close(found, np.concatenate(expected), 1e-5)
@@ -256,15 +258,15 @@ def test_streaming_equals_a_buffer_filled_by_pieces(num_samples):
 
 def test_chunked_hubert_equals_transformers_on_each_chunk(tmp_path):
     model, entries = _oracle("hubert", "large", False)
-    config = wav2vec2.config_from_json(entries, ctc=False)
-    params = wav2vec2.convert(_weights(tmp_path, model), config)
+    config = weights.config_from_json(entries, ctc=False)
+    params = weights.convert(_weights(tmp_path, model), config)
     sound = _sound(330_001)
-    whole = wav2vec2.standardise(sound)
+    whole = features.standardise(sound)
     parts = [_theirs(model, p).last_hidden_state[0] for p in (whole[:320_080], whole[320_000:])]
     expected = np.concatenate([part.numpy() for part in parts])
-    found = wav2vec2.encode(params, config, sound, mode="chunked", output="hidden")
+    found = features.encode(params, config, sound, mode="chunked", output="hidden")
     _close(found, expected, 1e-4)
-    windows = wav2vec2.hidden_features(params, config, sound)
+    windows = features.hidden_features(params, config, sound)
     assert windows.shape == (515, 2, 16) and len(expected) == 1031
     np.testing.assert_array_equal(windows[300], found[600:602])
 
@@ -272,18 +274,18 @@ def test_chunked_hubert_equals_transformers_on_each_chunk(tmp_path):
 def test_letters_per_frame_equal_transformers_on_a_short_sound(tmp_path):
     """One segment, the 10 rows of silence in front included, standardised together."""
     model, entries = _oracle("wav2vec2", "large", True)
-    config = wav2vec2.config_from_json(entries, ctc=True)
-    params = wav2vec2.convert(_weights(tmp_path, model), config)
+    config = weights.config_from_json(entries, ctc=True)
+    params = weights.convert(_weights(tmp_path, model), config)
     sound = _sound(12_345 - 3200)
     padded = np.pad(sound, (3200, 0))
-    rows = _theirs(model, wav2vec2.standardise(padded)).logits[0, 10:].numpy()
-    found = wav2vec2.letter_features(params, config, sound)
+    rows = _theirs(model, features.standardise(padded)).logits[0, 10:].numpy()
+    found = features.letter_features(params, config, sound)
     assert len(rows) == 28 and found.shape == (15, 16, 12)
-    _close(found, wav2vec2.logit_windows(rows), 1e-5)
-    fixed = wav2vec2.letter_features(params, config, sound, num_frames=20)
+    _close(found, features.logit_windows(rows), 1e-5)
+    fixed = features.letter_features(params, config, sound, num_frames=20)
     np.testing.assert_array_equal(fixed[:15], found)
-    layer = wav2vec2.hidden_features(params, config, sound, mode="full", layer=1, num_frames=15)
-    states = _theirs(model, wav2vec2.standardise(sound), output_hidden_states=True).hidden_states
+    layer = features.hidden_features(params, config, sound, mode="full", layer=1, num_frames=15)
+    states = _theirs(model, features.standardise(sound), output_hidden_states=True).hidden_states
     _close(layer[:14].reshape(28, 16), states[1][0].numpy(), 1e-5)
     assert not layer[14].any()
 
@@ -293,8 +295,8 @@ def test_letters_per_frame_equal_transformers_on_a_short_sound(tmp_path):
 def test_windows_equal_a_slow_loop(num_rows, num_frames):
     rows = 1.0 + np.arange(3 * num_rows, dtype=np.float32).reshape(num_rows, 3)
     for function, first, width, published in (
-        (wav2vec2.logit_windows, -8, 16, num_rows // 2 + 1),
-        (wav2vec2.pair_windows, 0, 2, num_rows // 2),
+        (features.logit_windows, -8, 16, num_rows // 2 + 1),
+        (features.pair_windows, 0, 2, num_rows // 2),
     ):
         found = function(rows, num_frames)
         frames = published if num_frames is None else num_frames
@@ -310,18 +312,18 @@ def test_windows_equal_a_slow_loop(num_rows, num_frames):
 def test_published_counts():
     """13.305 s with 332 video frames."""
     assert TINY.num_rows(212_885) == 665
-    assert len(wav2vec2.pair_windows(np.zeros((665, 1)))) == 332
-    assert len(wav2vec2.logit_windows(np.zeros((665, 1)))) == 333
+    assert len(features.pair_windows(np.zeros((665, 1)))) == 332
+    assert len(features.logit_windows(np.zeros((665, 1)))) == 333
 
 
 def test_bad_requests_are_refused():
     with pytest.raises(ValueError, match="mode is 'offline'; expected one of streaming"):
-        wav2vec2.encode({}, TINY, np.zeros(9), mode="offline", output="hidden")
+        features.encode({}, TINY, np.zeros(9), mode="offline", output="hidden")
     with pytest.raises(ValueError, match=r"output is 2; .* 'logits', 'hidden' .* 0 to 1"):
-        wav2vec2.encode({}, TINY, np.zeros(9), mode="full", output=2)
+        features.encode({}, TINY, np.zeros(9), mode="full", output=2)
     with pytest.raises(ValueError, match="16 kHz mono"):
-        wav2vec2.encode({}, TINY, np.zeros((9, 2)), mode="full", output=0)
+        features.encode({}, TINY, np.zeros((9, 2)), mode="full", output=0)
     fast = dataclasses.replace(TINY, conv_strides=(5, 2, 2, 2, 2, 2, 1))
     with pytest.raises(ValueError, match="multiply to 160; expected 320"):
-        wav2vec2.letter_features({}, fast, np.zeros(9))
-    assert wav2vec2.letter_features({}, TINY, np.zeros(9, np.int16)).shape == (1, 16, 5)
+        features.letter_features({}, fast, np.zeros(9))
+    assert features.letter_features({}, TINY, np.zeros(9, np.int16)).shape == (1, 16, 5)
