@@ -3,6 +3,7 @@
 import itertools
 import math
 
+import cv2
 import jax
 import numpy as np
 import pytest
@@ -218,6 +219,48 @@ def test_lse_finds_a_known_shift(late):
     expected = (np.linalg.norm(outside, axis=1).sum() + (200 - abs(late)) * 1e-6 * 32**0.5) / 200
     np.testing.assert_allclose(found.lse_d, expected, rtol=1e-5)
     assert found.lse_c > 5
+
+
+def _slow_crop(frames, boxes):
+    """The steps of the protocol, with SciPy's median filter."""
+    medfilt = pytest.importorskip("scipy.signal").medfilt
+    sizes = medfilt([max(y1 - y0, x1 - x0) / 2 for x0, y0, x1, y1 in boxes], 13)
+    ys = medfilt([(y0 + y1) / 2 for _, y0, _, y1 in boxes], 13)
+    xs = medfilt([(x0 + x1) / 2 for x0, _, x1, _ in boxes], 13)
+    out = []
+    for frame, s, y, x in zip(frames, sizes, ys, xs, strict=True):
+        pad = int(s * 1.8)
+        grey = np.full((frame.shape[0] + 2 * pad, frame.shape[1] + 2 * pad, 3), 110, np.uint8)
+        grey[pad : pad + frame.shape[0], pad : pad + frame.shape[1]] = frame
+        top, left = int(y + pad - s), int(x + pad - s * 1.4)
+        face = grey[top : int(y + pad + s * 1.8), left : int(x + pad + s * 1.4)]
+        out.append(cv2.resize(face, (224, 224)))
+    return np.stack(out)
+
+
+@pytest.mark.parametrize("count", [13, 30])
+def test_crops_equal_the_protocol(count):
+    rng = np.random.default_rng(7)
+    frames = rng.integers(0, 256, (count, 120, 150, 3), np.uint8)
+    start = np.array([30.0, 25.0]) + rng.normal(size=(count, 2)).cumsum(0)
+    boxes = np.concatenate([start, start + [64, 81] + rng.normal(size=(count, 2)) * 5], 1)
+    boxes[count // 2] += [-9, 4, 30, 20]  # one bad detection
+    found = syncnet.crop_track(frames, boxes)
+    assert found.dtype == np.uint8 and (found == 110).any()  # the border is seen
+    np.testing.assert_array_equal(found, _slow_crop(frames, boxes))
+
+
+def test_impossible_tracks_are_refused():
+    frames, box = np.zeros((8, 60, 60, 3), np.uint8), [10, 10, 40, 50]
+    assert syncnet.crop_track(frames[:7], [box] * 7).shape == (7, 224, 224, 3)
+    with pytest.raises(ValueError, match="7 or more"):
+        syncnet.crop_track(frames[:6], [box] * 6)
+    with pytest.raises(ValueError, match=r"boxes \(7, 4\)"):
+        syncnet.crop_track(frames, [box] * 7)
+    with pytest.raises(ValueError, match="below 1 px"):
+        syncnet.crop_track(frames, [box] * 7 + [[40, 10, 10, 50]])
+    with pytest.raises(ValueError, match="outside its picture"):
+        syncnet.crop_track(frames, [[500, 10, 530, 50]] * 8)
 
 
 def test_a_track_is_scored_from_its_embeddings(monkeypatch):
