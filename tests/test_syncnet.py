@@ -295,9 +295,11 @@ def test_wrong_inputs_are_refused():
     with pytest.raises(ValueError, match=r"\[B, 5, 224, 224, 3\]"):
         syncnet.embed_lips({}, np.zeros((1, 3, 5, 224, 224)))
     with pytest.raises(ValueError, match=r"\[T, 224, 224, 3\]"):
-        syncnet.embed_clip({}, np.zeros((9, 96, 96, 3)), np.zeros(9000, np.int16))
+        syncnet.embed_clip({}, np.zeros((9, 96, 96, 3), np.uint8), np.zeros(9000, np.int16))
+    with pytest.raises(ValueError, match="float64"):
+        syncnet.embed_clip({}, np.zeros((9, 224, 224, 3)), np.zeros(9000, np.int16))
     with pytest.raises(ValueError, match="six frames"):
-        syncnet.embed_clip({}, np.zeros((5, 224, 224, 3)), np.zeros(9000, np.int16))
+        syncnet.embed_clip({}, np.zeros((5, 224, 224, 3), np.uint8), np.zeros(9000, np.int16))
     with pytest.raises(ValueError, match="24 MFCC rows, found 23"):
         syncnet.mfcc_windows(np.zeros((23, 13)), 2)
     with pytest.raises(ValueError, match="two equal"):

@@ -282,6 +282,8 @@ def test_wrong_inputs_are_refused():
         wav2lip.embed_sound({}, np.zeros((1, 16, 80)))
     with pytest.raises(ValueError, match=r"\[B, 5, H, W, 3\]"):
         wav2lip.lower_faces(np.zeros((1, 4, 9, 9, 3)), np.zeros((1, 4, 4)))
+    with pytest.raises(ValueError, match="divide by 255"):
+        wav2lip.lower_faces(np.zeros((1, 5, 9, 9, 3), np.uint8), np.zeros((1, 5, 4)))
     with pytest.raises(ValueError, match="boxes"):
         wav2lip.lower_faces(np.zeros((1, 5, 9, 9, 3)), np.zeros((1, 4)))
     with pytest.raises(ValueError, match="no samples"):

@@ -259,8 +259,11 @@ def embed_clip(variables, frames, samples, batch: int = BATCH):
       ValueError: a clip of fewer than six frames with sound, or another shape.
     """
     frames = np.asarray(frames)
-    if frames.ndim != 4 or frames.shape[1:] != (FACE_SIZE, FACE_SIZE, 3):
-        raise ValueError(f"frames have shape {frames.shape}; expected RGB [T, 224, 224, 3]")
+    if frames.dtype != np.uint8 or frames.shape[1:] != (FACE_SIZE, FACE_SIZE, 3):
+        raise ValueError(
+            f"frames are {frames.dtype} {frames.shape}; expected uint8 RGB [T, 224, 224, 3], as "
+            "crop_track gives"
+        )
     coefficients = mfcc(samples)
     count = num_windows(len(frames), len(samples))
     if not count:

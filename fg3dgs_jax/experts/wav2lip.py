@@ -189,6 +189,8 @@ def lower_faces(frames, boxes):
     """
     if frames.ndim != 5 or frames.shape[1] != FRAMES or frames.shape[-1] != 3:
         raise ValueError(f"frames have shape {frames.shape}; expected RGB [B, 5, H, W, 3]")
+    if not jnp.issubdtype(frames.dtype, jnp.floating):
+        raise ValueError(f"frames are {frames.dtype}; expected floats in [0, 1]: divide by 255")
     if boxes.shape != frames.shape[:2] + (4,):
         raise ValueError(
             f"boxes have shape {boxes.shape}; expected {frames.shape[:2] + (4,)}: x0, y0, x1, y1 "
