@@ -43,3 +43,18 @@ def as_float(samples):
     if np.issubdtype(samples.dtype, np.integer):
         return samples.astype(np.float32) / 32768.0
     return samples.astype(np.float32)
+
+
+def wav2lip_columns(samples):
+    """16 kHz samples [n > 0] -> float32 [1 + n // 200, 80] in [-4, 4], column k centred on k/80 s.
+
+    The mel of Wav2Lip and of the SyncTalk encoder: pre-emphasis 0.97, 800-point STFT with hop 200
+    (Hann, edges reflected), magnitudes, 80 Slaney bands over 55-7600 Hz, 20 log10 - 20 dB, -100..0
+    dB mapped to -4..4.
+    """
+    samples = as_float(samples)
+    emphasised = np.append(samples[:1], samples[1:] - np.float32(0.97) * samples[:-1])
+    magnitudes = spectrum(emphasised, n_fft=800, hop=200)
+    bands = magnitudes @ filterbank(16_000, 800, 80, 55.0, 7600.0).T
+    decibels = 20.0 * np.log10(np.maximum(1e-5, bands)) - 20.0
+    return np.clip(8.0 * (decibels + 100.0) / 100.0 - 4.0, -4.0, 4.0).astype(np.float32)

@@ -22,21 +22,12 @@ def num_frames_of(samples) -> int:
 
 
 def mel_columns(samples) -> np.ndarray:
-    """16 kHz samples [n] -> float32 [1 + n // 200, 80] in [-1, 1], column k centred on k/80 s.
-
-    The mel of Wav2Lip and of the SyncTalk encoder, divided by 4: pre-emphasis 0.97, 800-point STFT
-    with hop 200, magnitudes, 80 Slaney bands over 55-7600 Hz, 20 log10 - 20 dB, -100..0 dB mapped
-    to -4..4.
+    """16 kHz samples [n] -> float32 [1 + n // 200, 80] in [-1, 1], column k centred on k/80 s:
+    `mel.wav2lip_columns` divided by 4.
     """
-    samples = mel_lib.as_float(samples)
     if not len(samples):
         return np.full((1, MEL_BINS), SILENCE, np.float32)
-    emphasised = np.append(samples[:1], samples[1:] - 0.97 * samples[:-1])
-    magnitudes = mel_lib.spectrum(emphasised, n_fft=800, hop=200)
-    bands = magnitudes @ mel_lib.filterbank(16_000, 800, MEL_BINS, 55.0, 7600.0).T
-    decibels = 20.0 * np.log10(np.maximum(1e-5, bands)) - 20.0
-    scaled = 8.0 * (decibels + 100.0) / 100.0 - 4.0
-    return (np.clip(scaled, -4.0, 4.0) / 4.0).astype(np.float32)
+    return mel_lib.wav2lip_columns(samples) / 4
 
 
 def mel_windows(samples, num_frames: int) -> np.ndarray:

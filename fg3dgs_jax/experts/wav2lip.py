@@ -206,19 +206,10 @@ def lower_faces(frames, boxes):
 
 
 def mel_columns(samples) -> np.ndarray:
-    """16 kHz samples [n] -> float32 [1 + n // 200, 80] in [-4, 4], column k centred on k/80 s.
-
-    Pre-emphasis 0.97, 800-point STFT with hop 200 (Hann, edges reflected), magnitudes, 80 Slaney
-    bands over 55-7600 Hz, 20 log10 - 20 dB, -100..0 dB mapped to -4..4.
-    """
-    samples = mel_lib.as_float(samples)
+    """16 kHz samples [n] -> float32 [1 + n // 200, 80] in [-4, 4]: `mel.wav2lip_columns`."""
     if not len(samples):
         raise ValueError("there are no samples; expected some sound, 16 kHz mono")
-    emphasised = np.append(samples[:1], samples[1:] - np.float32(0.97) * samples[:-1])
-    magnitudes = mel_lib.spectrum(emphasised, n_fft=800, hop=200)
-    bands = magnitudes @ mel_lib.filterbank(16_000, 800, MEL_BINS, 55.0, 7600.0).T
-    decibels = 20.0 * np.log10(np.maximum(1e-5, bands)) - 20.0
-    return np.clip(8.0 * (decibels + 100.0) / 100.0 - 4.0, -4.0, 4.0).astype(np.float32)
+    return mel_lib.wav2lip_columns(samples)
 
 
 def num_windows(num_frames: int, num_columns: int) -> int:
