@@ -1,9 +1,11 @@
-"""Checkpoints against torch's own reading of them; hostile and broken files; layouts against torch."""
+"""Checkpoints that torch wrote; hostile and broken files; Flax layouts against torch's layers."""
 
 import collections
+import copy
 import copyreg
 import functools
 import io
+import itertools
 import json
 import os
 import pickle
@@ -58,7 +60,7 @@ def _random(dtype, shape, seed=0):
 
 @pytest.mark.parametrize("protocol", [2, 4, 5])
 @pytest.mark.parametrize("container", CONTAINERS)
-def test_every_dtype_shape_and_window_as_torch_reads_it(tmp_path, container, protocol):
+def test_every_dtype_shape_and_window(tmp_path, container, protocol):
     tensors = {dtype: _random(dtype, (3, 5)) for dtype in DTYPES}
     base = torch.arange(60.0).reshape(3, 4, 5)
     tensors |= {
@@ -75,7 +77,7 @@ def test_every_dtype_shape_and_window_as_torch_reads_it(tmp_path, container, pro
         "ключ / key\n": torch.ones(1),
     }
     path = _save(tmp_path / "file.bin", tensors, container, pickle_protocol=protocol)
-    _assert_same(checkpoints.load(path), torch.load(path))
+    _assert_same(checkpoints.load(path), tensors)
 
 
 @pytest.mark.parametrize("container", CONTAINERS)
@@ -156,7 +158,7 @@ def test_what_is_no_state_dict(tmp_path, content, message, container):
     _refused(path, message)
 
 
-def _refused(path, message="", **options):
+def _refused(path, message=None, **options):
     with pytest.raises(checkpoints.CheckpointError, match=message) as caught:
         checkpoints.load(path, **options)
     text = str(caught.value)
@@ -225,6 +227,14 @@ def test_flipped_bits_missing_members_and_other_archives(tmp_path):
             for _ in range(2):
                 archive.writestr("x/data.pkl", b"N.")
     _refused(tmp_path / "twice.pth", "two members")
+    with zipfile.ZipFile(tmp_path / "bomb.pth", "w") as archive:
+        archive.writestr("x/data.pkl", b"N.")
+        archive.writestr("x/data/0", bytes(1000))
+        for i in range(1, 5):  # four more names for the same bytes
+            entry = copy.copy(archive.getinfo("x/data/0"))
+            entry.filename = f"x/data/{i}"
+            archive.filelist.append(entry)
+    _refused(tmp_path / "bomb.pth", "more bytes than the file")
     with zipfile.ZipFile(tmp_path / "script.pth", "w") as archive:
         archive.writestr("x/data.pkl", b"N.")
         archive.writestr("x/code/__torch__.py", b"")
@@ -300,11 +310,8 @@ def _hostile(canary):
         "exec": _Reduced(exec, (code,)),
         "open": _Reduced(open, (str(canary), "w")),
         "subprocess": _Reduced(subprocess.call, (["touch", str(canary)],)),
-        "getattr": _Reduced(getattr, (os, "system"))
-        if False
-        else _Reduced(getattr, ("a", "upper")),
+        "getattr": _Reduced(getattr, ("a", "upper")),
         "partial": _Reduced(functools.partial(eval, code), ()),
-        "copyreg": _Reduced(copyreg.__newobj__, (dict,)),
         "reconstructor": _Reduced(copyreg._reconstructor, (dict, object, None)),
         "state setter": _Reduced(dict, (), {"x": 1}, None, None, None),
         "in a key": {"weight": torch.ones(1), "more": [{"x": _Reduced(eval, (code,))}]},
@@ -314,6 +321,9 @@ def _hostile(canary):
         "in state": _Reduced(collections.OrderedDict, (), {"x": _Reduced(eval, (code,))}),
         "raw global": b"cbuiltins\neval\n(" + short + b"tR.",
         "raw stack global": b"\x80\x04\x8c\x08builtins\x8c\x04eval\x93" + short + b"\x85R.",
+        "raw copyreg": b"ccopyreg\n__newobj__\n(cbuiltins\nmap\ncbuiltins\neval\n("
+        + short
+        + b"ttR.",
         "raw inst": b"(" + short + b"ibuiltins\neval\n.",
         "raw obj": b"(cbuiltins\neval\n" + short + b"o.",
         "raw newobj": b"cbuiltins\neval\n" + short + b"\x85\x81.",
@@ -382,7 +392,7 @@ def test_metadata_classes_are_named_and_skipped(tmp_path):
 @pytest.mark.parametrize(
     ("pickled", "message"),
     [
-        (b"]" + b"(h\x00e" * 0 + b"q\x00h\x00a.", "nests deeper"),  # a list that holds itself
+        (b"]q\x00h\x00a.", "nests deeper"),  # a list that holds itself
         (b"}q\x00U\x01ah\x00s.", "nests deeper"),  # a dict that does
         (b"]" * 300 + b"a" * 299 + b".", "nests deeper"),
         (b"K\x00" + b"\x85" * 100_000 + b".", "nests deeper"),
@@ -484,16 +494,16 @@ def sound(request, tmp_path_factory):
     return path.read_bytes()
 
 
-def test_every_truncation_is_refused(tmp_path, sound):
+def test_truncations_are_refused(tmp_path, sound):
     path = tmp_path / "file"
     assert _tolerates_nothing_else(path, sound)
-    for length in range(len(sound)):
+    for length in range(0, len(sound), max(1, len(sound) // 600)):
         assert not _tolerates_nothing_else(path, sound[:length]), length
 
 
 def test_random_damage_raises_nothing_else(tmp_path, sound):
     rng = np.random.default_rng(0)
-    for _ in range(1500):
+    for _ in range(500):
         raw = bytearray(sound)
         for at in rng.integers(0, len(raw), rng.integers(1, 4)):
             raw[at] = rng.integers(256)
@@ -509,9 +519,9 @@ def test_random_pickles_raise_nothing_else(tmp_path):
     value = {"a": torch.ones(2, 3), "b": [torch.ones(1), (1, 2.0, None, "x")]}
     raw = _pickles(_save(tmp_path / "good", value, "legacy").read_bytes())[3]
     ends = [place for *_, place in pickletools.genops(raw)] + [len(raw)]
-    words = [raw[a:b] for a, b in zip(ends, ends[1:], strict=False)][1:-1]
+    words = [raw[a:b] for a, b in itertools.pairwise(ends)][1:-1]
     words += [opcode.code.encode("latin-1") for opcode in pickletools.opcodes]
-    for _ in range(1500):
+    for _ in range(500):
         chosen = rng.choice(len(words), rng.integers(2, 30))
         pickled = b"".join(words[i] for i in chosen) + b"."
         _tolerates_nothing_else(tmp_path / "file", _legacy(pickled, [], []))
@@ -705,5 +715,5 @@ def test_missing_leftover_and_misshapen_keys_are_named():
     ):
         keys.Keys(arrays).take("a.bias", (3,))
     reader = keys.Keys({f"k{i}": np.ones(1) for i in range(20)})
-    with pytest.raises(checkpoints.CheckpointError, match="20 keys .* and 12 more"):
+    with pytest.raises(checkpoints.CheckpointError, match=r"20 keys .* and 12 more"):
         reader.done()

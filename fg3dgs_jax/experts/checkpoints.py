@@ -88,7 +88,9 @@ _SAFETENSORS_DTYPES = {
 # needs to be built: whatever is made of such a name is one more inert value.
 _INERT = frozenset(
     {
+        "__builtin__.set",
         "_codecs.encode",
+        "builtins.set",
         "numpy.dtype",
         "numpy.core.multiarray.scalar",
         "numpy._core.multiarray.scalar",
@@ -205,6 +207,8 @@ def _load_zip(file, root, inert):
         raise CheckpointError("has two members of one name; expected a file of torch.save")
     if any(member.compress_type != zipfile.ZIP_STORED for member in members):
         raise CheckpointError("is compressed; expected a file of torch.save, which never is")
+    if sum(sizes.values()) > file.seek(0, io.SEEK_END):
+        raise CheckpointError("has members of more bytes than the file itself; it is damaged")
     pickles = [name for name in sizes if name.count("/") == 1 and name.endswith("/data.pkl")]
     if len(pickles) != 1:
         raise CheckpointError(
@@ -526,7 +530,7 @@ class _Machine:
         if name not in _CALLS and name not in _TYPES and name not in self._inert:
             raise CheckpointError(
                 f"names the global {_line(name)}, which no tensor needs: loading it could run "
-                "code; expected a plain state dict"
+                "code; expected a plain state dict (mere metadata can be skipped as `inert`)"
             )
         return _Global(name)
 
@@ -712,7 +716,7 @@ def names(keys) -> str:
     """The first few of them, for a message."""
     keys = list(keys)
     shown = ", ".join(
-        _line(key) if isinstance(key, str) else str(key) for key in keys[:_NAMES_SHOWN]
+        _line(key) if isinstance(key, str) else str(key)[:80] for key in keys[:_NAMES_SHOWN]
     )
     more = len(keys) - _NAMES_SHOWN
     return (shown or "none") + (f" and {more} more" if more > 0 else "")
