@@ -260,6 +260,7 @@ def test_legacy_files_of_another_kind_or_size(tmp_path):
         (_legacy(content, [key], values, magic=1), "no file of torch.save"),
         (_legacy(content, [], []), "lists other storages"),
         (_legacy(content, [key, "x"], values), "lists other storages"),
+        (_legacy(content, [key, key], values * 2), "a storage twice"),
         (_legacy(content, {"x": 1}, values), "no list of storage keys"),
         (pickle.dumps({"a": 1}), "no file of torch.save"),
         (b"<!DOCTYPE html><html>", "no torch or safetensors file"),

@@ -147,8 +147,8 @@ def load(path, root=None, inert=()) -> dict[str, np.ndarray]:
     Args:
       path: of a torch file, zip or legacy, or of a safetensors file; its name does not matter.
       root: None, a key, or the keys on the way down, e.g. ("model", "ema").
-      inert: more globals, e.g. "mmengine.HistoryBuffer", whose objects may stand in the file as
-        metadata. They are skipped, not built, even so.
+      inert: more globals, e.g. "mmengine.logging.history_buffer.HistoryBuffer", whose objects may
+        stand in the file as metadata. They are not built even so: what they hold is skipped.
 
     Returns:
       key -> read-only array of the file's own dtype (bfloat16 and float8 are those of JAX), which
@@ -224,22 +224,18 @@ def _load_zip(file, root, inert):
         try:
             return archive.read(name)
         except garbage as error:
-            raise CheckpointError(f"has a broken member {name!r} ({_line(error)})") from None
+            raise CheckpointError(f"has a broken member {_line(name)} ({_line(error)})") from None
 
     if f"{folder}byteorder" in sizes and read(f"{folder}byteorder") != b"little":
         raise CheckpointError("is big-endian; expected little-endian: save it again on such a host")
-    tree = _Machine(io.BytesIO(read(pickles[0])), inert).run()
-    leaves = _flatten(_descend(tree, root))
-
-    def raw(storage):
-        name = f"{folder}data/{storage.key}"
-        size = storage.count * storage.dtype.itemsize
+    reader = _Machine(io.BytesIO(read(pickles[0])), inert)
+    leaves = _flatten(_descend(reader.run(), root))
+    for key, storage in reader.storages.items():  # all, but only those under the root are read
+        name, size = f"{folder}data/{key}", storage.count * storage.dtype.itemsize
         if sizes.get(name) != size:
             found = f"{sizes[name]} bytes" if name in sizes else "nothing"
-            raise CheckpointError(f"has {found} under {name!r}; expected {size} bytes")
-        return read(name)
-
-    return _arrays(leaves, raw)
+            raise CheckpointError(f"has {found} under {_line(name)}; expected {size} bytes")
+    return _arrays(leaves, lambda storage: read(f"{folder}data/{storage.key}"))
 
 
 def _load_legacy(data, root, inert):
@@ -259,6 +255,8 @@ def _load_legacy(data, root, inert):
     keys = _Machine(data).run()
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
         raise CheckpointError("has no list of storage keys after its object; it is damaged")
+    if len(set(keys)) != len(keys):
+        raise CheckpointError("lists a storage twice; it is damaged")
     if unknown := set(keys) ^ reader.storages.keys():
         raise CheckpointError(f"lists other storages than it uses: {names(unknown)}")
     places, at = {}, data.tell()
