@@ -166,6 +166,23 @@ def _refused(path, message=None, **options):
     return text
 
 
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_tensors_and_parameters_with_attributes(tmp_path, container):
+    tensor, parameter = torch.randn(3), torch.nn.Parameter(torch.randn(2))
+    tensor.note = parameter.note = "kept by torch, left aside here"
+    path = _save(tmp_path / "file.pth", {"t": tensor, "p": parameter}, container)
+    assert b"_rebuild_from_type_v2" in path.read_bytes()
+    assert b"_rebuild_parameter_with_state" in path.read_bytes()
+    _assert_same(checkpoints.load(path), {"t": tensor, "p": parameter})
+
+
+def test_a_bool_is_true_or_false(tmp_path):
+    header = b'{"a": {"dtype": "BOOL", "shape": [3], "data_offsets": [0, 3]}}'
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(struct.pack("<Q", len(header)) + header + b"\0\1\2")
+    np.testing.assert_array_equal(checkpoints.load(path)["a"].view(np.uint8), [0, 1, 1])
+
+
 def test_python_2_files(tmp_path):
     """Byte strings for text, OrderedDict from a list of pairs, a view of a storage."""
     storage = b"(U\x07storagectorch\nFloatStorage\nU\x01kU\x03cpuK\x06%stQ"
@@ -390,6 +407,10 @@ def test_metadata_classes_are_named_and_skipped(tmp_path):
     assert list(checkpoints.load(path, inert=[f"{os.name}.getcwd"])) == ["a"]
 
 
+_STORAGE = b"(U\x07storagectorch\n%sStorage\nU\x01kU\x03cpuK\x06tQ"
+_FROM_TYPE = b"ctorch._tensor\n_rebuild_from_type_v2\n(ctorch.%s\nctorch%s\n)NtR."
+
+
 @pytest.mark.parametrize(
     ("pickled", "message"),
     [
@@ -419,6 +440,10 @@ def test_metadata_classes_are_named_and_skipped(tmp_path):
         (b"ctorch._utils\n_rebuild_tensor_v2\n)R.", "without its storage"),
         (b"ctorch._utils\n_rebuild_parameter\n)R.", "no tensor"),
         (b"ctorch._tensor\n_rebuild_from_type_v2\n)R.", "subclass"),
+        (_FROM_TYPE % (b"_tensor\n_rebuild_from_type_v2", b"\nTensor"), "subclass"),
+        (_FROM_TYPE % (b"_utils\n_rebuild_tensor_v2", b"\nFloatStorage"), "subclass"),
+        (_FROM_TYPE % (b"_utils\n_rebuild_tensor_v2", b"\nTensor"), "without its storage"),
+        (b"".join(_STORAGE % kind for kind in (b"Float", b"Int")) + b"\x86.", "two types or sizes"),
         (b"ccollections\nOrderedDict\nK\x01\x85R.", "no pairs"),
         (b"ccollections\nOrderedDict\n]\x85R.", "no tensors"),
     ],
@@ -655,6 +680,12 @@ def test_weight_norm_is_folded(dim, new):
     x, y = _input(2, 4, 9)
     layer = nn.Conv(6, (3,), padding="VALID")
     _assert_agrees(layer.apply(params, y), module(x))
+
+
+def test_weight_norm_with_a_magnitude_of_other_axes():
+    arrays = {"x.weight_g": np.ones((2, 1)), "x.weight_v": np.ones((2, 3, 4))}
+    with pytest.raises(checkpoints.CheckpointError, match=r"\(2, 1\) under 'x.weight_g'"):
+        keys.Keys(arrays).weight_norm_conv("x", bias=False)
 
 
 def test_norms_linear_and_embedding():
