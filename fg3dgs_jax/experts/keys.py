@@ -24,7 +24,9 @@ class Keys:
     """
 
     def __init__(self, arrays, ignore=(), source="the checkpoint"):
-        self._arrays, self._source = dict(arrays), source
+        parallel = all(key.startswith("module.") for key in arrays)  # torch's DataParallel
+        self._arrays = {k.removeprefix("module.") if parallel else k: v for k, v in arrays.items()}
+        self._source = source
         self._ignore, self._read = (*ignore, "*num_batches_tracked"), set()
 
     def __enter__(self):
@@ -67,13 +69,13 @@ class Keys:
         self._read.add(key)
         return array.astype(np.float32)
 
-    def linear(self, name, bias=True) -> dict:
-        """Linear [out, in] -> Dense params, kernel [in, out]."""
-        return {"kernel": self._ranked(f"{name}.weight", 2).T} | self._bias(name, bias)
+    def linear(self, name, bias=True, shape=None) -> dict:
+        """Linear [out, in] -> Dense params, kernel [in, out]; `shape`: torch's, as in `take`."""
+        return {"kernel": self._ranked(f"{name}.weight", 2, shape=shape).T} | self._bias(name, bias)
 
-    def conv(self, name, bias=True) -> dict:
+    def conv(self, name, bias=True, shape=None) -> dict:
         """Conv1d/2d/3d [out, in / groups, *k] -> Conv params, kernel [*k, in / groups, out]."""
-        kernel = self._ranked(f"{name}.weight", 3, 4, 5)
+        kernel = self._ranked(f"{name}.weight", 3, 4, 5, shape=shape)
         return {"kernel": _conv_kernel(kernel)} | self._bias(name, bias)
 
     def conv_transpose(self, name, bias=True) -> dict:
@@ -146,8 +148,8 @@ class Keys:
     def _bias(self, name, bias):
         return {"bias": self._ranked(f"{name}.bias", 1)} if bias else {}
 
-    def _ranked(self, key, *ranks):
-        array = self.take(key)
+    def _ranked(self, key, *ranks, shape=None):
+        array = self.take(key, shape)
         if array.ndim not in ranks:
             raise checkpoints.CheckpointError(
                 f"{self._source} has {array.shape} under {key!r}; expected "

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fg3dgs_jax.experts._state_dict import StateDict
+from fg3dgs_jax.experts.keys import Keys
 
 FRAMES = 5  # a window
 FACE_SIZE = 224  # px
@@ -85,31 +85,29 @@ def convert(state) -> dict:
     Raises:
       ValueError: a key is missing, of another shape, or unknown.
     """
-    state = StateDict(state, "SyncNet v2")
     variables = {"params": {}, "batch_stats": {}}
-    for tower, suffix, layers, channels in (
-        ("lip", "lip", LIP_LAYERS, 3),
-        ("sound", "aud", SOUND_LAYERS, 1),
-    ):
-        params, stats = {}, {}
-        for number, features, kernel, *_ in layers:
-            key = f"netcnn{suffix}.{number}"
-            depth = () if tower == "sound" else (FRAMES,) if number == 0 else (1,)
-            conv = state.convolution(key, depth + kernel, (channels, features))
-            if depth:  # [frames, y, x, colour, out] -> [y, x, (frames, colour), out]
-                conv["kernel"] = jnp.moveaxis(conv["kernel"], 0, 2).reshape(
-                    kernel + (depth[0] * channels, features)
-                )
-            params[f"conv_{number}"] = conv
-            params[f"norm_{number}"], stats[f"norm_{number}"] = state.batch_norm(
-                f"netcnn{suffix}.{number + 1}", features
-            )
-            channels = features
-        params["dense_0"] = state.dense(f"netfc{suffix}.0", (channels, 512))
-        params["norm_dense"], stats["norm_dense"] = state.batch_norm(f"netfc{suffix}.1", 512)
-        params["dense_1"] = state.dense(f"netfc{suffix}.3", (512, EMBEDDING))
-        variables["params"][tower], variables["batch_stats"][tower] = params, stats
-    state.finish()
+    with Keys(state, source="the checkpoint of SyncNet v2") as keys:
+        for tower, suffix, layers, channels in (
+            ("lip", "lip", LIP_LAYERS, 3),
+            ("sound", "aud", SOUND_LAYERS, 1),
+        ):
+            params, stats = {}, {}
+            for number, features, kernel, *_ in layers:
+                key = f"netcnn{suffix}.{number}"
+                depth = () if tower == "sound" else (FRAMES,) if number == 0 else (1,)
+                conv = keys.conv(key, shape=(features, channels, *depth, *kernel))
+                if depth:  # [frames, y, x, colour, out] -> [y, x, (frames, colour), out]
+                    conv["kernel"] = np.moveaxis(conv["kernel"], 0, 2).reshape(
+                        kernel + (depth[0] * channels, features)
+                    )
+                params[f"conv_{number}"] = conv
+                norm = keys.batch_norm(f"netcnn{suffix}.{number + 1}")
+                params[f"norm_{number}"], stats[f"norm_{number}"] = norm
+                channels = features
+            params["dense_0"] = keys.linear(f"netfc{suffix}.0", shape=(512, channels))
+            params["norm_dense"], stats["norm_dense"] = keys.batch_norm(f"netfc{suffix}.1")
+            params["dense_1"] = keys.linear(f"netfc{suffix}.3", shape=(EMBEDDING, 512))
+            variables["params"][tower], variables["batch_stats"][tower] = params, stats
     return variables
 
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fg3dgs_jax import mel as mel_lib
-from fg3dgs_jax.experts._state_dict import StateDict
+from fg3dgs_jax.experts.keys import Keys
 
 FRAMES = 5  # a window, 200 ms at 25 frames a second
 FACE_SIZE = 96  # px; the network sees the lower half
@@ -107,22 +107,21 @@ def convert(state) -> dict:
     Raises:
       ValueError: a key is missing, of another shape, or unknown.
     """
-    state = StateDict(state, "Wav2Lip's SyncNet_color")
     variables = {"params": {}, "batch_stats": {}}
-    for tower, key, blocks, channels in (
-        ("face", "face_encoder", FACE_BLOCKS, 3 * FRAMES),
-        ("sound", "audio_encoder", SOUND_BLOCKS, 1),
-    ):
-        params, stats = {}, {}
-        for i, (features, kernel, *_) in enumerate(blocks):
-            block = f"{key}.{i}.conv_block"
-            conv = state.convolution(f"{block}.0", (kernel, kernel), (channels, features))
-            norm, running = state.batch_norm(f"{block}.1", features)
-            params[f"block_{i}"] = {"conv": conv, "norm": norm}
-            stats[f"block_{i}"] = {"norm": running}
-            channels = features
-        variables["params"][tower], variables["batch_stats"][tower] = params, stats
-    state.finish()
+    with Keys(state, source="the checkpoint of Wav2Lip's SyncNet_color") as keys:
+        for tower, key, blocks, channels in (
+            ("face", "face_encoder", FACE_BLOCKS, 3 * FRAMES),
+            ("sound", "audio_encoder", SOUND_BLOCKS, 1),
+        ):
+            params, stats = {}, {}
+            for i, (features, kernel, *_) in enumerate(blocks):
+                block = f"{key}.{i}.conv_block"
+                conv = keys.conv(f"{block}.0", shape=(features, channels, kernel, kernel))
+                norm, running = keys.batch_norm(f"{block}.1")
+                params[f"block_{i}"] = {"conv": conv, "norm": norm}
+                stats[f"block_{i}"] = {"norm": running}
+                channels = features
+            variables["params"][tower], variables["batch_stats"][tower] = params, stats
     return variables
 
 
