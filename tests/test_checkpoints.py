@@ -20,11 +20,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fg3dgs_jax.experts import checkpoints, keys
+from fg3dgs_jax.experts import checkpoints, keys, pickles
 
 torch = pytest.importorskip("torch")
 CONTAINERS = ("zip", "legacy")
-DTYPES = list(checkpoints._TORCH_DTYPES)
+DTYPES = list(pickles.TORCH_DTYPES)
 
 
 def _save(path, value, container="zip", **options):

@@ -5,7 +5,7 @@ import fnmatch
 
 import numpy as np
 
-from fg3dgs_jax.experts import checkpoints
+from fg3dgs_jax.experts import pickles
 
 
 class Keys:
@@ -40,7 +40,7 @@ class Keys:
         return key in self._arrays
 
     def done(self):
-        """Raises checkpoints.CheckpointError with the names of the keys that nobody read."""
+        """Raises pickles.CheckpointError with the names of the keys that nobody read."""
         left = [
             key
             for key in self._arrays
@@ -48,22 +48,22 @@ class Keys:
             and not any(fnmatch.fnmatchcase(key, pattern) for pattern in self._ignore)
         ]
         if left:
-            raise checkpoints.CheckpointError(
+            raise pickles.CheckpointError(
                 f"{self._source} has {len(left)} keys that this network does not know: "
-                f"{checkpoints.names(left)}; expected a checkpoint of this very network"
+                f"{pickles.names(left)}; expected a checkpoint of this very network"
             )
 
     def take(self, key, shape=None) -> np.ndarray:
         """The array as float32, in torch's layout; `shape`, where given, must be its own."""
         if key not in self._arrays:
             near = difflib.get_close_matches(key, self._arrays, 3, 0.5)
-            raise checkpoints.CheckpointError(
+            raise pickles.CheckpointError(
                 f"{self._source} has nothing under {key!r}; expected a checkpoint of this very "
-                f"network; nearest keys: {checkpoints.names(near)}"
+                f"network; nearest keys: {pickles.names(near)}"
             )
         array = np.asarray(self._arrays[key])
         if shape is not None and array.shape != tuple(shape):
-            raise checkpoints.CheckpointError(
+            raise pickles.CheckpointError(
                 f"{self._source} has {array.shape} under {key!r}; expected {tuple(shape)}"
             )
         self._read.add(key)
@@ -103,7 +103,7 @@ class Keys:
         )
         magnitude, direction = self.take(g), self._ranked(v, 3, 4, 5)
         if magnitude.ndim not in (0, direction.ndim):
-            raise checkpoints.CheckpointError(
+            raise pickles.CheckpointError(
                 f"{self._source} has {magnitude.shape} under {g!r} for {direction.shape} under "
                 f"{v!r}; expected as many axes"
             )
@@ -151,7 +151,7 @@ class Keys:
     def _ranked(self, key, *ranks, shape=None):
         array = self.take(key, shape)
         if array.ndim not in ranks:
-            raise checkpoints.CheckpointError(
+            raise pickles.CheckpointError(
                 f"{self._source} has {array.shape} under {key!r}; expected "
                 f"{' or '.join(map(str, ranks))} axes"
             )
