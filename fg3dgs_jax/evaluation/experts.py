@@ -14,8 +14,8 @@ from fg3dgs_jax.experts import weights
 MESH_LMD = "mediapipe face mesh (not FAN)"
 NOT_OFFERED = {
     "fid": "not measured: this version has no Inception network",
-    "lse_c": "not measured: this version has no SyncNet",
-    "lse_d": "not measured: this version has no SyncNet",
+    "lse_c": "not measured: SyncNet is not wired in yet",
+    "lse_d": "not measured: SyncNet is not wired in yet",
 }
 
 
