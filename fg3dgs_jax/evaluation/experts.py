@@ -31,7 +31,9 @@ def load_lpips() -> Expert:
     """LPIPS (AlexNet v0.1): call(a, b) -> float, for images [H, W, 3] in [0, 1]."""
     path = weights.find("lpips_alex")
     if path is None:
-        return Expert(None, "weights of lpips_alex not found; see: python -m fg3dgs_jax.doctor")
+        return Expert(
+            None, "weights of lpips_alex not found; see: python -m fg3dgs_jax.experts list"
+        )
     from fg3dgs_jax.experts import lpips
 
     params, distance = lpips.load(path), jax.jit(lpips.lpips)
@@ -53,7 +55,7 @@ def load_landmarks() -> Expert:
     path = weights.find("face_landmarker")
     if path is None:
         return Expert(
-            None, "weights of face_landmarker not found; see: python -m fg3dgs_jax.doctor"
+            None, "weights of face_landmarker not found; see: python -m fg3dgs_jax.experts list"
         )
     try:
         import mediapipe as mp
