@@ -29,7 +29,7 @@ def download(url, part, size: int = 0, resume: bool = True) -> bool:
       resume: whether `part` may hold the beginning.
 
     Returns:
-      whether the beginning came from an earlier call.
+      whether there was a beginning from an earlier call.
 
     Raises:
       WeightsMissing: what comes has another size; `part` is gone.
@@ -37,30 +37,34 @@ def download(url, part, size: int = 0, resume: bool = True) -> bool:
     """
     if not resume:
         part.unlink(missing_ok=True)
-    resumed, before = False, -1
+    resumed, before = _length(part) > 0, -1
     while True:
-        start = part.stat().st_size if part.exists() else 0
+        start = _length(part)
         if size and start > size:
             part.unlink()
             start = 0
         if start and start == size:
-            return True
+            return resumed
         try:
-            resumed |= _continue(url, part, start, size) and before < 0
+            _continue(url, part, start, size)
             return resumed
         except WeightsMissing:
             part.unlink(missing_ok=True)
             raise
         except (ConnectionError, http.client.HTTPException, TimeoutError) as error:
-            came = part.stat().st_size if part.exists() else 0
+            came = _length(part)
             if came <= max(start, before):  # nothing more came: it is no use
                 raise Cut(str(error) or type(error).__name__) from None
             before = came
             time.sleep(_PAUSE)
 
 
-def _continue(url, part, start, size) -> bool:
-    """Asks for the bytes from `start`; whether the server obliged."""
+def _length(path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _continue(url, part, start, size) -> None:
+    """Asks for the bytes from `start` and appends them, or begins again if all of them come."""
     request = urllib.request.Request(url, headers={"User-Agent": "fg3dgs_jax"})
     if start:
         request.add_header("Range", f"bytes={start}-")
@@ -70,28 +74,29 @@ def _continue(url, part, start, size) -> bool:
         if error.code != http.client.REQUESTED_RANGE_NOT_SATISFIABLE or not start:
             raise
         part.unlink()  # the server's file ends before ours: ours cannot be its beginning
-        return _continue(url, part, 0, size)
+        _continue(url, part, 0, size)
+        return
     with answer:
         given = answer.headers.get("Content-Range", "") if answer.status == 206 else ""
         obliged = bool(start) and given.startswith(f"bytes {start}-")
         if given and not obliged:
             part.unlink(missing_ok=True)
             raise ConnectionError(f"the server sent {given!r}, asked was {start}-")
+        kept = start if obliged else 0
         announced = answer.headers.get("Content-Length")
-        total = (start if obliged else 0) + int(announced) if announced else 0
-        if size and total and total != size:
+        total = size or None if announced is None else kept + int(announced)
+        if size and total != size:
             raise WeightsMissing(f"the server has {total} bytes, registered are {size}; refused")
         with open(part, "ab" if obliged else "wb") as out:
-            written = _copy(answer, out, start if obliged else 0, size, total or size)
-    if (total or size) > written:
-        raise Cut(f"the connection ended after {written} of {total or size} bytes")
-    return obliged
+            written = _copy(answer, out, kept, size, total)
+    if total is not None and written < total:
+        raise Cut(f"the connection ended after {written} of {total} bytes")
 
 
 def _copy(source, out, start, size, total) -> int:
     """Appends all of `source`; the bytes then written. `disable=None`: a bar on terminals only."""
     written = start
-    bar = tqdm(total=total or None, initial=start, unit="B", unit_scale=True, disable=None)
+    bar = tqdm(total=total, initial=start, unit="B", unit_scale=True, disable=None)
     with bar:
         while chunk := source.read(_CHUNK):
             written += len(chunk)

@@ -182,7 +182,11 @@ def _unzip(archive, row, part):
 def _get_verified(row, get, path):
     part = path.with_name(f".{path.name}.part")
     for attempt in (1, 2):
-        resumed = get(part)
+        try:
+            resumed = get(part)
+        except WeightsMissing:
+            part.unlink(missing_ok=True)
+            raise
         files.forget()  # one of the same size may have stood there a moment ago
         problem = files.mismatch(row, part)
         if not problem:
