@@ -1,7 +1,7 @@
 """Which module reads the weights of which name, and a fixed input on which each must work."""
 
 import dataclasses
-import importlib
+import importlib.util
 from collections.abc import Callable
 
 import jax
@@ -20,6 +20,7 @@ class Network:
     read: Callable = lambda module, path: module.load(path)
     to_save: Callable | None = read  # nested dicts that `read` takes back from an npz
     golden: float | None = None  # of the array's one number, to 1e-4 of it
+    needs: str = ""  # a package that may not be installed
 
 
 class _Wrong(ValueError):
@@ -32,9 +33,11 @@ def check(name, path) -> str:
     Raises:
       ValueError: the file is of another network, or the result is not finite, of another shape, or
         not the published number.
-      ImportError: a package that runs the network is not installed.
+      ImportError: a package that reads or runs the network is not installed.
     """
     network = NETWORKS[name]
+    if network.needs and importlib.util.find_spec(network.needs) is None:
+        raise ImportError(f"{network.needs} is not installed")
     module = importlib.import_module(f"fg3dgs_jax.experts.{network.module}")
     loaded = network.read(module, path)
     count = 0
@@ -118,7 +121,11 @@ def _wav2vec2(letters, width):
 
 
 def _mediapipe(module, run, shape):
-    return Network(module, run, shape, read=_in_place, to_save=None)
+    return Network(module, run, shape, read=_in_place, to_save=None, needs="mediapipe")
+
+
+def _emotieff(module, network):
+    return module.run(network, module.crops(network, _frame(64), [[0, 64, 0, 64]])).features
 
 
 NETWORKS = {
@@ -128,11 +135,17 @@ NETWORKS = {
     "selfie_segmenter": _mediapipe(
         "segmenter", lambda m, path: next(m.segment(path, [_frame(64)])), (64, 64)
     ),
+    "selfie_multiclass": _mediapipe(
+        "selfie_multiclass", lambda m, path: next(m.segment(path, [_frame(64)])), (64, 64, 6)
+    ),
     "bisenet": Network("bisenet", lambda m, v: m.logits(v, _frame(64)[None]), (1, 64, 64, 19)),
     "easyportrait": Network(
         "easyportrait", lambda m, v: m.logits(v, _frame(64)[None]), (1, 64, 64, 8)
     ),
-    "fer_emotion": Network("fer", lambda m, v: m.emotions(v, _noise(1, 64, 64, 1)), (1, 7)),
+    "fer_emotion": Network(
+        "fer", lambda m, v: m.emotions(v, _noise(1, 64, 64, 1)), (1, 7), needs="h5py"
+    ),
+    "emotieff": Network("emotieff", _emotieff, (1, 1280), to_save=None, needs="onnxruntime"),
     "whisper_tiny_en": Network(
         "whisper", lambda m, params: m.encode(params, _second()), (50, 384), to_save=None
     ),
