@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import importlib.util
 import io
 import os
 import pathlib
@@ -342,5 +343,26 @@ def test_check_says_what_runs_and_what_does_not(toy, monkeypatch, tmp_path, caps
     assert code == 0 and "gives the published" in told.out
 
 
-def test_networks_are_rows():
-    assert networks.NETWORKS.keys() <= weights.REGISTRY.keys()
+@pytest.mark.parametrize("name", networks.NETWORKS)
+def test_networks_are_rows_and_their_modules_are_there(name):
+    network = networks.NETWORKS[name]
+    assert name in weights.REGISTRY
+    if importlib.util.find_spec(f"fg3dgs_jax.experts.{network.module}") is None:
+        pytest.skip(f"experts/{network.module}.py is not part of this version")
+    if network.to_save is not None:
+        module = importlib.import_module(f"fg3dgs_jax.experts.{network.module}")
+        assert callable(module.convert)
+        if not hasattr(module, "load"):
+            pytest.skip(f"experts/{network.module}.py has no `load` in this version")
+
+
+def test_the_real_lpips_passes_with_its_published_number(monkeypatch):
+    root = pathlib.Path(__file__).resolve().parents[1]
+    folder = pathlib.Path(os.environ.get("FG3DGS_TEST_DATA", root.parent / "shared")) / "models"
+    monkeypatch.setenv("FG3DGS_WEIGHTS", str(folder))
+    if not (folder / "lpips_alex_full.npz").exists():
+        pytest.skip(f"no LPIPS weights in {folder}")
+    found = variables.digest(variables.read_npz(weights.require("lpips_alex")))
+    assert found == weights.lookup("lpips_alex").arrays_sha256
+    told = networks.check("lpips_alex", weights.require("lpips_alex"))
+    assert told.endswith("gives the published 0.076525")

@@ -93,6 +93,16 @@ def _golden_lpips(module, params):
     return module.lpips(params, *((x[None].astype(np.float32) + 1) / 2 for x in (a, b)))
 
 
+def _two_towers(embed_faces, faces, sound):
+    """The embeddings of one window of faces and of one of sound, of these shapes."""
+
+    def run(module, loaded):
+        seen = getattr(module, embed_faces)(loaded, _noise(1, *faces))
+        return np.concatenate([seen, module.embed_sound(loaded, _noise(1, *sound))])
+
+    return run
+
+
 def _in_place(module, path):
     """For what another runtime loads from the file itself."""
     del module
@@ -155,9 +165,9 @@ NETWORKS = {
     "hubert_large": _wav2vec2(letters=False, width=1024),
     "hubert_base": _wav2vec2(letters=False, width=768),
     "ave": Network("ave", lambda m, v: m.features(v, _second(), 25), (25, 1, 512)),
-    "wav2lip": Network("wav2lip", lambda m, v: m.embed_faces(v, _noise(1, 48, 96, 15)), (1, 512)),
+    "wav2lip": Network("wav2lip", _two_towers("embed_faces", (48, 96, 15), (80, 16)), (2, 512)),
     "syncnet_v2": Network(
-        "syncnet", lambda m, v: m.embed_lips(v, 255 * _noise(1, 5, 224, 224, 3)), (1, 1024)
+        "syncnet", _two_towers("embed_lips", (5, 224, 224, 3), (13, 20)), (2, 1024)
     ),
     "s3fd": Network("s3fd", lambda m, v: m.detect(v, _frame(128)), (None, 5)),
     "s3fd_syncnet": Network("s3fd", lambda m, v: m.detect(v, _frame(512)), (None, 5)),
