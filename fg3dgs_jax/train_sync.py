@@ -46,8 +46,8 @@ def add_flags(parser) -> None:
 
 def open_clip(folder) -> sync_loss.SyncClip:
     """A processed folder as the expert sees and hears it."""
-    samples = video.read_wav(pathlib.Path(folder) / "audio.wav")
-    return sync_loss.sync_clip(dataset.load_clip(folder), samples)
+    clip = dataset.load_clip(folder)
+    return sync_loss.sync_clip(clip, video.read_wav(clip.path / "audio.wav"))
 
 
 def train_sync(data, unseen, out, steps, seed) -> dict:

@@ -130,7 +130,7 @@ def mouth_boxes(points) -> np.ndarray:
     wide = np.linalg.norm(points[:, _EYES[0]] - points[:, _EYES[1]], axis=-1)
     # Both, for a turned head shows its eyes closer together and a raised one its nose shorter.
     size = _smooth(np.hypot(wide, 1.75 * length)[:, None] / np.sqrt(2), _CALM)
-    down = nose / length[:, None]
+    down = nose / np.maximum(length, 1e-6)[:, None]
     centre = _smooth(points[:, _BASE] + _BELOW * size * down, _STILL)
     half = size * _SIDE / 2
     return np.concatenate([centre - half, centre + half], 1).astype(np.float32)
