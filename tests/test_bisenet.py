@@ -160,7 +160,9 @@ def test_classes_of_whole_frames_equal_torch(twin, loaded):
     assert abs(person.mean() - sure.mean()) < 1e-3 and 0.01 < person.std()
 
 
-@pytest.mark.parametrize("size", [(512, 512), (300, 700), (37, 1100), (511, 513), (900, 800), (1, 1)])
+@pytest.mark.parametrize(
+    "size", [(512, 512), (300, 700), (37, 1100), (511, 513), (900, 800), (1, 1)]
+)
 def test_resizing_is_pillows(size):
     image = pytest.importorskip("PIL.Image")
     picture = np.random.default_rng(2).integers(0, 256, (*size, 3), np.uint8)

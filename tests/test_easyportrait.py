@@ -11,7 +11,7 @@ from fg3dgs_jax.experts import easyportrait
 
 
 def _torch_fpn():
-    torch = pytest.importorskip("torch")
+    pytest.importorskip("torch")
     from tests.torch_twins import ConvNorm, F, Residual, balance, nn, pair, randomise
 
     class Backbone(nn.Module):
@@ -106,7 +106,7 @@ def twin():
 
 @pytest.fixture(scope="module")
 def loaded(twin, tmp_path_factory):
-    """A checkpoint as mmseg saves it: metadata with NumPy scalars and colours, optimiser, weights."""
+    """Read from a file as mmseg saves it: metadata with NumPy scalars, optimiser, weights."""
     torch = pytest.importorskip("torch")
     path = tmp_path_factory.mktemp("easyportrait") / "fpn-fp-512.pth"
     meta = {

@@ -128,5 +128,5 @@ def test_real_clip_becomes_a_folder_and_is_reused(models, tmp_path, monkeypatch)
         raise AssertionError("a finished stage was done again")
 
     monkeypatch.setattr(preprocess.face_landmarker, "detect", never)
-    monkeypatch.setattr(preprocess.segmenter, "segment", never)
+    monkeypatch.setattr(preprocess.face_parsers.segmenter, "segment", never)
     assert preprocess.main(argv) == 0

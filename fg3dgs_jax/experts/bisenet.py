@@ -150,8 +150,7 @@ def logits(weights, pictures):
     shape = pictures.shape
     if len(shape) != 4 or shape[-1] != 3 or any(n % STRIDE for n in shape[1:3]):
         raise ValueError(
-            f"pictures have shape {shape}; expected RGB [B, H, W, 3], H and W multiples "
-            f"of {STRIDE}"
+            f"pictures have shape {shape}; expected RGB [B, H, W, 3], H and W multiples of {STRIDE}"
         )
     x = (pictures.astype(jnp.float32) / 255 - _MEAN) / _DEVIATION
     return BiSeNet().apply(weights, x)
