@@ -21,7 +21,7 @@ import numpy as np
 from fg3dgs_jax.data import label_maps, parsing
 from fg3dgs_jax.experts import bisenet, easyportrait, segmenter, selfie_multiclass, weights
 
-BATCH = 4  # frames a call of the Flax networks
+BATCH = 4  # frames a call of the Flax networks; on a CPU one, for more only take longer each
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,12 +82,13 @@ def _bisenet(files):
 
     def run(frames, points, fps, progress):
         del fps
+        size = 1 if jax.default_backend() == "cpu" else BATCH
         times = iter(progress(range(len(frames))))
-        while batch := list(itertools.islice(times, BATCH)):
-            # The last batch is filled up, for each size is compiled anew.
-            full = np.stack([frames[i] for i in (batch + batch[-1:] * BATCH)[:BATCH]])
+        while batch := list(itertools.islice(times, size)):
+            # The last batch is filled up, for each shape is compiled anew.
+            full = np.stack([frames[i] for i in (batch + batch[-1:] * size)[:size]])
             parts, person = bisenet.segment(network, full)
-            shown = [None] * BATCH
+            shown = [None] * size
             if teeth:
                 shown = np.asarray(easyportrait.parse(teeth, full)) == easyportrait.TEETH
             for i, *found in zip(batch, parts, person, shown, strict=False):
