@@ -366,3 +366,9 @@ def test_the_real_lpips_passes_with_its_published_number(monkeypatch):
     assert found == weights.lookup("lpips_alex").arrays_sha256
     told = networks.check("lpips_alex", weights.require("lpips_alex"))
     assert told.endswith("gives the published 0.076525")
+
+
+def test_the_program_passes_on_to_train_sync(tmp_path, capsys):
+    flags = ["--data", str(tmp_path / "absent"), "--out", str(tmp_path / "out")]
+    assert program.main(["train_sync", *flags]) == 1
+    assert "absent" in capsys.readouterr().err

@@ -4,9 +4,11 @@ python -m fg3dgs_jax.experts list
 python -m fg3dgs_jax.experts fetch NAME ... [--accept_licence] [--url URL]
 python -m fg3dgs_jax.experts convert FILE [--name NAME] [--out DIR]
 python -m fg3dgs_jax.experts check [NAME ...]
+python -m fg3dgs_jax.experts train_sync --data DIR ... --out DIR
 """
 
 import argparse
+import importlib
 import pathlib
 import sys
 
@@ -152,7 +154,16 @@ def _fail(message) -> int:
     return 1
 
 
-COMMANDS = (_add_list, _add_fetch, _add_convert, _add_check)  # each adds its subparser
+def _add_train_sync(commands):
+    # A program of a higher level, which nothing here may depend on: it is only passed on to.
+    program = importlib.import_module("fg3dgs_jax.train_sync")
+    command = commands.add_parser("train_sync", help="train a lip-sync expert of your own")
+    program.add_flags(command)
+    command.set_defaults(run=program.run)
+
+
+# Each adds its subparser, with the default `run`: parsed flags -> exit code.
+COMMANDS = (_add_list, _add_fetch, _add_convert, _add_check, _add_train_sync)
 
 if __name__ == "__main__":
     sys.exit(main())

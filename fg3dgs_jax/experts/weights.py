@@ -21,7 +21,8 @@ try:
 except ImportError:  # not a POSIX system: two fetches of one file at a time are the user's care
     fcntl = None
 
-__all__ = ["REGISTRY", "Package", "WeightFile", "WeightsMissing", "fetch", "find", "require"]
+__all__ = ["REGISTRY", "Package", "WeightFile", "WeightsMissing", "cache_folder", "fetch", "find"]
+__all__ += ["lookup", "require", "search_folders"]
 
 
 def lookup(name) -> WeightFile:
