@@ -39,7 +39,7 @@ def add_flags(parser) -> None:
         help="folder to write (default: runs/sync_expert)",
     )  # fmt: skip
     parser.add_argument(
-        "--steps", type=int, default=600, help="at most so many steps (default: 600)"
+        "--steps", type=int, default=400, help="at most so many steps (default: 400)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
 

@@ -26,7 +26,7 @@ MIDDLE = FRAMES // 2
 SIZE = 48  # px, the side of the mouth picture that the network sees
 SOUND = (16, 80)  # mel columns (200 ms) and bands of a window, `data.audio.mel_windows`
 EMBEDDING = 64
-DROPOUT = 0.2
+DROPOUT = 0.1
 _GREY = (0.299, 0.587, 0.114)
 # MediaPipe face-mesh points that speech does not move: outer eye corners, nose bridge, nose base.
 _EYES, _BRIDGE, _BASE = (33, 263), 168, 2

@@ -55,13 +55,14 @@ def plain_mouths(stored):
     return sync_expert.cut(stored.astype(jnp.float32) / 255.0, boxes)
 
 
-def disturb(key, stored, windows):
+def disturb(key, stored, windows, strength=1.0):
     """Another camera, light and microphone for each segment.
 
     Args:
       key: consumed.
       stored: uint8 [B, S, 72, 72, 3].
       windows: standardised mel windows [B, V, 16, 80].
+      strength: 0 (nothing changes) to 1.
 
     Returns:
       RGB mouths [B, S, 48, 48, 3] and windows, every segment changed by itself but the same way
@@ -72,14 +73,15 @@ def disturb(key, stored, windows):
     keys = iter(jax.random.split(key, 11))
 
     def amount(size, *more):
-        return size * jax.random.uniform(next(keys), (batch, *more), minval=-1.0, maxval=1.0)
+        uniform = jax.random.uniform(next(keys), (batch, *more), minval=-1.0, maxval=1.0)
+        return strength * size * uniform
 
     places = STORED / 2 + amount(0.06 * STORED, 2)
     size, shape = jnp.exp(amount(0.12)), jnp.exp(amount(0.08))
     half = STORED / MARGIN / 2 * size[:, None] * jnp.stack([1 / shape, shape], 1)
     boxes = jnp.concatenate([places - half, places + half], 1)
     mouths = sync_expert.cut(stored.astype(jnp.float32) / 255.0, boxes[:, None])
-    mirrored = jax.random.bernoulli(next(keys), 0.5, (batch, 1, 1, 1, 1))
+    mirrored = jax.random.bernoulli(next(keys), 0.5 * strength, (batch, 1, 1, 1, 1))
     mouths = jnp.where(mirrored, mouths[..., ::-1, :], mouths)
     mouths = jnp.maximum(mouths, 1e-4) ** jnp.exp(amount(0.4, 1, 1, 1, 1))
     across = jnp.linspace(-1.0, 1.0, sync_expert.SIZE)
@@ -88,8 +90,8 @@ def disturb(key, stored, windows):
     mouths = mouths * (1 + slopes[:, 0] * across[:, None, None] + slopes[:, 1] * across[:, None])
     grain = jnp.abs(amount(0.03, 1, 1, 1, 1))
     mouths = mouths + grain * jax.random.normal(next(keys), mouths.shape)
-    louder = 0.3 * jax.random.normal(next(keys), (batch, 1, 1, 1))
-    hiss = 0.3 * jax.random.normal(next(keys), windows.shape)
+    louder = 0.3 * strength * jax.random.normal(next(keys), (batch, 1, 1, 1))
+    hiss = 0.3 * strength * jax.random.normal(next(keys), windows.shape)
     return mouths, windows + louder + hiss
 
 
@@ -144,17 +146,18 @@ def shift_losses(similar) -> dict:
     return losses
 
 
-def loss(params, stored, windows, key):
+def loss(params, stored, windows, key, strength=1.0):
     """Mean of what `shift_losses` finds in disturbed segments; key is consumed.
 
     Args:
       params: of `sync_expert.init`; only towers and scale are learnt.
       stored: uint8 [B, S, 72, 72, 3].
       windows: mel windows [B, S - 4, 16, 80], of each window's middle frame.
+      strength: of `disturb`.
     """
     key_disturb, key_drop = jax.random.split(key)
     bands = jax.lax.stop_gradient({"bands": params["bands"]})
-    mouths, windows = disturb(key_disturb, stored, sync_expert.hear(bands, windows))
+    mouths, windows = disturb(key_disturb, stored, sync_expert.hear(bands, windows), strength)
     seen, heard = embed(params, mouths, windows, key_drop)
     similar = jnp.exp(params["log_scale"]) * jnp.einsum("bvc,bwc->bvw", seen, heard)
     parts = shift_losses(similar)

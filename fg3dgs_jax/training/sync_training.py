@@ -14,6 +14,7 @@ from fg3dgs_jax.training import sync_loss
 SEGMENT = 64  # frames of a training segment
 BATCH = 4  # segments a step
 RATE, DECAY = 1e-3, 1e-2  # AdamW; the rate falls by a cosine over all steps
+EASY = 300  # steps over which the disturbances grow: from the start they would hide what to learn
 CHECK_EVERY = 50  # steps between looks at what is held out
 PATIENCE = 5  # looks without improvement before training stops
 HELD_OUT = 1 / 11  # of the training part, its end: for stopping and calibration
@@ -73,7 +74,13 @@ def fit(clips, steps: int, seed: int = 0, report=lambda found: None) -> Fit:
     for step in range(steps):
         stored, windows = _segments(np.random.default_rng((seed, step)), clips, ranges)
         params, state, value = _step(
-            optimizer, params, state, stored, windows, jax.random.fold_in(key, step)
+            optimizer,
+            params,
+            state,
+            stored,
+            windows,
+            jax.random.fold_in(key, step),
+            min(1.0, step / EASY),
         )
         losses.append(value)
         if (step + 1) % CHECK_EVERY and step + 1 < steps:
@@ -119,9 +126,9 @@ def _optimizer(steps):
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=2)
-def _step(optimizer, params, state, stored, windows, key):
+def _step(optimizer, params, state, stored, windows, key, strength):
     (value, _), grads = jax.value_and_grad(sync_loss.loss, has_aux=True)(
-        params, stored, windows, key
+        params, stored, windows, key, strength
     )
     updates, state = optimizer.update(grads, state, params)
     return optax.apply_updates(params, updates), state, value
