@@ -1,7 +1,7 @@
 """LSE-C and LSE-D of a render and of its truth: SyncNet's word on whether mouth and sound agree.
 
-The frames go to the network as they are drawn, with no video codec between ("direct"), so figures
-are a little better than those measured on an mp4. The truth's figures are the ceiling.
+The frames go to the network as they are drawn, with no video codec between ("direct"); published
+figures went through two. The truth's figures, measured in the same way, are the ceiling.
 """
 
 import functools
