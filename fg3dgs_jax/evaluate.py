@@ -14,7 +14,7 @@ import jax
 import tqdm
 
 from fg3dgs_jax.data import video as video_lib
-from fg3dgs_jax.evaluation import experts, measure, report
+from fg3dgs_jax.evaluation import experts, lse, measure, report
 
 
 def parse(argv):
@@ -52,13 +52,16 @@ def evaluate(workdir, split="test", out=None, data=None, on_mp4=False) -> dict:
     if not len(index):
         raise ValueError(f"split {split!r} of {subject.clip.path} has no frames; use --split all")
     lpips, mesh = experts.load_lpips(), experts.load_landmarks()
+    fan, lip_sync = experts.load_fan(lse.load_faces("s3fd")), lse.load()
     out.mkdir(parents=True, exist_ok=True)
     (out / "metrics.json").unlink(
         missing_ok=True
     )  # it is written last: it says that the rest is there
 
+    size = subject.clip.height, subject.clip.width
+    rendered = lse.recording(out, len(index), *size) if lip_sync.call else None
     try:
-        measurer = measure.Measurer(subject, index, lpips, mesh)
+        measurer = measure.Measurer(subject, index, lpips, mesh, fan, rendered)
         rows = tqdm.tqdm(
             measurer.panels(), desc=f"evaluate {split}", total=len(index), unit="frame"
         )
@@ -70,24 +73,32 @@ def evaluate(workdir, split="test", out=None, data=None, on_mp4=False) -> dict:
     report.write_png(out / "opening.png", report.plot_curves(measurer.curves(), video_lib.FPS))
 
     fps, latency = measure.frames_per_second(subject, index)
-    figures = measurer.summary()
+    figures, (sync, sync_source) = measurer.summary(), measure_lse(lip_sync, measurer)
     result = {
         "split": split,
         "frames": len(index),
         **{name: figures.pop(name) for name in ("psnr", "ssim", "lpips")},
         "fid": None,
         "lmd": figures.pop("lmd"),
-        "lse_c": None,
-        "lse_d": None,
+        "lse_c": sync.pop("lse_c"),
+        "lse_d": sync.pop("lse_d"),
         "train_seconds": measure.train_seconds(pathlib.Path(workdir)),
         "fps": fps,
-        "weights": {"lpips": lpips.source, "lmd": mesh.source, **experts.NOT_OFFERED},
+        "weights": {
+            "lpips": lpips.source,
+            "lmd": mesh.source,
+            "lmd_fan": fan.source,
+            **dict.fromkeys(lse.NAMES, sync_source),
+            **experts.NOT_OFFERED,
+        },
         "per_frame": "per_frame.csv",
         **figures,
+        **sync,
         "lmd_frames": sum(row["lmd"] is not None for row in measurer.rows),
+        "lmd_fan_frames": sum(row["lmd_fan"] is not None for row in measurer.rows),
         "latency_ms": 1000.0 * latency,
         "device": jax.devices()[0].device_kind,
-        "resolution": [subject.clip.height, subject.clip.width],
+        "resolution": list(size),
     }
     if on_mp4:
         result["on_mp4"] = measure.measure_mp4(subject, index, out, lpips)
@@ -96,6 +107,17 @@ def evaluate(workdir, split="test", out=None, data=None, on_mp4=False) -> dict:
     part.write_text(json.dumps(result, indent=2))
     part.replace(out / "metrics.json")
     return result
+
+
+def measure_lse(lip_sync, measurer) -> tuple[dict, str]:
+    """`lse.measure` of the frames that `measurer` has drawn."""
+    subject, index = measurer.subject, measurer.index
+    clip, span = subject.clip, slice(index[0], index[-1] + 1)
+    faces = lse.load_faces("s3fd_syncnet", "s3fd") if lip_sync.call else experts.Expert(None, "")
+    landmarks = clip.landmarks[span] if clip.landmarks_valid[span].any() else None
+    return lse.measure(
+        lip_sync, faces, clip.frames[span], measurer.rendered, landmarks, subject.sound(index)
+    )
 
 
 def main(argv=None) -> int:

@@ -15,7 +15,7 @@ from tests import fake_avatar
 CONTRACT = (
     "split frames psnr ssim lpips fid lmd lse_c lse_d train_seconds fps weights per_frame "
     "lips_psnr still_psnr still_lips_psnr opening_correlation opening_correlation_kind "
-    "envelope_correlation envelope_correlation_shifted"
+    "envelope_correlation envelope_correlation_shifted lse_offset lse_truth lmd_fan lmd_fan_frames"
 ).split()
 
 
@@ -43,7 +43,7 @@ def test_metrics_json_has_the_contract(done):
     assert result["split"] == "test" and result["frames"] == 50
     assert result["train_seconds"] == 3.5
     assert result["fps"] > 0
-    for name in ("lpips", "fid", "lmd", "lse_c", "lse_d"):
+    for name in ("lpips", "fid", "lmd", "lse_c", "lse_d", "lse_truth", "lmd_fan"):
         assert result[name] is None and result["weights"][name]
 
 

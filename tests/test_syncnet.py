@@ -277,6 +277,28 @@ def test_a_track_is_scored_from_its_embeddings(monkeypatch):
     assert found.lse_d == syncnet.lse(lips, sound).lse_d
 
 
+@pytest.mark.parametrize("zipped", [True, False])
+def test_the_published_file_is_read_from_disk(network, state, tmp_path, zipped):
+    """A bare state dict, in either of torch's containers."""
+    torch = pytest.importorskip("torch")
+    path = tmp_path / "syncnet_v2.model"
+    torch.save(network.state_dict(), path, _use_new_zipfile_serialization=zipped)
+    found = syncnet.load(path)
+    path.unlink()
+    jax.tree.map(np.testing.assert_array_equal, found, syncnet.convert(state))
+    coarse = np.random.default_rng(2).integers(0, 256, (3, 5, 28, 28, 3), np.uint8)
+    faces = coarse.repeat(8, 2).repeat(8, 3)
+    rows = syncnet.mfcc_windows(syncnet.mfcc(_sound(0.5)), 3)
+    with torch.no_grad():
+        bgr = torch.tensor(faces[..., ::-1].astype(np.float32)).permute(0, 4, 1, 2, 3)
+        expected = network(bgr, torch.tensor(rows)[:, None])
+    ours = syncnet._embed_lips(found, faces), syncnet._embed_sound(found, rows)
+    for embedding, theirs in zip(ours, expected, strict=True):
+        theirs = theirs.numpy()
+        assert theirs.std(0).mean() > 0.02 * np.abs(theirs).mean()
+        np.testing.assert_allclose(embedding, theirs, rtol=1e-4, atol=1e-5 * np.abs(theirs).max())
+
+
 def test_another_state_dict_is_refused(state):
     key = "netfclip.1.running_mean"
     with pytest.raises(ValueError, match=key):

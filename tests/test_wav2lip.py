@@ -137,6 +137,38 @@ def test_embeddings_loss_and_picture_gradients_equal_torch(expert, variables):
     np.testing.assert_allclose(slope, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
 
 
+@pytest.mark.parametrize("zipped", [True, False])
+def test_the_published_file_is_read_from_disk(expert, state, tmp_path, zipped):
+    """As it is published: DataParallel's names, beside Adam's moments and the run's counters."""
+    torch = pytest.importorskip("torch")
+    optimizer = torch.optim.Adam(list(expert.parameters())[:6], 1e-4)
+    for leaf in expert.parameters():
+        leaf.grad = None
+    sum(p.square().sum() for p in optimizer.param_groups[0]["params"]).backward()
+    before = {key: value.clone() for key, value in expert.state_dict().items()}
+    optimizer.step()  # makes the moments; the weights are put back
+    expert.load_state_dict(before)
+    checkpoint = {
+        "state_dict": {f"module.{key}": value for key, value in expert.state_dict().items()},
+        "optimizer": optimizer.state_dict(),
+        "global_step": 1_234_567,
+        "global_epoch": 89,
+    }
+    path = tmp_path / "lipsync_expert.pth"
+    torch.save(checkpoint, path, _use_new_zipfile_serialization=zipped)
+    found = wav2lip.load(path)
+    path.unlink()
+    jax.tree.map(np.testing.assert_array_equal, found, wav2lip.convert(state))
+    mel, faces = _inputs(seed=1)
+    with torch.no_grad():
+        expected = expert(torch.tensor(mel[:, None]), torch.tensor(faces.transpose(0, 3, 1, 2)))
+    ours = wav2lip.embed_sound(found, mel), wav2lip.embed_faces(found, faces)
+    for embedding, theirs in zip(ours, expected, strict=True):
+        theirs = theirs.numpy()
+        assert np.std(theirs, 0).max() > 1e-3
+        np.testing.assert_allclose(embedding, theirs, rtol=1e-5, atol=1e-5 * theirs.max())
+
+
 def test_the_expert_gets_no_gradient(variables):
     """In one layer of each kind, to compile little."""
     blocks = wav2lip.SOUND_BLOCKS[-1:]

@@ -14,8 +14,6 @@ from fg3dgs_jax.experts import weights
 MESH_LMD = "mediapipe face mesh (not FAN)"
 NOT_OFFERED = {
     "fid": "not measured: this version has no Inception network",
-    "lse_c": "not measured: SyncNet is not wired in yet",
-    "lse_d": "not measured: SyncNet is not wired in yet",
 }
 
 
@@ -82,3 +80,26 @@ def load_landmarks() -> Expert:
         return np.array([(p.x, p.y) for p in found[0]], np.float32) * np.float32(size)
 
     return Expert(call, MESH_LMD, detector.close)
+
+
+def load_fan(faces: Expert) -> Expert:
+    """FAN: call(uint8 RGB [H, W, 3], mesh box or None) -> lip points [20, 2] px, or None.
+
+    Args:
+      faces: S3FD, see `lse.load_faces`; without its call the mesh's box is taken, where there is
+        one.
+    """
+    path = weights.find("fan_2d4")
+    if path is None:
+        return Expert(None, "weights of fan_2d4 not found; see: python -m fg3dgs_jax.experts list")
+    from fg3dgs_jax.experts import fan
+
+    variables = fan.load(path)
+
+    def call(image, box):
+        if faces.call is not None:
+            found = faces.call(image)
+            box = found[0] if len(found) else None
+        return None if box is None else fan.landmarks(variables, image, box)[fan.LIPS]
+
+    return Expert(call, f"FAN 2D-4 ({path.name}), boxes: {faces.source}")

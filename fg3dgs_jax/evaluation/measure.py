@@ -9,9 +9,10 @@ import numpy as np
 
 from fg3dgs_jax.data import dataset
 from fg3dgs_jax.data import video as video_lib
-from fg3dgs_jax.evaluation import drawing, experts, metrics, report, sync
+from fg3dgs_jax.evaluation import drawing, experts, metrics, report, sync, tracks
 
 WARM_UP, TIMED = 20, 200  # frames
+NO_FAN = experts.Expert(None, "FAN was not asked for")
 DETECTED = (
     0.8  # share of frames with a face in truth and render from which landmark openings are trusted
 )
@@ -58,9 +59,20 @@ class Measurer:
     columns.
     """
 
-    def __init__(self, subject: Subject, index, lpips: experts.Expert, mesh: experts.Expert):
+    def __init__(
+        self,
+        subject: Subject,
+        index,
+        lpips: experts.Expert,
+        mesh: experts.Expert,
+        fan: experts.Expert = NO_FAN,
+        rendered=None,
+    ):
+        """`rendered`, if given, is filled with the drawn frames, uint8 [len(index), H, W, 3]."""
         clip, train = subject.clip, subject.clip.split("train")
         self.subject, self.index, self.lpips, self.mesh = subject, index, lpips, mesh
+        self.fan, self.rendered = fan, rendered
+        self.mesh_boxes = tracks.mesh_boxes(clip.landmarks)
         self.lips = clip.lips_boxes()
         self.steady = sync.steady_boxes(self.lips, clip.height, clip.width)
         self.colours = sync.fit_mouth_colours(
@@ -80,6 +92,8 @@ class Measurer:
             true = self.subject.clip.frames[i]
             truth = true.astype(np.float32) / 255.0
             self.rows.append(self.measure(i, true, truth, frame.image))
+            if self.rendered is not None:
+                self.rendered[position] = drawing.to_uint8(frame.image)
             pictures = report.panels(truth, frame)
             if position in self.chosen:
                 self.sheet.append((f"{i} {self.chosen[position]}", pictures))
@@ -88,10 +102,8 @@ class Measurer:
     def measure(self, i, true, truth, image) -> dict:
         """Everything about one frame; None where something could not be measured."""
         box, steady = self.lips[i], self.steady[i]
-        # The face detector sees what a viewer sees: eight bits.
-        points = [
-            self.mesh.call(p) if self.mesh.call else None for p in (true, drawing.to_uint8(image))
-        ]
+        seen = drawing.to_uint8(image)  # detectors see what a viewer sees: eight bits
+        points = [self.mesh.call(p) if self.mesh.call else None for p in (true, seen)]
         faces = all(p is not None for p in points)
         openings = [
             sync.mouth_opening(p, steady, self.colours) if self.colours else None
@@ -104,6 +116,7 @@ class Measurer:
             "ssim": metrics.ssim(truth, image),
             "lpips": self.lpips.call(truth, image) if self.lpips.call else None,
             "lmd": metrics.lmd(*points) if faces else None,
+            "lmd_fan": self.lmd_fan(i, true, seen),
             "lips_psnr": metrics.box_psnr(truth, image, box),
             "still_psnr": metrics.psnr(truth, self.still),
             "still_lips_psnr": metrics.box_psnr(truth, self.still, box),
@@ -113,6 +126,14 @@ class Measurer:
             "opening_px_truth": gaps[0],
             "opening_px_render": gaps[1],
         }
+
+    def lmd_fan(self, i, true, image) -> float | None:
+        """LMD of one frame with FAN's landmarks; None where it found no face in one of the two."""
+        if self.fan.call is None:
+            return None
+        box = self.mesh_boxes[i] if self.subject.clip.landmarks_valid[i] else None
+        points = [self.fan.call(picture, box) for picture in (true, image)]
+        return metrics.lmd(*points) if all(p is not None for p in points) else None
 
     def column(self, name) -> np.ndarray:
         """One measure over all frames, NaN where unknown."""
@@ -169,7 +190,7 @@ class Measurer:
         return out | {"PSNR, dB": self.column("psnr")}
 
 
-MEANS = ("psnr", "ssim", "lpips", "lmd", "lips_psnr", "still_psnr", "still_lips_psnr")
+MEANS = ("psnr", "ssim", "lpips", "lmd", "lmd_fan", "lips_psnr", "still_psnr", "still_lips_psnr")
 
 
 def fill_gaps(curve) -> np.ndarray:

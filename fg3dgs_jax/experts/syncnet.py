@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fg3dgs_jax.experts import variables as variables_lib
 from fg3dgs_jax.experts.keys import Keys
 
 FRAMES = 5  # a window
@@ -109,6 +110,11 @@ def convert(state) -> dict:
             params["dense_1"] = keys.linear(f"netfc{suffix}.3", shape=(EMBEDDING, 512))
             variables["params"][tower], variables["batch_stats"][tower] = params, stats
     return variables
+
+
+def load(path) -> dict:
+    """The variables in `syncnet_v2.model`, or in our npz of it."""
+    return variables_lib.load(path, convert)
 
 
 def embed_lips(variables, windows):

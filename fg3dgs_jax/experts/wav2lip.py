@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fg3dgs_jax import mel as mel_lib
+from fg3dgs_jax.experts import variables as variables_lib
 from fg3dgs_jax.experts.keys import Keys
 
 FRAMES = 5  # a window, 200 ms at 25 frames a second
@@ -123,6 +124,11 @@ def convert(state) -> dict:
                 channels = features
             variables["params"][tower], variables["batch_stats"][tower] = params, stats
     return variables
+
+
+def load(path) -> dict:
+    """The variables in `lipsync_expert.pth`, its optimizer passed over, or in our npz of it."""
+    return variables_lib.load(path, convert)
 
 
 def embed_faces(variables, faces):

@@ -1,0 +1,67 @@
+"""Where the speaking face is, frame by frame: a detector's boxes joined, or those of landmarks.
+
+Boxes are x0, y0, x1, y1 in px.
+"""
+
+import numpy as np
+
+from fg3dgs_jax.data import dataset
+
+SAME_FACE = 0.5  # intersection over union with the box before, above which it is the same face
+FOREHEAD = 0.135  # of the face oval's height, from its top to the hairline
+MAX_STEP = 25  # frames from one sighting to the next, beyond which the track has ended
+
+
+def mesh_boxes(landmarks) -> np.ndarray:
+    """Face-mesh landmarks [T, 478, 2] px -> boxes [T, 4] in the place of S3FD's.
+
+    S3FD learned from WIDER FACE, whose boxes are drawn tightly around forehead, chin and cheeks.
+    The face oval of the mesh goes through chin and cheeks, but through the middle of the forehead.
+    So the box is the oval's, with `FOREHEAD` of its height added above: another detector that
+    learned from the same boxes (MTCNN) puts its upper edge there (0.125 to 0.145, three talking
+    heads, 39 frames), and the other three within 0.025 of the oval's.
+    """
+    oval = np.asarray(landmarks, np.float64)[:, dataset.FACE_OVAL]
+    low, high = oval.min(1), oval.max(1)
+    low[:, 1] -= FOREHEAD * (high[:, 1] - low[:, 1])
+    return np.concatenate([low, high], 1)
+
+
+def longest_track(detections) -> tuple[int, np.ndarray] | None:
+    """The face that is seen in most frames.
+
+    As the protocol of LSE has it: a track takes in each frame the first face that overlaps its last
+    box by more than half, goes on if the next is seen within 25 frames, and is interpolated there.
+
+    Args:
+      detections: T arrays [N, >= 4], best first, N may be 0.
+
+    Returns:
+      (first frame, boxes [n, 4] of that frame and those after it), or None if no face was seen.
+    """
+    left = [[np.asarray(box[:4], np.float64) for box in boxes] for boxes in detections]
+    longest = []
+    for start, boxes in enumerate(left):
+        while boxes:
+            track = [(start, boxes.pop(0))]
+            for frame in range(start + 1, len(left)):
+                last_frame, last = track[-1]
+                if frame - last_frame > MAX_STEP:
+                    break
+                same = [i for i, box in enumerate(left[frame]) if overlap(box, last) > SAME_FACE]
+                if same:
+                    track.append((frame, left[frame].pop(same[0])))
+            longest = max(longest, track, key=len)
+    if not longest:
+        return None
+    frames = np.array([frame for frame, _ in longest])
+    boxes = np.stack([box for _, box in longest])
+    every = np.arange(frames[0], frames[-1] + 1)
+    return int(frames[0]), np.stack([np.interp(every, frames, side) for side in boxes.T], 1)
+
+
+def overlap(a, b) -> float:
+    """Intersection over union of two boxes."""
+    sides = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
+    shared = np.prod(np.maximum(sides, 0.0))
+    return float(shared / (np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]) - shared))
