@@ -9,6 +9,7 @@ import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from fg3dgs_jax.data import audio
@@ -85,8 +86,8 @@ def available() -> tuple[str, ...]:
     return tuple(name for name, extractor in EXTRACTORS.items() if found(extractor))
 
 
-def check_window(settings, features, source) -> None:
-    """Refuses features [T, W, D] that are not shaped as those the avatar was trained on.
+def check_window(settings, window, source) -> None:
+    """Refuses features whose `window` (W, D) is not that of those the avatar was trained on.
 
     Args:
       settings: the config's `data`. Runs of earlier versions have no `audio_window` in it: then
@@ -98,7 +99,7 @@ def check_window(settings, features, source) -> None:
     """
     name = settings["audio_extractor"]
     known = EXTRACTORS[name].window if name in EXTRACTORS else ()
-    expected, found = tuple(settings.get("audio_window") or known), tuple(features.shape[1:])
+    expected, found = tuple(settings.get("audio_window") or known), tuple(window)
     if expected and found != expected:
         raise FeatureMismatch(
             f"{source} has {name!r} features in windows [W, D] of {list(found)}; the avatar was "
@@ -108,7 +109,11 @@ def check_window(settings, features, source) -> None:
 
 @functools.lru_cache(maxsize=1)  # a large one is 1.3 GB
 def _model(name, path):
-    return EXTRACTORS[name].load(path)
+    # On the device once, not again with every piece of a long sound.
+    return jax.tree.map(
+        lambda leaf: jax.device_put(leaf) if isinstance(leaf, np.ndarray) else leaf,
+        EXTRACTORS[name].load(path),
+    )
 
 
 def _whisper(params, samples, num_frames):

@@ -109,8 +109,9 @@ def synthesize(
     subject = measure.open_subject(workdir, data)
     num_frames = audio_lib.num_frames_of(samples)
     settings = subject.avatar.config.data
-    features = audio_features.extract(settings.audio_extractor, samples, num_frames)
-    audio_features.check_window(settings, features, audio)
+    name = settings.audio_extractor
+    audio_features.check_window(settings, audio_features.lookup(name).window, audio)
+    features = audio_features.extract(name, samples, num_frames)
     pool = subject.clip.split(split)
     poses = pool[drawing.ping_pong(num_frames, len(pool))]
     frames = drawing.draw_pictures(

@@ -49,6 +49,7 @@ def _graph(state):
     axis = _const("concat/axis", np.array([1, 2], np.int32), dtype=3)
     clip = _const("Minimum/y", np.float32(20))
     zeros = _const("initial_state", np.zeros((1, _HIDDEN), np.float32))
+    zeros += _const("nothing", np.zeros((0, 3), np.float32))
     fixed = _varint(9 << 3 | 1) + b"12345678" + _varint(10 << 3 | 5) + b"1234"
     nodes = [_const(name, array) for name, array in state.items()]
     return b"".join([other, axis, clip, *nodes, read, zeros, _field(4, _field(1, 24)), fixed])

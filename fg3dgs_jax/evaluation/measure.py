@@ -51,7 +51,7 @@ def open_subject(workdir, data=None) -> Subject:
     settings = avatar.config.data
     clip = dataset.load_clip(data or settings.path, settings.scale)
     features = clip.audio_features(settings.audio_extractor)
-    audio_features.check_window(settings, features, clip.path)
+    audio_features.check_window(settings, features.shape[1:], clip.path)
     return Subject(
         avatar=avatar,
         clip=clip,

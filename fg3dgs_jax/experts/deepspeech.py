@@ -153,7 +153,8 @@ def _canonical(state):
         found = [name for name in left if left[name].shape == shape]
         if ours not in named and len(found) == 1:
             named[ours] = left.pop(found[0])
-    return named | {name: array for name, array in left.items() if np.ptp(array) > 0}
+    weights = {name: array for name, array in left.items() if array.size and np.ptp(array) > 0}
+    return named | weights
 
 
 def load(path) -> dict:
@@ -213,6 +214,7 @@ def published_rows(rows, num_samples: int) -> np.ndarray:
 
 def _run(params, x):
     """[T, 494] -> [T, letters], in pieces of `_CHUNK` rows through which the LSTMs are carried."""
+    params = jax.device_put(params)  # once, not with every piece
     total = len(x)
     pieces = -(-total // _CHUNK)
     x = np.pad(x, ((0, pieces * _CHUNK - total), (0, 0))).reshape(pieces, _CHUNK, -1)
@@ -222,10 +224,10 @@ def _run(params, x):
     for direction in _DIRECTIONS:
         carry = (jnp.zeros(params[direction]["bias"].size // 4),) * 2
         order = range(pieces) if direction == "forward" else reversed(range(pieces))
-        rows = {}
+        outs[direction] = {}
         for k in order:
-            rows[k], carry = _recur(params, direction, heard[k], carry, valid[k])
-        outs[direction] = rows
+            rows, carry = _recur(params, direction, heard[k], carry, valid[k])
+            outs[direction][k] = rows
     logits = [np.asarray(_after(params, *(outs[d][k] for d in _DIRECTIONS))) for k in range(pieces)]
     return np.concatenate(logits)[:total]
 
