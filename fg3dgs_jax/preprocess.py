@@ -16,9 +16,9 @@ import sys
 import numpy as np
 from tqdm import tqdm
 
-from fg3dgs_jax import face_parsers
-from fg3dgs_jax.data import audio, dataset, expressions, layers, parsing, preview, tracking, video
-from fg3dgs_jax.experts import face_landmarker, fer, weights, whisper
+from fg3dgs_jax import audio_features, face_parsers
+from fg3dgs_jax.data import dataset, expressions, layers, parsing, preview, tracking, video
+from fg3dgs_jax.experts import face_landmarker, fer, weights
 
 VERSION = 1  # of the stages' results: another number makes old folders be done again
 MIN_SECONDS = 2
@@ -86,17 +86,18 @@ class Folder:
             part.unlink(missing_ok=True)
 
 
-def preprocess(
-    path, out, consent, features=("mel", "whisper"), max_seconds=None, parser="auto"
-) -> pathlib.Path:
+def preprocess(path, out, consent, features=None, max_seconds=None, parser="auto") -> pathlib.Path:
     """Makes the processed folder `out` of the video `path`; returns the report's path.
 
-    `parser` is one of `face_parsers.NAMES`.
+    Args:
+      features: names of audio extractors, or None: mel, and whisper if its weights are there.
+      parser: one of `face_parsers.NAMES`.
 
     Raises:
       ValueError: a video, weights or package that cannot be used; one line.
     """
     path = pathlib.Path(path)
+    features = _extractors(features)  # whatever is missing is told before the long work
     parser = face_parsers.choose(parser)
     models = {"face_landmarker": weights.require("face_landmarker")}
     if emotion := weights.find("fer_emotion"):
@@ -231,23 +232,28 @@ def _parse(folder, parser):
     return made_by
 
 
+def _extractors(wanted):
+    """The extractors to run; explicitly wanted ones whose weights are absent are an error."""
+    if wanted is not None:
+        for name in wanted:
+            audio_features.require(name)
+        return tuple(wanted)
+    if weights.find("whisper_tiny_en") is None:
+        print("whisper features left out: their weights are not installed (mel is there)")
+        return ("mel",)
+    return ("mel", "whisper")
+
+
 def _sound(folder, features, num_frames):
     """Writes the wanted features; returns the names of the weights they took."""
-    samples, used = video.read_wav(folder.path / "audio.wav"), []
-    if "mel" in features and not folder.has("mel", ("audio_mel.npy",)):
-        dataset.save_arrays(folder.path, audio_mel=audio.mel_windows(samples, num_frames))
-        folder.finish("mel")
-    if "whisper" in features:
-        found = weights.find("whisper_tiny_en")
-        if found is None:
-            print("whisper features left out: their weights are not installed (mel is there)")
-            return used
-        used.append("whisper_tiny_en")
-        if not folder.has("whisper", ("audio_whisper.npy",)):
-            rows = whisper.encode(whisper.load(found), samples)
-            dataset.save_arrays(folder.path, audio_whisper=audio.whisper_windows(rows, num_frames))
-            folder.finish("whisper")
-    return used
+    samples = video.read_wav(folder.path / "audio.wav")
+    for name in tqdm(features, "sound", unit="extractor"):
+        if not folder.has(name, (f"audio_{name}.npy",)):
+            rows = audio_features.extract(name, samples, num_frames)
+            dataset.save_arrays(folder.path, **{f"audio_{name}": rows})
+            folder.finish(name)
+    used = [audio_features.lookup(name).weights for name in features]
+    return [name for name in used if name]
 
 
 def _report(folder, source, consent, parser):
@@ -307,6 +313,17 @@ def _ask_consent(parser):
     return answer
 
 
+def _names(parser, text):
+    """The extractors of the flag --features, each once."""
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    if not names or set(names) - set(audio_features.EXTRACTORS):
+        parser.error(
+            f"--features is {text!r}; expected some of {', '.join(audio_features.EXTRACTORS)}, "
+            "comma-separated"
+        )
+    return names
+
+
 def main(argv=None) -> int:
     """The program; returns its exit code."""
     parser = argparse.ArgumentParser(
@@ -321,8 +338,8 @@ def main(argv=None) -> int:
     )
     parser.add_argument(
         "--features",
-        default="mel,whisper",
-        help="audio features, comma-separated: mel, whisper (default: mel,whisper)",
+        help=f"audio features, comma-separated: {', '.join(audio_features.EXTRACTORS)} (default: "
+        "mel, and whisper if its weights are installed)",
     )
     parser.add_argument(
         "--parser",
@@ -335,9 +352,7 @@ def main(argv=None) -> int:
         "--max_seconds", type=float, help="use only the first so many seconds (default: all)"
     )
     args = parser.parse_args(argv)
-    features = tuple(f for f in args.features.split(",") if f)
-    if not features or set(features) - {"mel", "whisper"}:
-        parser.error(f"--features is {args.features!r}; expected mel, whisper or both")
+    features = None if args.features is None else _names(parser, args.features)
     if args.max_seconds is not None and args.max_seconds < MIN_SECONDS:
         parser.error(f"--max_seconds is {args.max_seconds}; expected at least {MIN_SECONDS}")
     consent = args.consent or _ask_consent(parser)

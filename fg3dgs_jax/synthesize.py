@@ -58,21 +58,6 @@ def parse(argv):
     return flags
 
 
-def sound_features(samples, num_frames: int, extractor: str) -> np.ndarray:
-    """int16 samples (16 kHz) -> float32 [num_frames, A, D], as the processed folder has them."""
-    if extractor == "mel":
-        return audio_lib.mel_windows(samples, num_frames)
-    if extractor == "whisper":
-        from fg3dgs_jax.experts import weights, whisper
-
-        params = whisper.load(weights.require("whisper_tiny_en"))
-        return audio_lib.whisper_windows(whisper.encode(params, samples), num_frames)
-    raise ValueError(
-        f"the avatar was trained on {extractor!r} features, which this version cannot compute from "
-        "a sound file; expected 'mel' or 'whisper': train with --config.data.audio_extractor=mel"
-    )
-
-
 class Meter:
     """Passes frames through and keeps how far each mouth was open."""
 
@@ -115,6 +100,7 @@ def synthesize(
     workdir, audio, out, split="train", data=None, crf=18, check=False
 ) -> tuple[int, float]:
     """Everything but the flags; returns (frames, seconds it took)."""
+    from fg3dgs_jax import audio_features
     from fg3dgs_jax.evaluation import measure
 
     if out.is_dir():
@@ -122,7 +108,10 @@ def synthesize(
     samples = video_lib.read_audio(audio)
     subject = measure.open_subject(workdir, data)
     num_frames = audio_lib.num_frames_of(samples)
-    features = sound_features(samples, num_frames, subject.avatar.config.data.audio_extractor)
+    settings = subject.avatar.config.data
+    name = settings.audio_extractor
+    audio_features.check_window(settings, audio_features.lookup(name).window, audio)
+    features = audio_features.extract(name, samples, num_frames)
     pool = subject.clip.split(split)
     poses = pool[drawing.ping_pong(num_frames, len(pool))]
     frames = drawing.draw_pictures(

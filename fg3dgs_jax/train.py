@@ -41,7 +41,7 @@ def fit(config, workdir):
     workdir = pathlib.Path(workdir)
     clip = dataset.load_clip(config.data.path, config.data.scale)
     on_device = batches.device_clip(clip, config.data.audio_extractor, config.data.expression)
-    checkpoint.claim_workdir(workdir, config)
+    checkpoint.claim_workdir(workdir, config, on_device.audio.shape[1:])
     nets = avatar.make_nets(config.model)
     perceptual = load_perceptual(config)
     saved = checkpoint.Checkpoints(workdir, config.log.keep)

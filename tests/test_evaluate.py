@@ -103,3 +103,17 @@ def test_bad_input_is_one_line(tmp_path, capsys, monkeypatch):
     message = capsys.readouterr().err.strip()
     assert "nowhere" in message and len(message.splitlines()) == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_whose_sound_is_described_otherwise_is_one_line(tmp_path, capsys, monkeypatch):
+    data = fake_avatar.make_folder(tmp_path / "data", seconds=2)
+    avatar = fake_avatar.Avatar(data)
+    monkeypatch.setattr(drawing, "load_avatar", lambda _: avatar)
+    np.save(data / "audio_mel.npy", np.zeros((50, 16, 29), np.float32))
+    assert evaluate.main(["--workdir", str(tmp_path / "run")]) == 1
+    message = capsys.readouterr().err.strip()
+    assert "[16, 29]" in message and "[16, 80]" in message and len(message.splitlines()) == 1
+    avatar.config.data.audio_extractor = "ave"
+    assert evaluate.main(["--workdir", str(tmp_path / "run")]) == 1
+    message = capsys.readouterr().err.strip()
+    assert "no features 'ave'; it has ['mel']" in message and len(message.splitlines()) == 1

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fg3dgs_jax import preprocess
-from fg3dgs_jax.data import dataset, video_writer
+from fg3dgs_jax.data import dataset, video, video_writer
 from fg3dgs_jax.experts import fer, weights
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -90,6 +90,40 @@ def test_wrong_flags_are_usage_errors(tmp_path, extra):
     with pytest.raises(SystemExit) as caught:
         preprocess.main(["--video", "v", "--out", str(tmp_path / "o"), "--consent", "self", *extra])
     assert caught.value.code == 2
+
+
+def test_wanted_features_without_weights_are_refused_before_the_work(capsys, tmp_path, monkeypatch):
+    row = weights.WeightFile("ave", "ave.pth", (), 1, "0" * 64, "CC BY-NC 4.0", "a test", "afar")
+    monkeypatch.setitem(weights.REGISTRY, "ave", row)
+    monkeypatch.setattr(weights, "search_folders", lambda: [tmp_path / "none"])
+
+    def never(*_, **__):
+        raise AssertionError("the video was read")
+
+    monkeypatch.setattr(preprocess.video, "read_video", never)
+    argv = ["--video", "v", "--out", str(tmp_path / "o"), "--consent", "self"]
+    assert preprocess.main([*argv, "--features", "mel,ave"]) == 1
+    message = capsys.readouterr().err.strip()
+    assert "ave.pth" in message and "CC BY-NC" in message and len(message.splitlines()) == 1
+    assert not (tmp_path / "o").exists()
+    assert preprocess._extractors(None) == ("mel",)  # what was not asked for is left out
+    assert "whisper features left out" in capsys.readouterr().out
+
+
+def test_every_wanted_extractor_gets_its_file_once(tmp_path, monkeypatch):
+    folder = preprocess.Folder(tmp_path / "o", {"source": "x"})
+    video.write_wav(folder.path / "audio.wav", np.ones(3200, np.int16))
+    calls = []
+
+    def extract(name, samples, num_frames):
+        calls.append(name)
+        return np.full((num_frames, 1, 2), len(samples), np.float32)
+
+    monkeypatch.setattr(preprocess.audio_features, "extract", extract)
+    for _ in range(2):
+        used = preprocess._sound(folder, ("mel", "ave", "hubert"), 5)
+        assert used == ["ave", "hubert_large"] and calls == ["mel", "ave", "hubert"]
+    assert (np.load(folder.path / "audio_hubert.npy") == 3200).all()
 
 
 def test_missing_consent_is_not_guessed(tmp_path, monkeypatch):

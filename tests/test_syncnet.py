@@ -1,6 +1,5 @@
 """SyncNet v2: torch twins of both towers, MFCC step by step, LSE-C and LSE-D by a slow loop."""
 
-import itertools
 import math
 
 import cv2
@@ -121,53 +120,6 @@ def test_a_clip_is_embedded_as_torch_does(network, variables):
         assert found.shape == (7, 1024) and found.dtype == np.float32
         assert theirs.std(0).mean() > 0.02 * np.abs(theirs).mean()  # windows are told apart
         np.testing.assert_allclose(found, theirs, rtol=1e-4, atol=1e-5 * np.abs(theirs).max())
-
-
-def _slow_mfcc(samples):
-    """From the definition, one frame, one filter and one coefficient at a time."""
-    signal = [float(samples[0])]
-    signal += [float(b) - 0.97 * float(a) for a, b in itertools.pairwise(samples)]
-    rows = 1 if len(signal) <= 400 else 1 + math.ceil((len(signal) - 400) / 160)
-    signal = np.pad(signal, (0, 400 + 160 * rows))
-    mel_step = 2595 * math.log10(1 + 8000 / 700) / 27
-    edges = [
-        math.floor(513 * 700 * (10 ** (k * mel_step / 2595) - 1) / 16_000 + 1e-9) for k in range(28)
-    ]
-    out = np.zeros((rows, 13))
-    for r in range(rows):
-        power = np.abs(np.fft.fft(signal[160 * r : 160 * r + 400], 512)[:257]) ** 2 / 512
-        logs = []
-        for j in range(26):
-            low, peak, high = edges[j : j + 3]
-            band = sum(power[b] * (b - low) / (peak - low) for b in range(low, peak))
-            band += sum(power[b] * (high - b) / (high - peak) for b in range(peak, high))
-            logs.append(math.log(band or np.finfo(float).eps))
-        for n in range(13):
-            total = sum(logs[j] * math.cos(math.pi * n * (2 * j + 1) / 52) for j in range(26))
-            total *= math.sqrt((1 if n == 0 else 2) / 26)
-            out[r, n] = total * (1 + 11 * math.sin(math.pi * n / 22))
-        out[r, 0] = math.log(power.sum() or np.finfo(float).eps)
-    return out
-
-
-@pytest.mark.parametrize("num_samples", [1, 399, 400, 401, 560, 561, 3100])
-def test_mfcc_equals_the_definition(num_samples):
-    samples = _sound(1)[3000 : 3000 + num_samples].copy()
-    samples[num_samples // 4 : num_samples // 2] = 0
-    found = syncnet.mfcc(samples)
-    assert found.shape == (1 if num_samples <= 400 else 1 + -(-(num_samples - 400) // 160), 13)
-    np.testing.assert_allclose(found, _slow_mfcc(samples), atol=1e-9)
-
-
-def test_mfcc_equals_python_speech_features():
-    package = pytest.importorskip("python_speech_features")
-    samples = _sound(2.013)
-    samples[8000:12000] = 0
-    np.testing.assert_allclose(syncnet.mfcc(samples), package.mfcc(samples, 16_000), atol=1e-9)
-
-
-def test_digital_silence_is_finite():
-    assert np.isfinite(syncnet.mfcc(np.zeros(2000, np.int16))).all()
 
 
 def test_as_many_windows_as_the_protocol_has():

@@ -6,6 +6,7 @@ import pytest
 from fg3dgs_jax import synthesize
 from fg3dgs_jax.data import video
 from fg3dgs_jax.evaluation import drawing
+from fg3dgs_jax.experts import weights
 from tests import fake_avatar
 
 
@@ -105,10 +106,41 @@ def test_bad_sound_is_one_line_and_leaves_nothing(program, tmp_path, capsys, kin
 
 def test_features_that_cannot_be_computed_are_refused(program, tmp_path, capsys, data):
     video.write_wav(tmp_path / "a.wav", fake_avatar.speech(1))
-    np.save(data / "audio_deepspeech.npy", np.zeros((50, 16, 29), np.float32))
-    program.avatar.config.data.audio_extractor = "deepspeech"
+    np.save(data / "audio_words.npy", np.zeros((50, 16, 29), np.float32))
+    program.avatar.config.data.audio_extractor = "words"
     assert program(tmp_path / "a.wav", tmp_path / "o.mp4") == 1
-    assert "'mel' or 'whisper'" in capsys.readouterr().err
+    assert "no audio extractor is called 'words'" in capsys.readouterr().err
+    assert not (tmp_path / "o.mp4").exists()
+
+
+def test_missing_weights_of_the_extractor_are_one_line(
+    program, tmp_path, capsys, data, monkeypatch
+):
+    row = weights.WeightFile("ave", "ave.pth", (), 1, "0" * 64, "CC BY-NC 4.0", "a test", "afar")
+    monkeypatch.setitem(weights.REGISTRY, "ave", row)
+    monkeypatch.setattr(weights, "search_folders", lambda: [tmp_path / "none"])
+    video.write_wav(tmp_path / "a.wav", fake_avatar.speech(1))
+    np.save(data / "audio_ave.npy", np.zeros((50, 1, 512), np.float32))
+    program.avatar.config.data.audio_extractor = "ave"
+    assert program(tmp_path / "a.wav", tmp_path / "o.mp4") == 1
+    message = capsys.readouterr().err.strip()
+    assert "ave.pth" in message and "CC BY-NC" in message and len(message.splitlines()) == 1
+
+
+def test_windows_that_the_avatar_was_not_trained_on_are_refused(program, tmp_path, capsys, data):
+    """By the folder's features, and by those of the new sound where the folder's are right."""
+    video.write_wav(tmp_path / "a.wav", fake_avatar.speech(1))
+    program.avatar.config.data.audio_window = [16, 29]
+    assert program(tmp_path / "a.wav", tmp_path / "o.mp4") == 1
+    message = capsys.readouterr().err.strip()
+    assert "[16, 80]" in message and "[16, 29]" in message and len(message.splitlines()) == 1
+    whole = np.load(data / "audio_mel.npy")
+    try:
+        np.save(data / "audio_mel.npy", whole[..., :29])
+        assert program(tmp_path / "a.wav", tmp_path / "o.mp4") == 1
+        assert "a.wav has 'mel' features" in capsys.readouterr().err
+    finally:
+        np.save(data / "audio_mel.npy", whole)
     assert not (tmp_path / "o.mp4").exists()
 
 

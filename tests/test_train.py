@@ -343,6 +343,24 @@ def test_unusable_folders_are_one_clear_line(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_run_goes_on_only_with_the_windows_it_began_with(tmp_path):
+    config = small(tmp_path / "data")
+    checkpoint.claim_workdir(tmp_path / "run", config, (16, 80))
+    path = tmp_path / "run" / avatar.CONFIG_FILE
+    assert json.loads(path.read_text())["data"]["audio_window"] == [16, 80]
+    checkpoint.claim_workdir(tmp_path / "run", config, (16, 80))
+    with pytest.raises(checkpoint.ConfigMismatch, match=r"\[16, 29\].* was trained on \[16, 80\]"):
+        checkpoint.claim_workdir(tmp_path / "run", config, (16, 29))
+    config.data.audio_extractor = "deepspeech"
+    with pytest.raises(checkpoint.ConfigMismatch, match=r"differs in data\.audio_extractor"):
+        checkpoint.claim_workdir(tmp_path / "run", config, (16, 80))
+    older = json.loads(path.read_text())
+    del older["data"]["audio_window"]
+    path.write_text(json.dumps(older | {"data": older["data"] | {"audio_extractor": "deepspeech"}}))
+    checkpoint.claim_workdir(tmp_path / "run", config, (16, 29))
+    assert json.loads(path.read_text())["data"]["audio_window"] == [16, 29]
+
+
 @pytest.mark.skipif(native.library_path("cuda") is None, reason="libfg3dgs_cuda is not built")
 def test_the_step_lowers_for_cuda_without_a_gpu(folder, monkeypatch):
     config = small(folder)

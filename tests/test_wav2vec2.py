@@ -2,12 +2,14 @@
 
 import dataclasses
 import functools
+import json
 
 import jax
 import numpy as np
 import pytest
 
-from fg3dgs_jax.experts import wav2vec2
+from fg3dgs_jax.experts import variables, wav2vec2
+from fg3dgs_jax.experts import wav2vec2_checkpoint as checkpoint
 from fg3dgs_jax.experts import wav2vec2_features as features
 from fg3dgs_jax.experts import wav2vec2_weights as weights
 
@@ -327,3 +329,90 @@ def test_bad_requests_are_refused():
     with pytest.raises(ValueError, match="multiply to 160; expected 320"):
         features.letter_features({}, fast, np.zeros(9))
     assert features.letter_features({}, TINY, np.zeros(9, np.int16)).shape == (1, 16, 5)
+
+
+@pytest.mark.parametrize("letters", [False, True], ids=["hidden", "letters"])
+@pytest.mark.parametrize("variant", ["base", "large"])
+def test_a_saved_model_is_loaded_with_its_config(tmp_path, variant, letters):
+    """transformers' folder as it is: config.json and model.safetensors, of the CTC form."""
+    model, entries = _oracle("hubert", variant, True)
+    model.save_pretrained(tmp_path)
+    found = checkpoint.load(tmp_path / "model.safetensors", letters)
+    assert found.config == weights.config_from_json(entries, ctc=letters)
+    samples = features.standardise(_sound(12_345))
+    states, logits = _compiled(found.config)({"params": found.params}, samples)
+    expected = _theirs(model.hubert, samples).last_hidden_state[0].numpy()
+    _close(np.asarray(states[-1]), expected, 1e-5)
+    assert (logits is None) == (not letters)
+    variables.save(tmp_path / "ours.npz", found.params)
+    again = checkpoint.load(tmp_path / "ours.npz", letters)
+    assert again.config == found.config
+    jax.tree.map(np.testing.assert_array_equal, again.params, found.params)
+
+
+_ALONE = wav2vec2.Config(
+    conv_widths=(4, 5, 6, 7, 8, 9, 10),
+    width=128,
+    num_layers=3,
+    num_heads=2,
+    ffn_width=24,
+    position_kernel=6,
+    position_groups=4,
+    vocab_size=5,
+)
+
+
+@pytest.mark.parametrize("large", [False, True], ids=["base", "large"])
+def test_sizes_are_told_by_the_arrays_alone(tmp_path, large):
+    torch = pytest.importorskip("torch")
+    norm = {"conv_bias": True, "conv_norm": "layer", "pre_norm": True} if large else {}
+    config = dataclasses.replace(_ALONE, **norm)
+    state = _random_state(config)
+    named = {k if k.startswith("lm_head") else f"hubert.{k}": v for k, v in state.items()}
+    torch.save({k: torch.tensor(v) for k, v in named.items()}, tmp_path / "pytorch_model.bin")
+    found = checkpoint.load(tmp_path / "pytorch_model.bin", letters=True)
+    assert found.config == config
+    jax.tree.map(np.testing.assert_array_equal, found.params, weights.convert(state, config))
+    jax.tree.map(np.testing.assert_array_equal, found.params, checkpoint.convert(named))
+    bare = checkpoint.load(tmp_path / "pytorch_model.bin", letters=False)
+    assert bare.config == dataclasses.replace(config, vocab_size=0) and "lm_head" not in bare.params
+    variables.save(tmp_path / "ours.npz", found.params)
+    for letters, expected in ((True, found), (False, bare)):
+        assert checkpoint.load(tmp_path / "ours.npz", letters).config == expected.config
+
+
+def test_published_sizes_are_recognised():
+    for preset in (wav2vec2.BASE, wav2vec2.LARGE):
+        for letters in (0, 32, 44):
+            config = dataclasses.replace(preset, vocab_size=letters)
+            shapes = weights.expected_shapes(config) | {"masked_spec_embed": (preset.width,)}
+            assert checkpoint.config_from_shapes(shapes, bool(letters)) == config
+
+
+def test_files_that_do_not_tell_are_refused(tmp_path):
+    headless = dataclasses.replace(_ALONE, vocab_size=0)
+    state = _random_state(headless)
+    variables.save(tmp_path / "a.npz", weights.convert(state, headless))
+    with pytest.raises(ValueError, match="no letters' head"):
+        checkpoint.load(tmp_path / "a.npz", letters=True)
+    entries = {"model_type": "hubert"} | _SIZES | _VARIANTS["base"]
+    (tmp_path / "config.json").write_text(json.dumps(entries))
+    with pytest.raises(ValueError, match="that is of another model"):
+        checkpoint.load(tmp_path / "a.npz", letters=False)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ValueError, match=r"config\.json is no JSON"):
+        checkpoint.load(tmp_path / "a.npz", letters=False)
+    variables.save(tmp_path / "b.npz", {"params": {"x": np.zeros(2)}})
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(ValueError, match=r"b\.npz has nothing under 'feature_extractor'"):
+        checkpoint.load(tmp_path / "b.npz", letters=False)
+    shapes = weights.expected_shapes(headless)
+    key = "feature_extractor.conv_layers.3.conv.weight"
+    for change, message in (
+        ({key: None}, key),
+        ({key: (7, 6, 9)}, "9, 3, 2, 2"),
+        ({weights.DIRECTION: (100, 25, 6)}, "100 wide"),
+    ):
+        wrong = {k: v for k, v in (shapes | change).items() if v}
+        with pytest.raises(ValueError, match=message):
+            checkpoint.config_from_shapes(wrong, letters=False)

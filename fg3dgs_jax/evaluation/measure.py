@@ -41,14 +41,22 @@ class Subject:
 def open_subject(workdir, data=None) -> Subject:
     """Loads the avatar of a workdir and the processed folder it was trained on (or `data`, where
     that has moved).
+
+    Raises:
+      ValueError: no avatar or folder there, or the folder's sound is not described as in training.
     """
+    # Here, because it brings in networks, which --help does not need.
+    from fg3dgs_jax import audio_features
+
     avatar = drawing.load_avatar(workdir)
     settings = avatar.config.data
     clip = dataset.load_clip(data or settings.path, settings.scale)
+    features = clip.audio_features(settings.audio_extractor)
+    audio_features.check_window(settings, features.shape[1:], clip.path)
     return Subject(
         avatar=avatar,
         clip=clip,
-        features=clip.audio_features(settings.audio_extractor),
+        features=features,
         expression=clip.expression_channels(tuple(settings.expression)),
         samples=video_lib.read_wav(clip.path / "audio.wav"),
     )

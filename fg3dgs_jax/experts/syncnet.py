@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fg3dgs_jax import mel as mel_lib
 from fg3dgs_jax.experts import variables as variables_lib
 from fg3dgs_jax.experts.keys import Keys
 
@@ -31,7 +32,6 @@ MIN_TRACK = 7  # frames: of fewer, the protocol's median would be the zeros arou
 _PRECISION = jax.lax.Precision.HIGHEST
 _COLUMNS_PER_FRAME = 4
 _MEDIAN, _MARGIN, _BORDER = 13, 0.4, 110  # frames; of half a box; grey around the picture
-_FRAME_LENGTH, _HOP, _FFT, _FILTERS, _LIFTER = 400, 160, 512, 26, 22
 
 # Number of the convolution in the state dict, features, kernel, stride, padding, and of the
 # max-pooling after it: window, stride, padding. The lip tower's first kernel is five frames deep,
@@ -175,29 +175,8 @@ def num_windows(num_frames: int, num_samples: int) -> int:
 
 
 def mfcc(samples) -> np.ndarray:
-    """int16 samples [n] at 16 kHz -> MFCC float64 [T, 13], 100 rows a second.
-
-    Pre-emphasis 0.97; 25 ms frames, zeros after the end, no window function; power of a 512-point
-    FFT over 512; 26 triangles even on the mel scale over 0-8000 Hz; their logarithms' orthonormal
-    DCT, liftered; instead of the first coefficient the logarithm of the frame's whole power.
-    """
-    samples = np.asarray(samples)
-    if samples.ndim != 1 or samples.dtype != np.int16 or not len(samples):
-        raise ValueError(
-            f"samples are {samples.dtype} {samples.shape}; expected int16 [n], 16 kHz mono: the "
-            "network knows loudness in these units"
-        )
-    signal = samples.astype(np.float64)
-    signal = np.append(signal[:1], signal[1:] - 0.97 * signal[:-1])
-    rows = 1 + max(0, -(-(len(signal) - _FRAME_LENGTH) // _HOP))
-    padded = np.pad(signal, (0, (rows - 1) * _HOP + _FRAME_LENGTH - len(signal)))
-    frames = np.lib.stride_tricks.sliding_window_view(padded, _FRAME_LENGTH)[::_HOP]
-    power = np.abs(np.fft.rfft(frames, _FFT)) ** 2 / _FFT
-    bands, energy = power @ _triangles().T, power.sum(1)
-    cepstrum = _log(bands) @ _cosines().T
-    cepstrum *= 1 + _LIFTER / 2 * np.sin(np.pi * np.arange(COEFFICIENTS) / _LIFTER)
-    cepstrum[:, 0] = _log(energy)
-    return cepstrum
+    """int16 samples [n > 0] at 16 kHz -> MFCC float64 [T, 13], 100 rows a second: `mel.mfcc`."""
+    return mel_lib.mfcc(samples, COEFFICIENTS)
 
 
 def mfcc_windows(coefficients, count: int) -> np.ndarray:
@@ -322,28 +301,3 @@ def _embed(variables, tower, layers, x):
 
 _embed_lips = jax.jit(embed_lips)
 _embed_sound = jax.jit(embed_sound)
-
-
-def _log(x):
-    """ln, of zeros that of the smallest step of a float64, as the reference features have it."""
-    return np.log(np.where(x == 0, np.finfo(np.float64).eps, x))
-
-
-@functools.cache
-def _triangles():
-    """[26, 257]: filters whose corners are rounded down to bins, evenly spaced in mel."""
-    mels = np.linspace(0.0, 2595.0 * np.log10(1.0 + 8000.0 / 700.0), _FILTERS + 2)
-    corners = np.floor((_FFT + 1) * 700.0 * (10.0 ** (mels / 2595.0) - 1.0) / 16_000)
-    low, peak, high = corners[:-2, None], corners[1:-1, None], corners[2:, None]
-    bins = np.arange(_FFT // 2 + 1)
-    rising = (bins - low) / (peak - low)
-    falling = (high - bins) / (high - peak)
-    return np.where(bins < peak, np.maximum(rising, 0.0), np.maximum(falling, 0.0))
-
-
-@functools.cache
-def _cosines():
-    """[13, 26]: the first rows of the orthonormal DCT-II."""
-    angles = np.pi * np.outer(np.arange(COEFFICIENTS), np.arange(_FILTERS) + 0.5) / _FILTERS
-    scale = np.where(np.arange(COEFFICIENTS) == 0, 1.0, 2.0)[:, None] / _FILTERS
-    return np.sqrt(scale) * np.cos(angles)

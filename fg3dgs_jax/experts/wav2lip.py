@@ -114,16 +114,22 @@ def convert(state) -> dict:
             ("face", "face_encoder", FACE_BLOCKS, 3 * FRAMES),
             ("sound", "audio_encoder", SOUND_BLOCKS, 1),
         ):
-            params, stats = {}, {}
-            for i, (features, kernel, *_) in enumerate(blocks):
-                block = f"{key}.{i}.conv_block"
-                conv = keys.conv(f"{block}.0", shape=(features, channels, kernel, kernel))
-                norm, running = keys.batch_norm(f"{block}.1")
-                params[f"block_{i}"] = {"conv": conv, "norm": norm}
-                stats[f"block_{i}"] = {"norm": running}
-                channels = features
+            params, stats = convert_tower(keys, f"{key}.", blocks, channels)
             variables["params"][tower], variables["batch_stats"][tower] = params, stats
     return variables
+
+
+def convert_tower(keys: Keys, prefix: str, blocks, channels: int) -> tuple[dict, dict]:
+    """(params, batch_stats) of a `Tower` of `blocks` on `channels`, keys `PREFIX i.conv_block`."""
+    params, stats = {}, {}
+    for i, (features, kernel, *_) in enumerate(blocks):
+        block = f"{prefix}{i}.conv_block"
+        conv = keys.conv(f"{block}.0", shape=(features, channels, kernel, kernel))
+        norm, running = keys.batch_norm(f"{block}.1")
+        params[f"block_{i}"] = {"conv": conv, "norm": norm}
+        stats[f"block_{i}"] = {"norm": running}
+        channels = features
+    return params, stats
 
 
 def load(path) -> dict:

@@ -60,8 +60,8 @@ def config_from_json(entries: Mapping[str, Any], ctc: bool) -> Config:
 
 _POSITION = "encoder.pos_conv_embed.conv"
 _GAIN = f"{_POSITION}.parametrizations.weight.original0"
-_DIRECTION = f"{_POSITION}.parametrizations.weight.original1"
-_OLD_SPELLING = {f"{_POSITION}.weight_g": _GAIN, f"{_POSITION}.weight_v": _DIRECTION}
+DIRECTION = f"{_POSITION}.parametrizations.weight.original1"
+_OLD_SPELLING = {f"{_POSITION}.weight_g": _GAIN, f"{_POSITION}.weight_v": DIRECTION}
 _MODULES = {  # of a transformer layer: theirs -> (ours, whether it is a linear map)
     "attention.q_proj": (("attn", "q"), True),
     "attention.k_proj": (("attn", "k"), True),
@@ -84,13 +84,7 @@ def convert(state: Mapping[str, np.ndarray], config: Config) -> dict:
     Raises:
       ValueError: a key is missing, unknown or there twice, or an array has another shape.
     """
-    arrays = {}
-    for key, array in state.items():
-        bare = key.removeprefix("wav2vec2.").removeprefix("hubert.")
-        bare = _OLD_SPELLING.get(bare, bare)
-        if bare in arrays:
-            raise ValueError(f"the weights have {bare!r} twice, the second time under {key!r}")
-        arrays[bare] = np.asarray(array)
+    arrays = bare_names(state)
     shapes = expected_shapes(config)
     unused = {"masked_spec_embed"}
     if not config.vocab_size:
@@ -104,6 +98,18 @@ def convert(state: Mapping[str, np.ndarray], config: Config) -> dict:
                 "is that of another model"
             )
     return _to_params(arrays, config)
+
+
+def bare_names(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays under the names of a model without a head, in transformers' newest spelling."""
+    arrays = {}
+    for key, array in state.items():
+        bare = key.removeprefix("wav2vec2.").removeprefix("hubert.")
+        bare = _OLD_SPELLING.get(bare, bare)
+        if bare in arrays:
+            raise ValueError(f"the weights have {bare!r} twice, the second time under {key!r}")
+        arrays[bare] = np.asarray(array)
+    return arrays
 
 
 def expected_shapes(config: Config) -> dict[str, tuple[int, ...]]:
@@ -126,7 +132,7 @@ def expected_shapes(config: Config) -> dict[str, tuple[int, ...]]:
     add("feature_projection.projection", width, channels)
     shapes[f"{_POSITION}.bias"] = (width,)
     shapes[_GAIN] = (1, 1, config.position_kernel)
-    shapes[_DIRECTION] = (width, width // config.position_groups, config.position_kernel)
+    shapes[DIRECTION] = (width, width // config.position_groups, config.position_kernel)
     add("encoder.layer_norm", width)
     for i in range(config.num_layers):
         for theirs, (ours, linear) in _MODULES.items():
@@ -164,7 +170,7 @@ def _to_params(arrays, config):
         extractor[f"conv_{i}"] = {"conv": affine(f"{key}.conv")}
         if f"{key}.layer_norm.weight" in arrays:
             extractor[f"conv_{i}"]["norm"] = norm(f"{key}.layer_norm")
-    direction, gain = np.float64(arrays[_DIRECTION]), np.float64(arrays[_GAIN])
+    direction, gain = np.float64(arrays[DIRECTION]), np.float64(arrays[_GAIN])
     # Weight norm here has a length per tap, over all inputs and outputs of that tap.
     kernel = gain * direction / np.sqrt((direction**2).sum((0, 1), keepdims=True))
     encoder = {

@@ -68,10 +68,14 @@ def fill(template, leaves):
     return jax.tree.unflatten(jax.tree.structure(template), [leaves[name] for name in names])
 
 
-def claim_workdir(workdir, config):
+def claim_workdir(workdir, config, audio_window):
     """Writes the resolved config into a workdir, or checks it against the one already there.
 
     `log` may differ (how often to report, sample and save changes no result).
+
+    Args:
+      audio_window: (W, D) of the folder's audio features, kept as `data.audio_window`: the avatar
+        understands no others.
 
     Raises:
       ConfigMismatch: naming the first settings that differ.
@@ -79,8 +83,17 @@ def claim_workdir(workdir, config):
     workdir = pathlib.Path(workdir)
     path = workdir / avatar.CONFIG_FILE
     ours = json.loads(config.to_json())
+    ours["data"]["audio_window"] = list(audio_window)
     if path.exists():
         theirs = json.loads(path.read_text())
+        # Runs of earlier versions do not tell.
+        before = theirs["data"].setdefault("audio_window", list(audio_window))
+        if before != list(audio_window):
+            raise ConfigMismatch(
+                f"{config.data.path} has {config.data.audio_extractor!r} features in windows "
+                f"[W, D] of {list(audio_window)}; {workdir} was trained on {before}: use features "
+                "of the same extractor, or another --workdir"
+            )
         odd = [k for k in _differences(ours, theirs) if not k.startswith("log.")]
         if odd:
             raise ConfigMismatch(
