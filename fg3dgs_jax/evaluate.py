@@ -51,14 +51,16 @@ def evaluate(workdir, split="test", out=None, data=None, on_mp4=False) -> dict:
     index = subject.clip.split(split)
     if not len(index):
         raise ValueError(f"split {split!r} of {subject.clip.path} has no frames; use --split all")
-    lpips, mesh = experts.load_lpips(), experts.load_landmarks()
+    lpips, mesh, inception = (
+        experts.load_lpips(), experts.load_landmarks(), experts.load_inception()
+    )  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)
     (out / "metrics.json").unlink(
         missing_ok=True
     )  # it is written last: it says that the rest is there
 
     try:
-        measurer = measure.Measurer(subject, index, lpips, mesh)
+        measurer = measure.Measurer(subject, index, lpips, mesh, inception)
         rows = tqdm.tqdm(
             measurer.panels(), desc=f"evaluate {split}", total=len(index), unit="frame"
         )
@@ -71,17 +73,23 @@ def evaluate(workdir, split="test", out=None, data=None, on_mp4=False) -> dict:
 
     fps, latency = measure.frames_per_second(subject, index)
     figures = measurer.summary()
+    frechet, frechet_source = measurer.frechet.result()
     result = {
         "split": split,
         "frames": len(index),
         **{name: figures.pop(name) for name in ("psnr", "ssim", "lpips")},
-        "fid": None,
+        "fid": frechet,
         "lmd": figures.pop("lmd"),
         "lse_c": None,
         "lse_d": None,
         "train_seconds": measure.train_seconds(pathlib.Path(workdir)),
         "fps": fps,
-        "weights": {"lpips": lpips.source, "lmd": mesh.source, **experts.NOT_OFFERED},
+        "weights": {
+            "lpips": lpips.source,
+            "fid": frechet_source,
+            "lmd": mesh.source,
+            **experts.NOT_OFFERED,
+        },
         "per_frame": "per_frame.csv",
         **figures,
         "lmd_frames": sum(row["lmd"] is not None for row in measurer.rows),

@@ -13,7 +13,6 @@ from fg3dgs_jax.experts import weights
 
 MESH_LMD = "mediapipe face mesh (not FAN)"
 NOT_OFFERED = {
-    "fid": "not measured: this version has no Inception network",
     "lse_c": "not measured: SyncNet is not wired in yet",
     "lse_d": "not measured: SyncNet is not wired in yet",
 }
@@ -46,6 +45,23 @@ def load_lpips() -> Expert:
         )
 
     return Expert(call, f"lpips alex v0.1 ({path.name})")
+
+
+def load_inception() -> Expert:
+    """FID's Inception: call(uint8 [B, H, W, 3]) -> float32 [B, 2048]."""
+    path = weights.find("fid_inception")
+    if path is None:
+        return Expert(
+            None, "weights of fid_inception not found; see: python -m fg3dgs_jax.experts list"
+        )
+    from fg3dgs_jax.experts import inception
+
+    variables = inception.load(path)
+
+    def call(images):
+        return np.asarray(inception.features(variables, np.asarray(images, np.float32) / 255.0))
+
+    return Expert(call, f"Inception of pytorch-fid ({path.name})")
 
 
 def load_landmarks() -> Expert:
