@@ -14,7 +14,7 @@ import jax
 import tqdm
 
 from fg3dgs_jax.data import video as video_lib
-from fg3dgs_jax.evaluation import experts, measure, report
+from fg3dgs_jax.evaluation import experts, measure, perception, report
 
 
 def parse(argv):
@@ -41,26 +41,33 @@ def parse(argv):
     parser.add_argument(
         "--on_mp4", action="store_true", help="also measure after H.264, as the field's tables do"
     )
+    parser.add_argument(
+        "--lpips_vgg",
+        action="store_true",
+        help="also LPIPS with VGG-16: seconds a frame on a CPU",
+    )
     return parser.parse_args(argv)
 
 
-def evaluate(workdir, split="test", out=None, data=None, on_mp4=False) -> dict:
+def evaluate(workdir, split="test", out=None, data=None, on_mp4=False, lpips_vgg=False) -> dict:
     """Everything but the flags; returns what metrics.json holds."""
     out = pathlib.Path(out or workdir / f"eval_{split}")
     subject = measure.open_subject(workdir, data)
+    watchers = {"fid": perception.load_fid()}
+    if lpips_vgg:
+        watchers["lpips_vgg"] = perception.load_lpips_vgg()
     index = subject.clip.split(split)
     if not len(index):
         raise ValueError(f"split {split!r} of {subject.clip.path} has no frames; use --split all")
-    lpips, mesh, inception = (
-        experts.load_lpips(), experts.load_landmarks(), experts.load_inception()
-    )  # fmt: skip
+    lpips, mesh = experts.load_lpips(), experts.load_landmarks()
     out.mkdir(parents=True, exist_ok=True)
     (out / "metrics.json").unlink(
         missing_ok=True
     )  # it is written last: it says that the rest is there
 
     try:
-        measurer = measure.Measurer(subject, index, lpips, mesh, inception)
+        measurer = measure.Measurer(subject, index, lpips, mesh)
+        measurer.watchers = list(watchers.values())
         rows = tqdm.tqdm(
             measurer.panels(), desc=f"evaluate {split}", total=len(index), unit="frame"
         )
@@ -73,23 +80,18 @@ def evaluate(workdir, split="test", out=None, data=None, on_mp4=False) -> dict:
 
     fps, latency = measure.frames_per_second(subject, index)
     figures = measurer.summary()
-    frechet, frechet_source = measurer.frechet.result()
+    found = {name: watcher.result() for name, watcher in watchers.items()}
     result = {
         "split": split,
         "frames": len(index),
         **{name: figures.pop(name) for name in ("psnr", "ssim", "lpips")},
-        "fid": frechet,
+        **{name: value for name, (value, _) in found.items()},
         "lmd": figures.pop("lmd"),
         "lse_c": None,
         "lse_d": None,
         "train_seconds": measure.train_seconds(pathlib.Path(workdir)),
         "fps": fps,
-        "weights": {
-            "lpips": lpips.source,
-            "fid": frechet_source,
-            "lmd": mesh.source,
-            **experts.NOT_OFFERED,
-        },
+        "weights": {"lpips": lpips.source, "lmd": mesh.source, **experts.NOT_OFFERED},
         "per_frame": "per_frame.csv",
         **figures,
         "lmd_frames": sum(row["lmd"] is not None for row in measurer.rows),
@@ -97,6 +99,7 @@ def evaluate(workdir, split="test", out=None, data=None, on_mp4=False) -> dict:
         "device": jax.devices()[0].device_kind,
         "resolution": [subject.clip.height, subject.clip.width],
     }
+    result["weights"] |= {name: source for name, (_, source) in found.items()}
     if on_mp4:
         result["on_mp4"] = measure.measure_mp4(subject, index, out, lpips)
     report.write_html(out / "report.html", result)
@@ -111,7 +114,9 @@ def main(argv=None) -> int:
     flags = parse(argv)
     out = flags.out or flags.workdir / f"eval_{flags.split}"
     try:
-        result = evaluate(flags.workdir, flags.split, out, flags.data, flags.on_mp4)
+        result = evaluate(
+            flags.workdir, flags.split, out, flags.data, flags.on_mp4, flags.lpips_vgg
+        )
     except (ValueError, OSError) as error:
         print(f"evaluate: {error}", file=sys.stderr)
         return 1

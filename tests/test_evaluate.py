@@ -9,8 +9,7 @@ import pytest
 
 from fg3dgs_jax import evaluate
 from fg3dgs_jax.data import video
-from fg3dgs_jax.evaluation import drawing, experts, measure
-from fg3dgs_jax.experts import inception
+from fg3dgs_jax.evaluation import drawing, experts, measure, perception
 from tests import fake_avatar
 
 CONTRACT = (
@@ -97,6 +96,22 @@ def test_report_files_fit_together(done):
     assert not list(out.glob(".*"))
 
 
+def test_fid_and_lpips_vgg_where_their_networks_are(tmp_path, monkeypatch):
+    data, workdir = fake_avatar.make_folder(tmp_path / "data", seconds=10), tmp_path / "run"
+    workdir.mkdir()
+    monkeypatch.setattr(drawing, "load_avatar", lambda _: fake_avatar.Avatar(data))
+    monkeypatch.setattr(experts.weights, "find", lambda _: None)
+    fid = experts.Expert(lambda pictures: pictures[:, ::16, ::16].reshape(2, -1) / 255, "a grid")
+    vgg = experts.Expert(lambda a, b: float(np.abs(a - b).mean()), "a difference")
+    monkeypatch.setattr(perception, "load_fid", lambda: perception.FrechetDistance(fid))
+    monkeypatch.setattr(perception, "load_lpips_vgg", lambda: perception.MeanDistance(vgg))
+    assert evaluate.main(["--workdir", str(workdir), "--lpips_vgg"]) == 0
+    result = json.loads((workdir / "eval_test" / "metrics.json").read_text())
+    assert 0 < result["fid"] < 0.1 and result["lpips_vgg"] == pytest.approx(0.02, rel=1e-2)
+    assert result["weights"]["fid"].startswith(f"a grid; {result['frames']} frames")
+    assert result["weights"]["lpips_vgg"] == "a difference"
+
+
 def test_bad_input_is_one_line(tmp_path, capsys, monkeypatch):
     avatar = fake_avatar.Avatar(tmp_path / "nowhere")
     monkeypatch.setattr(drawing, "load_avatar", lambda _: avatar)
@@ -104,38 +119,3 @@ def test_bad_input_is_one_line(tmp_path, capsys, monkeypatch):
     message = capsys.readouterr().err.strip()
     assert "nowhere" in message and len(message.splitlines()) == 1
     assert not (tmp_path / "run").exists()
-
-
-def test_fid_of_equal_frames_is_nothing_and_says_how_many_frames():
-    rng = np.random.default_rng(0)
-    plane = rng.normal(size=(12, 5))
-    network = experts.Expert(lambda x: x.reshape(len(x), -1) / 255.0 @ plane, "a plane (plane.pth)")
-    frames = rng.integers(0, 256, (9, 2, 2, 3), np.uint8)
-    same, other = measure.FrechetDistance(network), measure.FrechetDistance(network)
-    for frame in frames:
-        same.add(frame, frame / 255.0)
-        other.add(frame, 1.0 - frame / 255.0)
-    value, source = same.result()
-    assert value == pytest.approx(0, abs=1e-9)
-    assert "plane.pth" in source and "9 frames" in source
-    shift = (1 - frames.reshape(9, -1) / 127.5) @ plane  # mirrored: only the mean differs
-    assert other.result()[0] == pytest.approx(np.sum(shift.mean(0) ** 2), rel=1e-6)
-    single = measure.FrechetDistance(network)
-    single.add(frames[0], frames[0] / 255.0)
-    for meter, reason in (
-        (single, "needs at least 2"),
-        (measure.FrechetDistance(measure.NO_INCEPTION), "not measured"),
-    ):
-        value, source = meter.result()
-        assert value is None and reason in source
-
-
-def test_inception_is_used_where_its_weights_are(monkeypatch, tmp_path):
-    path = tmp_path / "pt_inception.pth"
-    monkeypatch.setattr(experts.weights, "find", lambda name: path)
-    monkeypatch.setattr(inception, "load", lambda found: found)
-    monkeypatch.setattr(inception, "features", lambda found, x: x.mean((1, 2)) + (found == path))
-    expert = experts.load_inception()
-    found = expert.call(np.full((2, 4, 4, 3), 255, np.uint8))
-    np.testing.assert_allclose(found, np.full((2, 3), 2.0))
-    assert path.name in expert.source

@@ -47,23 +47,6 @@ def load_lpips() -> Expert:
     return Expert(call, f"lpips alex v0.1 ({path.name})")
 
 
-def load_inception() -> Expert:
-    """FID's Inception: call(uint8 [B, H, W, 3]) -> float32 [B, 2048]."""
-    path = weights.find("fid_inception")
-    if path is None:
-        return Expert(
-            None, "weights of fid_inception not found; see: python -m fg3dgs_jax.experts list"
-        )
-    from fg3dgs_jax.experts import inception
-
-    variables = inception.load(path)
-
-    def call(images):
-        return np.asarray(inception.features(variables, np.asarray(images, np.float32) / 255.0))
-
-    return Expert(call, f"Inception of pytorch-fid ({path.name})")
-
-
 def load_landmarks() -> Expert:
     """MediaPipe's face mesh: call(uint8 [H, W, 3]) -> float32 [478, 2] px, or None where no face is
     found.

@@ -9,10 +9,9 @@ import numpy as np
 
 from fg3dgs_jax.data import dataset
 from fg3dgs_jax.data import video as video_lib
-from fg3dgs_jax.evaluation import drawing, experts, fid, metrics, report, sync
+from fg3dgs_jax.evaluation import drawing, experts, metrics, report, sync
 
 WARM_UP, TIMED = 20, 200  # frames
-NO_INCEPTION = experts.Expert(None, "not measured: no Inception network was given")
 DETECTED = (
     0.8  # share of frames with a face in truth and render from which landmark openings are trusted
 )
@@ -59,14 +58,7 @@ class Measurer:
     columns.
     """
 
-    def __init__(
-        self,
-        subject: Subject,
-        index,
-        lpips: experts.Expert,
-        mesh: experts.Expert,
-        inception: experts.Expert = NO_INCEPTION,
-    ):
+    def __init__(self, subject: Subject, index, lpips: experts.Expert, mesh: experts.Expert):
         clip, train = subject.clip, subject.clip.split("train")
         self.subject, self.index, self.lpips, self.mesh = subject, index, lpips, mesh
         self.lips = clip.lips_boxes()
@@ -79,7 +71,7 @@ class Measurer:
         blinks = clip.expression[index, names.index("AU45")] if "AU45" in names else None
         self.chosen = report.choose_frames(clip.mouth_openings()[index], blinks)
         self.rows, self.sheet = [], []
-        self.frechet = FrechetDistance(inception)
+        self.watchers = []  # see `perception`: they are shown every frame
 
     def panels(self):
         """Draws and measures every frame; yields its row of the comparison video, uint8."""
@@ -89,10 +81,11 @@ class Measurer:
             true = self.subject.clip.frames[i]
             truth = true.astype(np.float32) / 255.0
             self.rows.append(self.measure(i, true, truth, frame.image))
-            self.frechet.add(true, frame.image)
             pictures = report.panels(truth, frame)
             if position in self.chosen:
                 self.sheet.append((f"{i} {self.chosen[position]}", pictures))
+            for watcher in self.watchers:
+                watcher.add(truth, frame.image)
             yield report.comparison_row(pictures)
 
     def measure(self, i, true, truth, image) -> dict:
@@ -180,32 +173,6 @@ class Measurer:
 
 
 MEANS = ("psnr", "ssim", "lpips", "lmd", "lips_psnr", "still_psnr", "still_lips_psnr")
-
-
-class FrechetDistance:
-    """FID between the true frames and the drawn ones, both at eight bits, as they come."""
-
-    def __init__(self, inception: experts.Expert):
-        self.inception, self.moments = inception, None
-
-    def add(self, true, image):
-        """One frame: uint8 [H, W, 3], and the drawn one in [0, 1]."""
-        if self.inception.call is None:
-            return
-        rows = self.inception.call(np.stack([true, drawing.to_uint8(image)]))
-        self.moments = self.moments or tuple(fid.Moments(rows.shape[1]) for _ in rows)
-        for moments, row in zip(self.moments, rows, strict=True):
-            moments.add(row[None])
-
-    def result(self) -> tuple[float | None, str]:
-        """The distance, None where it cannot be had, and where it comes from or why."""
-        if self.inception.call is None:
-            return None, self.inception.source
-        frames = self.moments[0].count if self.moments else 0
-        if frames < fid.MIN_ROWS:
-            return None, f"not measured: {frames} frame; FID needs at least {fid.MIN_ROWS}"
-        note = f"{frames} frames, native size: comparable with others of {frames} frames only"
-        return fid.distance(*self.moments), f"{self.inception.source}; {note}"
 
 
 def fill_gaps(curve) -> np.ndarray:
