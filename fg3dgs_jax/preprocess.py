@@ -56,14 +56,22 @@ class Folder:
         state = json.loads(self._file.read_text()) if self._file.exists() else {}
         self._state = state if state.get("key") == key else {"key": key, "done": {}}
 
-    def has(self, stage, files, options=True):
-        """True if the stage was finished for this input and options and its files are there."""
-        done = self._state["done"].get(stage) == options
-        return done and all((self.path / f).exists() for f in files)
+    def has(self, stage, files, made_by=True):
+        """True if the stage was finished for this input by `made_by` and its files are there."""
+        there = all((self.path / f).exists() for f in files)
+        return there and self._state["done"].get(stage) == made_by
 
-    def finish(self, stage, options=True):
-        """Remembers that a stage is whole, and with which options it was made."""
-        self._state["done"][stage] = options
+    def finish(self, stage, made_by=True):
+        """Remembers that a stage is whole; for another `made_by` (JSON) it is done again."""
+        self._state["done"][stage] = made_by
+        self._save()
+
+    def begin(self, stage):
+        """Forgets an earlier result of the stage, whose files are to be written over."""
+        if self._state["done"].pop(stage, None):
+            self._save()
+
+    def _save(self):
         part = self.path / ".state.part.json"
         part.write_text(json.dumps(self._state))
         part.replace(self._file)
@@ -232,6 +240,7 @@ def _expression(folder, track, network, units, origin):
         found = np.stack([network.call(frame, face) for frame, face in bar])
         e = np.concatenate([parsing.smooth_in_time(found, track.valid), e], 1)
         names = (*network.names, *names)
+    folder.begin("expression")
     dataset.save_arrays(
         folder.path, expression={"e": e.astype(np.float32), "names": np.array(names)}
     )

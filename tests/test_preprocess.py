@@ -145,8 +145,11 @@ def test_real_clip_becomes_a_folder_and_is_reused(models, tmp_path, monkeypatch)
     monkeypatch.setattr(preprocess.face_landmarker, "detect", never)
     monkeypatch.setattr(preprocess.segmenter, "segment", never)
     assert preprocess.main(argv) == 0
+    _other_expressions(out, argv, tmp_path)
 
-    # Another source of expressions: that stage alone is done again.
+
+def _other_expressions(out, argv, tmp_path):
+    """Another source of expressions makes that stage again, and no other."""
     seconds = np.arange(90) / 30
     table = {"timestamp": seconds, "success": np.ones(90)}
     table |= {name: 5 * (seconds % 1) for name in openface.INTENSITIES}
