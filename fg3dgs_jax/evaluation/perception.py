@@ -11,25 +11,38 @@ from fg3dgs_jax.evaluation import drawing, fid
 from fg3dgs_jax.evaluation.experts import Expert
 from fg3dgs_jax.experts import inception, lpips, weights
 
+ROWS = 32  # frames whose features wait for each other
+
 
 class FrechetDistance:
     """FID between the true frames and the drawn ones, both at eight bits, as pictures have."""
 
     def __init__(self, network: Expert):
         """`network`: call(uint8 [B, H, W, 3]) -> features [B, D]."""
-        self.network, self.moments = network, None
+        self.network, self.moments, self.waiting = network, None, []
 
     def add(self, truth, image):
         if self.network.call is None:
             return
-        rows = self.network.call(np.stack([drawing.to_uint8(truth), drawing.to_uint8(image)]))
-        self.moments = self.moments or tuple(fid.Moments(rows.shape[1]) for _ in rows)
-        for moments, row in zip(self.moments, rows, strict=True):
-            moments.add(row[None])
+        pictures = np.stack([drawing.to_uint8(truth), drawing.to_uint8(image)])
+        self.waiting.append(self.network.call(pictures))
+        if len(self.waiting) == ROWS:
+            self._take_in()
+
+    def _take_in(self):
+        """Many rows at once: each time the whole covariance is written."""
+        if not self.waiting:
+            return
+        rows = np.stack(self.waiting, 1)  # [2, n, D]
+        self.moments = self.moments or tuple(fid.Moments(rows.shape[-1]) for _ in rows)
+        for moments, part in zip(self.moments, rows, strict=True):
+            moments.add(part)
+        self.waiting = []
 
     def result(self) -> tuple[float | None, str]:
         if self.network.call is None:
             return None, self.network.source
+        self._take_in()
         frames = self.moments[0].count if self.moments else 0
         if frames < fid.MIN_ROWS:
             return None, f"not measured: {frames} frame; FID needs at least {fid.MIN_ROWS}"
