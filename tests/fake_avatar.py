@@ -64,6 +64,7 @@ def make_folder(path, seconds=10):
     points[:, 17, 1] = TOP + 3 + np.array(gaps)
     points[:, 13, 1] = TOP
     points[:, 14, 1] = TOP + np.array(gaps)
+    points[:, [33, 263, 168, 2]] = (16, 20), (48, 20), (32, 20), (32, 32)  # eyes, nose
     pose = np.tile(np.eye(4, dtype=np.float32), (count, 1, 1))
     pose[:, 2, 3] = 1.0
     blink = (np.arange(count) % 60 == 30).astype(np.float32)

@@ -9,7 +9,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1] / "fg3dgs_jax"
 LEVELS = {
     **dict.fromkeys(("types", "geometry", "native", "mel"), 1),  # types is below, see LOWEST
     **dict.fromkeys(("data", "experts", "models", "rasterizer"), 2),  # never sideways
-    "avatar": 3,
+    **dict.fromkeys(("avatar", "face_parsers"), 3),
     **dict.fromkeys(("training", "evaluation"), 4),
 }  # every other module is a program: 5
 LOWEST = {"types": 0}

