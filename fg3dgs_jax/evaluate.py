@@ -14,7 +14,7 @@ import jax
 import tqdm
 
 from fg3dgs_jax.data import video as video_lib
-from fg3dgs_jax.evaluation import experts, lse, measure, report
+from fg3dgs_jax.evaluation import experts, lse, measure, perception, report
 
 
 def parse(argv):
@@ -41,13 +41,21 @@ def parse(argv):
     parser.add_argument(
         "--on_mp4", action="store_true", help="also measure after H.264, as the field's tables do"
     )
+    parser.add_argument(
+        "--lpips_vgg",
+        action="store_true",
+        help="also LPIPS with VGG-16: seconds a frame on a CPU",
+    )
     return parser.parse_args(argv)
 
 
-def evaluate(workdir, split="test", out=None, data=None, on_mp4=False) -> dict:
+def evaluate(workdir, split="test", out=None, data=None, on_mp4=False, lpips_vgg=False) -> dict:
     """Everything but the flags; returns what metrics.json holds."""
     out = pathlib.Path(out or workdir / f"eval_{split}")
     subject = measure.open_subject(workdir, data)
+    watchers = {"fid": perception.load_fid()}
+    if lpips_vgg:
+        watchers["lpips_vgg"] = perception.load_lpips_vgg()
     index = subject.clip.split(split)
     if not len(index):
         raise ValueError(f"split {split!r} of {subject.clip.path} has no frames; use --split all")
@@ -62,6 +70,7 @@ def evaluate(workdir, split="test", out=None, data=None, on_mp4=False) -> dict:
     rendered = lse.recording(out, len(index), *size) if lip_sync.call else None
     try:
         measurer = measure.Measurer(subject, index, lpips, mesh, fan, rendered)
+        measurer.watchers = list(watchers.values())
         rows = tqdm.tqdm(
             measurer.panels(), desc=f"evaluate {split}", total=len(index), unit="frame"
         )
@@ -74,11 +83,12 @@ def evaluate(workdir, split="test", out=None, data=None, on_mp4=False) -> dict:
 
     fps, latency = measure.frames_per_second(subject, index)
     figures, (sync, sync_source) = measurer.summary(), measure_lse(lip_sync, measurer)
+    found = {name: watcher.result() for name, watcher in watchers.items()}
     result = {
         "split": split,
         "frames": len(index),
         **{name: figures.pop(name) for name in ("psnr", "ssim", "lpips")},
-        "fid": None,
+        **{name: value for name, (value, _) in found.items()},
         "lmd": figures.pop("lmd"),
         "lse_c": sync.pop("lse_c"),
         "lse_d": sync.pop("lse_d"),
@@ -89,7 +99,6 @@ def evaluate(workdir, split="test", out=None, data=None, on_mp4=False) -> dict:
             "lmd": mesh.source,
             "lmd_fan": fan.source,
             **dict.fromkeys(lse.NAMES, sync_source),
-            **experts.NOT_OFFERED,
         },
         "per_frame": "per_frame.csv",
         **figures,
@@ -100,6 +109,7 @@ def evaluate(workdir, split="test", out=None, data=None, on_mp4=False) -> dict:
         "device": jax.devices()[0].device_kind,
         "resolution": list(size),
     }
+    result["weights"] |= {name: source for name, (_, source) in found.items()}
     if on_mp4:
         result["on_mp4"] = measure.measure_mp4(subject, index, out, lpips)
     report.write_html(out / "report.html", result)
@@ -125,7 +135,9 @@ def main(argv=None) -> int:
     flags = parse(argv)
     out = flags.out or flags.workdir / f"eval_{flags.split}"
     try:
-        result = evaluate(flags.workdir, flags.split, out, flags.data, flags.on_mp4)
+        result = evaluate(
+            flags.workdir, flags.split, out, flags.data, flags.on_mp4, flags.lpips_vgg
+        )
     except (ValueError, OSError) as error:
         print(f"evaluate: {error}", file=sys.stderr)
         return 1

@@ -10,7 +10,6 @@ Where no network tells the teeth, colour does.
 """
 
 import dataclasses
-import hashlib
 import itertools
 import pathlib
 from collections.abc import Callable
@@ -19,7 +18,7 @@ import jax
 import numpy as np
 
 from fg3dgs_jax.data import label_maps, parsing
-from fg3dgs_jax.experts import bisenet, easyportrait, segmenter, selfie_multiclass, weights
+from fg3dgs_jax.experts import bisenet, easyportrait, files, segmenter, selfie_multiclass, weights
 
 BATCH = 4  # frames a call of the Flax networks; on a CPU one, for more only take longer each
 
@@ -54,7 +53,10 @@ class FaceParser:
     @property
     def made_by(self) -> dict:
         """What the labels depend on, to compare and to keep: the name, and each file's sha256."""
-        return {"parser": self.name, "weights": {n: _sha256(f) for n, f in self.weights.items()}}
+        return {
+            "parser": self.name,
+            "weights": {n: files.digest(f) for n, f in self.weights.items()},
+        }
 
 
 def _landmarks(files):
@@ -106,16 +108,6 @@ _PARSERS = {
 NAMES = ("auto", *_PARSERS)
 
 
-def _found(name):
-    """Where weights are; None also if the registry has never heard of them."""
-    return weights.find(name) if name in weights.REGISTRY else None
-
-
-def _sha256(path):
-    with open(path, "rb") as file:  # the registry knows not every file's digest
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def choose(name: str = "auto") -> FaceParser:
     """The parser of a name, its networks read; "auto": the best whose weights are found.
 
@@ -127,8 +119,8 @@ def choose(name: str = "auto") -> FaceParser:
         raise ValueError(f"no face parser is called {name!r}; expected one of {', '.join(NAMES)}")
     if name == "auto":
         *better, name = _PARSERS
-        name = next((n for n in better if all(map(_found, _PARSERS[n][1]))), name)
+        name = next((n for n in better if all(map(weights.find, _PARSERS[n][1]))), name)
     prepare, needed, optional = _PARSERS[name]
     files = {n: weights.require(n) for n in needed}
-    files |= {n: path for n in optional if (path := _found(n))}
+    files |= {n: path for n in optional if (path := weights.find(n))}
     return FaceParser(name, files, prepare(files))

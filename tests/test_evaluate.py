@@ -9,7 +9,7 @@ import pytest
 
 from fg3dgs_jax import evaluate
 from fg3dgs_jax.data import video
-from fg3dgs_jax.evaluation import drawing, experts, measure
+from fg3dgs_jax.evaluation import drawing, experts, measure, perception
 from tests import fake_avatar
 
 CONTRACT = (
@@ -94,6 +94,22 @@ def test_report_files_fit_together(done):
         assert name in page and (out / name).exists()
     assert cv2.imread(str(out / "contact_sheet.png")).shape[0] > 6 * fake_avatar.SIZE
     assert not list(out.glob(".*"))
+
+
+def test_fid_and_lpips_vgg_where_their_networks_are(tmp_path, monkeypatch):
+    data, workdir = fake_avatar.make_folder(tmp_path / "data", seconds=10), tmp_path / "run"
+    workdir.mkdir()
+    monkeypatch.setattr(drawing, "load_avatar", lambda _: fake_avatar.Avatar(data))
+    monkeypatch.setattr(experts.weights, "find", lambda _: None)
+    fid = experts.Expert(lambda pictures: pictures[:, ::16, ::16].reshape(2, -1) / 255, "a grid")
+    vgg = experts.Expert(lambda a, b: float(np.abs(a - b).mean()), "a difference")
+    monkeypatch.setattr(perception, "load_fid", lambda: perception.FrechetDistance(fid))
+    monkeypatch.setattr(perception, "load_lpips_vgg", lambda: perception.MeanDistance(vgg))
+    assert evaluate.main(["--workdir", str(workdir), "--lpips_vgg"]) == 0
+    result = json.loads((workdir / "eval_test" / "metrics.json").read_text())
+    assert 0 < result["fid"] < 0.1 and result["lpips_vgg"] == pytest.approx(0.02, rel=1e-2)
+    assert result["weights"]["fid"].startswith(f"a grid; {result['frames']} frames")
+    assert result["weights"]["lpips_vgg"] == "a difference"
 
 
 def test_bad_input_is_one_line(tmp_path, capsys, monkeypatch):

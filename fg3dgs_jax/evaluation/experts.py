@@ -12,9 +12,6 @@ import numpy as np
 from fg3dgs_jax.experts import weights
 
 MESH_LMD = "mediapipe face mesh (not FAN)"
-NOT_OFFERED = {
-    "fid": "not measured: this version has no Inception network",
-}
 
 
 class Expert(NamedTuple):

@@ -91,6 +91,7 @@ class Measurer:
         blinks = clip.expression[index, names.index("AU45")] if "AU45" in names else None
         self.chosen = report.choose_frames(clip.mouth_openings()[index], blinks)
         self.rows, self.sheet = [], []
+        self.watchers = []  # see `perception`: they are shown every frame
 
     def panels(self):
         """Draws and measures every frame; yields its row of the comparison video, uint8."""
@@ -105,6 +106,8 @@ class Measurer:
             pictures = report.panels(truth, frame)
             if position in self.chosen:
                 self.sheet.append((f"{i} {self.chosen[position]}", pictures))
+            for watcher in self.watchers:
+                watcher.add(truth, frame.image)
             yield report.comparison_row(pictures)
 
     def measure(self, i, true, truth, image) -> dict:

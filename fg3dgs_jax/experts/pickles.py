@@ -88,7 +88,7 @@ class Tensor:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Global:
+class Global:
     """The name of something a pickle would import; only ever compared."""
 
     name: str
@@ -105,8 +105,9 @@ class PickleReader:
     a `Tensor` is made, of everything else dicts, lists, tuples, text, numbers and `_Inert`.
     """
 
-    def __init__(self, stream, inert=()):
+    def __init__(self, stream, inert=(), steps=None):
         self._stream, self._inert = stream, inert
+        self._steps = _STEPS | (steps or {})  # a reader of other values replaces some
         self._stack, self._marks, self._memo = [], [], {}
         self.storages: dict[str, Storage] = {}
 
@@ -137,8 +138,8 @@ class PickleReader:
             self._memo[argument] = self._top()
         elif name in ("GLOBAL", "STACK_GLOBAL"):
             self._stack.append(self._global(name, argument))
-        elif name in _STEPS:
-            _STEPS[name](self)
+        elif name in self._steps:
+            self._steps[name](self)
         elif name not in ("PROTO", "FRAME"):
             raise CheckpointError(
                 f"uses the pickle instruction {name}, which no tensor needs; it may run code"
@@ -207,7 +208,7 @@ class PickleReader:
         if not isinstance(self._top(), dict | _Inert | Tensor):
             raise CheckpointError("has a broken pickle (sets the state of a plain value)")
 
-    def _global(self, opcode, argument) -> _Global:
+    def _global(self, opcode, argument) -> Global:
         if opcode == "GLOBAL":
             name = argument.replace(" ", ".", 1)  # pickletools joins module and name so
         else:
@@ -220,11 +221,11 @@ class PickleReader:
                 f"names the global {line(name)}, which no tensor needs: loading it could run "
                 "code; expected a plain state dict (mere metadata can be skipped as `inert`)"
             )
-        return _Global(name)
+        return Global(name)
 
     def _reduce(self):
         arguments, function = self._pop(), self._pop()
-        if not isinstance(function, _Global) or not isinstance(arguments, tuple):
+        if not isinstance(function, Global) or not isinstance(arguments, tuple):
             raise CheckpointError("has a broken pickle (calls what is no global)")
         if function.name in _CALLS:
             self._stack.append(_CALLS[function.name](arguments))
@@ -239,7 +240,7 @@ class PickleReader:
         if not isinstance(place, tuple) or len(place) not in (5, 6) or place[0] != "storage":
             raise CheckpointError("refers to something that is no storage")
         kind, key, count = place[1], place[2], place[4]
-        dtype = _TYPES.get(kind.name) if isinstance(kind, _Global) else None
+        dtype = _TYPES.get(kind.name) if isinstance(kind, Global) else None
         if dtype is None or not isinstance(key, str):
             raise CheckpointError("refers to a storage without a type or a key")
         storage = Storage(key, dtype, *counts_of([count]))
@@ -288,7 +289,7 @@ def _tensor(arguments, fixed, own_dtype=False):
     dtype = storage.dtype
     if own_dtype:
         named = arguments[6]
-        dtype = _TYPES.get(named.name) if isinstance(named, _Global) else None
+        dtype = _TYPES.get(named.name) if isinstance(named, Global) else None
         if dtype is None:
             raise CheckpointError("has a tensor without a dtype")
     if len(arguments) > fixed and arguments[fixed]:
@@ -317,7 +318,7 @@ def _from_type(arguments):
     """(rebuild function, Tensor or Parameter, its arguments, attributes) -> the tensor."""
     if (
         len(arguments) != 4
-        or not all(isinstance(part, _Global) for part in arguments[:2])
+        or not all(isinstance(part, Global) for part in arguments[:2])
         or arguments[0].name not in _REBUILDS
         or arguments[1].name not in _TENSOR_CLASSES
         or not isinstance(arguments[2], tuple)
