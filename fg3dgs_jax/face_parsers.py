@@ -121,6 +121,6 @@ def choose(name: str = "auto") -> FaceParser:
         *better, name = _PARSERS
         name = next((n for n in better if all(map(weights.find, _PARSERS[n][1]))), name)
     prepare, needed, optional = _PARSERS[name]
-    files = {n: weights.require(n) for n in needed}
-    files |= {n: path for n in optional if (path := weights.find(n))}
-    return FaceParser(name, files, prepare(files))
+    paths = {n: weights.require(n) for n in needed}
+    paths |= {n: path for n in optional if (path := weights.find(n))}
+    return FaceParser(name, paths, prepare(paths))

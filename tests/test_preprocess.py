@@ -7,9 +7,9 @@ import pathlib
 import numpy as np
 import pytest
 
-from fg3dgs_jax import preprocess
+from fg3dgs_jax import preprocess, preprocessing
 from fg3dgs_jax.data import dataset, openface, video, video_writer
-from fg3dgs_jax.experts import fer, weights
+from fg3dgs_jax.experts import fer, files, weights
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 MATERIAL = pathlib.Path(os.environ.get("FG3DGS_TEST_DATA", ROOT.parent / "shared"))
@@ -91,10 +91,10 @@ def test_a_wrong_csv_and_a_missing_network_come_before_the_work(models, capsys, 
 def test_two_faces_are_counted():
     counts = np.ones(100, int)
     counts[:30] = 2
-    with pytest.raises(preprocess.PreprocessError, match="second face in 30%"):
-        preprocess._check_faces(counts)
+    with pytest.raises(preprocessing.PreprocessError, match="second face in 30%"):
+        preprocessing.check_faces(counts)
     counts[15:30] = 1
-    preprocess._check_faces(counts)
+    preprocessing.check_faces(counts)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_wanted_features_without_weights_are_refused_before_the_work(capsys, tmp
     message = capsys.readouterr().err.strip()
     assert "ave.pth" in message and "CC BY-NC" in message and len(message.splitlines()) == 1
     assert not (tmp_path / "o").exists()
-    assert preprocess._extractors(None) == ("mel",)  # what was not asked for is left out
+    assert preprocessing.extractors(None) == ("mel",)  # what was not asked for is left out
     assert "whisper features left out" in capsys.readouterr().out
 
 
@@ -133,9 +133,9 @@ def test_every_wanted_extractor_gets_its_file_once(tmp_path, monkeypatch):
         calls.append(name)
         return np.full((num_frames, 1, 2), len(samples), np.float32)
 
-    monkeypatch.setattr(preprocess.audio_features, "extract", extract)
+    monkeypatch.setattr(preprocessing.audio_features, "extract", extract)
     for _ in range(2):
-        used = preprocess._sound(folder, ("mel", "ave", "hubert"), 5)
+        used = preprocessing.sound(folder, ("mel", "ave", "hubert"), 5)
         assert used == ["ave", "hubert_large"] and calls == ["mel", "ave", "hubert"]
     assert (np.load(folder.path / "audio_hubert.npy") == 3200).all()
 
@@ -180,7 +180,7 @@ def test_real_clip_becomes_a_folder_and_is_reused(models, tmp_path, monkeypatch)
     def never(*_):
         raise AssertionError("a finished stage was done again")
 
-    monkeypatch.setattr(preprocess.face_landmarker, "detect", never)
+    monkeypatch.setattr(preprocessing.face_landmarker, "detect", never)
     monkeypatch.setattr(preprocess.face_parsers.segmenter, "segment", never)
     assert preprocess.main(argv) == 0
     _other_expressions(out, argv, tmp_path)
@@ -217,7 +217,9 @@ def _another_parser(out, argv, monkeypatch):
     def run(frames, points, fps, progress):
         times.append(len(frames))
         for i in range(len(frames)):
-            yield preprocess.parsing.Parsed(labels[i, :, ::-1], np.float32(labels[i, :, ::-1] > 0))
+            yield preprocessing.parsing.Parsed(
+                labels[i, :, ::-1], np.float32(labels[i, :, ::-1] > 0)
+            )
 
     model = out.parent / "other.tflite"
     model.write_bytes(b"a model")
@@ -230,7 +232,7 @@ def _another_parser(out, argv, monkeypatch):
     assert before == {name: (out / name).stat().st_mtime_ns for name in before}
     meta = json.loads((out / "meta.json").read_text())
     assert meta["parser"] == "selfie_multiclass"
-    assert meta["weights"]["other"] == preprocess._sha256(model)
+    assert meta["weights"]["other"] == files.digest(model)
     assert "selfie_segmenter" not in meta["weights"] and "face_landmarker" in meta["weights"]
 
 

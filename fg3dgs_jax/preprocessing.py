@@ -1,0 +1,166 @@
+"""The steps of preprocessing, each from the folder's files to the folder's files.
+
+A step that is done for the same input is not done again; the program `preprocess` says their order.
+"""
+
+import pathlib
+
+import numpy as np
+from tqdm import tqdm
+
+from fg3dgs_jax import audio_features
+from fg3dgs_jax.data import dataset, expressions, layers, parsing, tracking, video
+from fg3dgs_jax.experts import face_landmarker, files, weights
+
+MIN_FACES = 0.5  # of the frames must show a face
+MAX_SECOND_FACE = 0.2  # of the frames may show a second face
+
+
+class PreprocessError(ValueError):
+    """A video that cannot become a processed folder; one line."""
+
+
+def read(folder, clip):
+    """Frames and sound of a `video.Clip`."""
+    if folder.has("read", ("frames.npy", "audio.wav")):
+        return
+    frames = folder.array("frames", (clip.num_frames, clip.height, clip.width, 3))
+    pictures = tqdm(clip.frames(), "frames", clip.num_frames, unit="frame")
+    for i, picture in enumerate(pictures):
+        frames[i] = picture
+    folder.keep("frames", frames)
+    video.write_wav(folder.path / "audio.wav", clip.samples)
+    folder.finish("read")
+
+
+def faces(folder, model):
+    """Landmarks of every frame; returns the FaceTrack. `model`: face_landmarker.task."""
+    if not folder.has("faces", ("faces.npz",)):
+        frames = np.load(folder.path / "frames.npy", mmap_mode="r")
+        bar = lambda x: tqdm(x, "landmarks", unit="frame")  # noqa: E731
+        track = face_landmarker.detect(model, frames, dataset.FPS, bar)
+        check_faces(track.num_faces)
+        fields = {k: np.asarray(v) for k, v in track._asdict().items()}
+        dataset.save_arrays(folder.path, faces=fields)
+        folder.finish("faces")
+    with np.load(folder.path / "faces.npz") as fields:
+        track = face_landmarker.FaceTrack(**{k: fields[k] for k in fields.files})
+    return track._replace(names=tuple(map(str, track.names)))
+
+
+def check_faces(num_faces):
+    """Refuses a clip by how many faces [T] its frames show (PreprocessError)."""
+    found, second = np.mean(num_faces > 0), np.mean(num_faces > 1)
+    if found < MIN_FACES:
+        raise PreprocessError(
+            f"no face in {1 - found:.0%} of the frames; expected one face, seen from the front, in "
+            "nearly all of them: cut the video to such a part"
+        )
+    if second > MAX_SECOND_FACE:
+        raise PreprocessError(
+            f"a second face in {second:.0%} of the frames; expected one person: cut or crop the "
+            "video to the one who speaks"
+        )
+
+
+def pose(folder, track, size):
+    """Cameras and landmarks; returns the fields of camera.npz. `size`: (height, width) px."""
+    if not folder.has("pose", ("camera.npz", "landmarks.npz")):
+        fit = tracking.fit_head(track.pixels, track.depth, track.rotation, track.valid, size)
+        dataset.save_arrays(
+            folder.path,
+            camera={
+                "world_to_camera": fit.world_to_camera, "valid": fit.valid, "error": fit.error,
+                "focal": np.float64(fit.focal), "head_points": fit.points,
+            },
+            landmarks={"pixels": parsing.bridge(track.pixels, track.valid), "valid": track.valid},
+        )  # fmt: skip
+        folder.finish("pose")
+    with np.load(folder.path / "camera.npz") as fields:
+        return {k: fields[k] for k in fields.files}
+
+
+def origin(expression, units):
+    """Where the action units come from, for meta.json."""
+    if units is None:
+        return {"action_units": "blendshapes (proxies, not calibrated)"}
+    return {
+        "action_units": "openface",
+        "file": pathlib.Path(expression).name,
+        "sha256": files.digest(expression),
+        "frames_without_a_face": int((~units.valid).sum()),
+        "scale": "intensities / 5, AU45 / 2, presences as they are",
+        "columns": list(units.names),
+    }
+
+
+def expression(folder, track, network, units, origin):
+    """Emotions, blendshapes, gaze, action units."""
+    if folder.has("expression", ("expression.npz",), origin):
+        return
+    e, names = expressions.expression_channels(track.blendshapes, track.names, track.valid)
+    if units is not None:
+        e, names = expressions.with_openface(e, names, units)
+    if network is not None:
+        frames = np.load(folder.path / "frames.npy", mmap_mode="r")
+        with np.load(folder.path / "landmarks.npz") as fields:
+            points = fields["pixels"]
+        bar = tqdm(zip(frames, points, strict=True), "emotion", len(frames), unit="frame")
+        found = np.stack([network.call(frame, face) for frame, face in bar])
+        e = np.concatenate([parsing.smooth_in_time(found, track.valid), e], 1)
+        names = (*network.names, *names)
+    folder.begin("expression")
+    dataset.save_arrays(
+        folder.path, expression={"e": e.astype(np.float32), "names": np.array(names)}
+    )
+    folder.finish("expression", origin)
+
+
+def parse(folder, parser):
+    """Labels, plate, torso; returns what they depend on."""
+    made_by = parser.made_by
+    if folder.has("layers", ("labels.npy", "torso.npy", "background.png"), made_by):
+        return made_by
+    folder.begin("layers")
+    frames = np.load(folder.path / "frames.npy", mmap_mode="r")
+    with np.load(folder.path / "landmarks.npz") as fields:
+        points = parsing.smooth_in_time(fields["pixels"])
+    labels = folder.array("labels", frames.shape[:3])
+    alphas = folder.array("alpha", frames.shape[:3])
+    found = parser.parse(frames, points, dataset.FPS)
+    for i, parsed in enumerate(tqdm(found, "labels", len(frames), unit="frame")):
+        labels[i], alphas[i] = parsed.labels, np.rint(255 * parsed.alpha)
+    plate, _ = layers.background_plate(frames, np.maximum(labels, alphas))
+    torso = folder.array("torso", (*frames.shape[:3], 4))
+    for i in tqdm(range(len(frames)), "torso", unit="frame"):
+        torso[i] = layers.torso_layer(frames[i], labels[i], alphas[i] / np.float32(255), plate)
+    dataset.save_arrays(folder.path, background=plate)
+    folder.keep("labels", labels)
+    folder.keep("torso", torso)
+    (folder.path / ".alpha.part.npy").unlink()
+    folder.finish("layers", made_by)
+    return made_by
+
+
+def extractors(wanted):
+    """The extractors to run; explicitly wanted ones whose weights are absent are an error."""
+    if wanted is not None:
+        for name in wanted:
+            audio_features.require(name)
+        return tuple(wanted)
+    if weights.find("whisper_tiny_en") is None:
+        print("whisper features left out: their weights are not installed (mel is there)")
+        return ("mel",)
+    return ("mel", "whisper")
+
+
+def sound(folder, features, num_frames):
+    """Writes the wanted features; returns the names of the weights they took."""
+    samples = video.read_wav(folder.path / "audio.wav")
+    for name in tqdm(features, "sound", unit="extractor"):
+        if not folder.has(name, (f"audio_{name}.npy",)):
+            rows = audio_features.extract(name, samples, num_frames)
+            dataset.save_arrays(folder.path, **{f"audio_{name}": rows})
+            folder.finish(name)
+    used = [audio_features.lookup(name).weights for name in features]
+    return [name for name in used if name]
