@@ -243,14 +243,19 @@ def save_meta(
 
 
 def load_clip(path, scale: float = 1.0) -> Clip:
-    """Opens a processed folder; `scale` < 1 shrinks frames, labels, torso, landmarks and intrinsics
-    together.
+    """Opens a processed folder, or a packed one (`data/pack.py`); `scale` < 1 shrinks frames,
+    labels, torso, landmarks and intrinsics together.
 
     Raises:
       DatasetError: no such folder, an unfinished one, another schema, or arrays that do not fit
         together.
+      ValueError: a packed folder that is damaged.
     """
     path = pathlib.Path(path)
+    if path.is_file():
+        from fg3dgs_jax.data import pack  # here, because packing loads clips
+
+        path = pack.opened(path)
     if not (path / "meta.json").exists():
         unfinished = "is an unfinished processed folder (no meta.json)"
         raise DatasetError(
