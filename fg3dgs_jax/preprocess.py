@@ -1,6 +1,8 @@
 """Any video with sound -> a processed folder (see data/dataset.py), ending with report.html.
 
     python -m fg3dgs_jax.preprocess --video V --out data/ID --consent self
+    python -m fg3dgs_jax.preprocess --pack data/ID        # -> data/ID.fg3dgs, one file to travel
+    python -m fg3dgs_jax.preprocess --unpack ID.fg3dgs --out data/ID
 
 Interrupted work goes on where it stopped: a stage whose files are there for the same video and
 options is not done again.
@@ -12,12 +14,13 @@ import sys
 
 from fg3dgs_jax import audio_features, face_parsers
 from fg3dgs_jax import preprocessing as steps
-from fg3dgs_jax.data import clip_report, dataset, openface, video
+from fg3dgs_jax.data import clip_report, dataset, openface, pack, video
 from fg3dgs_jax.data.folder import Folder
 from fg3dgs_jax.experts import emotions, files, weights
 
 VERSION = 1  # of the stages' results: another number makes old folders be done again
 MIN_SECONDS = 2
+SOURCES = ("video", "pack", "unpack")
 CONSENTS = {
     "self": "I am the person in the video",
     "written": "the person agreed in writing",
@@ -126,13 +129,45 @@ def _names(parser, text):
     return names
 
 
+def _check_source(parser, args):
+    """One thing to work on, and somewhere to put it."""
+    given = [f"--{name}" for name in SOURCES if getattr(args, name)]
+    if len(given) != 1:
+        wanted = " or ".join(f"--{name}" for name in SOURCES)
+        parser.error(f"found {' and '.join(given) or 'no source'}; expected {wanted}, one of them")
+    if not args.out and not args.pack:
+        parser.error(f"--out is missing; say what folder {given[0]} shall become")
+
+
+def _packed(args):
+    """--pack and --unpack; returns the file or folder written."""
+    return pack.pack(args.pack, args.out) if args.pack else pack.unpack(args.unpack, args.out)
+
+
+def _told(work, *args) -> int:
+    """Does the work and says where the result is, or in one line why there is none."""
+    try:
+        result = work(*args)
+    except (ValueError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    print(f"done; look at {result}")
+    return 0
+
+
 def main(argv=None) -> int:
     """The program; returns its exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m fg3dgs_jax.preprocess", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("--video", required=True, help="video file with sound, any rate and size")
-    parser.add_argument("--out", required=True, help="processed folder to write, e.g. data/ID")
+    parser.add_argument("--video", help="video file with sound, any rate and size")
+    parser.add_argument("--out", help="processed folder to write, e.g. data/ID")
+    parser.add_argument(
+        "--pack", metavar="DIR", help="write a processed folder as one file: DIR.fg3dgs, or --out"
+    )
+    parser.add_argument(
+        "--unpack", metavar="FILE", help="make the processed folder --out of such a file"
+    )
     parser.add_argument(
         "--consent",
         choices=CONSENTS,
@@ -164,26 +199,24 @@ def main(argv=None) -> int:
         help="network of the emotion channels (default: fer where its weights are, else none)",
     )
     args = parser.parse_args(argv)
+    _check_source(parser, args)
+    if args.pack or args.unpack:
+        return _told(_packed, args)
     features = None if args.features is None else _names(parser, args.features)
     if args.max_seconds is not None and args.max_seconds < MIN_SECONDS:
         parser.error(f"--max_seconds is {args.max_seconds}; expected at least {MIN_SECONDS}")
     consent = args.consent or _ask_consent(parser)
-    try:
-        report = preprocess(
-            args.video,
-            args.out,
-            consent,
-            features,
-            args.max_seconds,
-            args.parser,
-            args.expression,
-            args.emotion,
-        )
-    except (ValueError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
-    print(f"done; look at {report}")
-    return 0
+    return _told(
+        preprocess,
+        args.video,
+        args.out,
+        consent,
+        features,
+        args.max_seconds,
+        args.parser,
+        args.expression,
+        args.emotion,
+    )
 
 
 if __name__ == "__main__":
