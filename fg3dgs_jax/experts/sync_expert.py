@@ -177,9 +177,13 @@ def embed_mouths(variables, frames, boxes):
         )
     if not jnp.issubdtype(frames.dtype, jnp.floating):
         raise ValueError(f"frames are {frames.dtype}; expected floats in [0, 1]: divide by 255")
+    return embed_cut_mouths(variables, cut(frames, jnp.asarray(boxes)))
+
+
+def embed_cut_mouths(variables, mouths):
+    """The same of mouths that `cut` has cut out, [B, S, 48, 48, 3] in [0, 1]."""
     params = jax.lax.stop_gradient(variables["mouth"])
-    mouths = standardise(cut(frames, jnp.asarray(boxes)))
-    return unit(MouthTower().apply({"params": params}, mouths))
+    return unit(MouthTower().apply({"params": params}, standardise(mouths)))
 
 
 def embed_sound(variables, windows):

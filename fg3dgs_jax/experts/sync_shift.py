@@ -37,10 +37,10 @@ def curves(similar, span: int = SPAN, reach: int = REACH) -> np.ndarray:
 def summary(similar) -> dict:
     """What the score says of a part of a clip.
 
-    Returns "frames"; "runs" of two seconds; "aligned": the share of them whose score peaks within a
-    frame of the true alignment; "steady": within a frame of "peak": frames by which the sound at
-    the best score lies after the picture, over the whole part; "contrast": score there above the
-    median over shifts; "curve": score at shifts of -15 to 15.
+    Returns "frames"; "score": its mean without a shift; "runs" of two seconds; "aligned": the share
+    of them whose score peaks within a frame of the true alignment; "steady": within a frame of
+    "peak": frames by which the sound at the best score lies after the picture, over the whole part;
+    "contrast": score there above the median over shifts; "curve": score at shifts of -15 to 15.
     """
     found = curves(similar)
     middle = found.shape[1] // 2
@@ -49,6 +49,7 @@ def summary(similar) -> dict:
     peak = int(whole.argmax()) - middle
     return {
         "frames": len(similar) + FRAMES - 1,
+        "score": float(whole[middle]),
         "runs": len(found),
         "aligned": float(np.mean(np.abs(peaks) <= CLOSE)),
         "steady": float(np.mean(np.abs(peaks - peak) <= CLOSE)),
