@@ -10,7 +10,7 @@ import argparse
 import pathlib
 import sys
 
-from fg3dgs_jax import audio_features, face_parsers
+from fg3dgs_jax import audio_features, face_parsers, intake
 from fg3dgs_jax import preprocessing as steps
 from fg3dgs_jax.data import clip_report, dataset, framing, openface, video, video_check
 from fg3dgs_jax.data.folder import Folder
@@ -79,18 +79,18 @@ def preprocess(
     folder = Folder(out, key)
     try:
         (folder.path / "meta.json").unlink(missing_ok=True)  # written again last
-        clip, rows = steps.check(folder, clip, models["face_landmarker"], size, av_offset)
+        clip, rows = intake.check(folder, clip, models["face_landmarker"], size, av_offset)
         pixels = (clip.num_frames, clip.height, clip.width)
         folder.make_room({"frames": (*pixels, 3), "labels": pixels, "torso": (*pixels, 4)})
-        cuts = steps.read(folder, clip)
-        heard = steps.listen(folder, clip, av_offset)
+        cuts = intake.read(folder, clip)
+        heard = intake.listen(folder, clip, av_offset)
         track = steps.faces(folder, models["face_landmarker"])
         fit = steps.pose(folder, track, (clip.height, clip.width))
         origin = {"emotion": emotion, **steps.origin(expression, units)}
         steps.expression(folder, track, network, units, origin)
         made_by = steps.parse(folder, parser)
         used = steps.sound(folder, features, clip.num_frames, heard)
-        late = steps.lateness(folder, track)
+        late = intake.lateness(folder, track)
         report = clip_report.write(
             folder.path,
             {
@@ -142,7 +142,7 @@ def open_video(path, max_seconds=None, av_offset=0.0):
 def check_only(path, size=None, max_seconds=None, av_offset=0.0) -> str:
     """The video check's table; nothing is written."""
     model = weights.require("face_landmarker")
-    _, _, rows = steps.look(open_video(path, max_seconds, av_offset), model, size)
+    _, _, rows = intake.look(open_video(path, max_seconds, av_offset), model, size)
     return video_check.table(rows)
 
 

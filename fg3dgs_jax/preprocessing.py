@@ -3,28 +3,14 @@
 A step that is done for the same input is not done again; the program `preprocess` says their order.
 """
 
-import itertools
 import pathlib
 
 import numpy as np
 from tqdm import tqdm
 
 from fg3dgs_jax import audio_features
-from fg3dgs_jax.data import (
-    av_offset,
-    dataset,
-    expressions,
-    framing,
-    layers,
-    parsing,
-    speech,
-    tracking,
-    video,
-    video_check,
-)
-from fg3dgs_jax.data import (
-    folder as folders,
-)
+from fg3dgs_jax.data import dataset, expressions, layers, parsing, tracking, video
+from fg3dgs_jax.data.folder import stream
 from fg3dgs_jax.experts import face_landmarker, files, weights
 
 MIN_FACES = 0.5  # of the frames must show a face
@@ -36,106 +22,6 @@ class PreprocessError(ValueError):
     """A video that cannot become a processed folder; one line."""
 
 
-def look(clip, model, size=None, framed=None):
-    """Judges a `video.Video` by a sample of it, and frames the head where that is wanted.
-
-    Args:
-      clip: the opened video, not cropped.
-      model: face_landmarker.task.
-      size: px of the square that the head is cropped to; 0: keep the picture; None: 512 if the
-        picture is larger than 1024 px.
-      framed: the first two results of an earlier look at the same video, or None.
-
-    Returns:
-      (window or None, size or None, rows): the arguments of `clip.cropped`, and the table.
-    """
-    pieces = video_check.plan(clip.num_frames, clip.samples)
-    frames = np.concatenate([np.arange(first, first + count) for first, count in pieces])
-    sketches = video_check.Sketches()
-    pictures = itertools.chain.from_iterable(clip.frames(*piece) for piece in pieces)
-    pictures = tqdm(pictures, "video check", len(frames), unit="frame")
-    track = face_landmarker.detect(model, sketches.watch(pictures), dataset.FPS)
-    whole = (clip.height, clip.width)
-    window, size = framed or framing.choose(track.pixels[track.valid], whole, size)
-    rows = video_check.check(
-        video_check.Evidence(
-            fps=clip.source_fps,
-            size=whole,
-            output=(size, size) if window else whole,
-            window=window,
-            num_frames=clip.num_frames,
-            samples=clip.samples,
-            frames=frames,
-            pixels=track.pixels,
-            num_faces=track.num_faces,
-            rotation=track.rotation,
-            thumbs=np.stack(sketches.thumbs),
-            greys=sketches.greys,
-        )
-    )
-    return window, size, rows
-
-
-def check(folder, clip, model, size, late):
-    """`look` at a video whose sound was moved back by `late` s, once; prints the table.
-
-    Returns (the video, cropped if need be; the rows).
-    """
-    framed = None
-    if folder.has("framing", ("framing.json",)):  # kept when only the sound is moved
-        framed = folder.load("framing")
-    if framed is None or not folder.has("check", ("check.json",), late):
-        window, px, rows = look(clip, model, size, framed)
-        framed = (window, px)
-        folder.save("framing", framed)
-        folder.finish("framing")
-        folder.save("check", [row._asdict() for row in rows])
-        folder.finish("check", late)
-    rows = [video_check.Row(**row) for row in folder.load("check")]
-    print(video_check.table(rows))
-    return clip.cropped(*framed) if framed[0] else clip, rows
-
-
-def read(folder, clip):
-    """Frames of a `video.Video`; returns the numbers of those that begin another scene."""
-    if not folder.has("read", ("frames.npy", "cuts.json")):
-        frames = folder.array("frames", (clip.num_frames, clip.height, clip.width, 3))
-        cuts, before = [], None
-        pictures = tqdm(clip.frames(), "frames", clip.num_frames, unit="frame")
-        for i, picture in enumerate(pictures):
-            frames[i] = picture
-            thumb = video_check.thumb(picture)
-            if before is not None and video_check.is_cut(before, thumb):
-                cuts.append(i)
-            before = thumb
-            if i % 64 == 63:
-                folders.release(frames)
-        folder.keep("frames", frames)
-        folder.save("cuts", cuts)
-        folder.finish("read")
-    return folder.load("cuts")
-
-
-def listen(folder, clip, late):
-    """Sound of a `video.Video` read with `av_offset=late`, at the common level.
-
-    Returns what it depends on: {"av_offset": s, "gain_db": dB}.
-    """
-    made_by = {"av_offset": late, "gain_db": speech.gain_db(clip.samples)}
-    if not folder.has("listen", ("audio.wav",), made_by):
-        folder.begin("listen")
-        samples = speech.apply_gain(clip.samples, made_by["gain_db"])
-        video.write_wav(folder.path / "audio.wav", samples)
-        folder.finish("listen", made_by)
-    return made_by
-
-
-def lateness(folder, track):
-    """What lips and sound say about each other over the whole clip: an `av_offset.Offset`."""
-    samples = video.read_wav(folder.path / "audio.wav")
-    return av_offset.estimate(track.pixels, track.valid, samples)
-
-
 def faces(folder, model):
     """Landmarks of every frame; returns the FaceTrack. `model`: face_landmarker.task.
 
@@ -144,15 +30,15 @@ def faces(folder, model):
     if not folder.has("faces", ("faces.npz",)):
         frames = np.load(folder.path / "frames.npy", mmap_mode="r")
         starts = range(0, len(frames), FACES_CHUNK)
-        bar = tqdm(total=len(frames), desc="landmarks", unit="frame")
         for k, start in enumerate(starts):
+            if folder.chunk("faces", k).exists():
+                continue
             chunk = frames[start : start + FACES_CHUNK]
-            if not folder.chunk("faces", k).exists():
-                track = face_landmarker.detect(model, folders.rows(chunk), dataset.FPS)
-                fields = {n: np.asarray(v) for n, v in track._asdict().items()}
-                dataset.save_arrays(folder.path, **{folder.chunk("faces", k).stem: fields})
-            bar.update(len(chunk))
-        bar.close()
+            name = f"landmarks {k + 1}/{len(starts)}"
+            bar = lambda x: tqdm(stream(x), name, len(x), unit="frame")  # noqa: B023, E731
+            track = face_landmarker.detect(model, chunk, dataset.FPS, bar)
+            fields = {n: np.asarray(v) for n, v in track._asdict().items()}
+            dataset.save_arrays(folder.path, **{folder.chunk("faces", k).stem: fields})
         track = _joined([folder.chunk("faces", k) for k in range(len(starts))])
         check_faces(track["num_faces"])
         dataset.save_arrays(folder.path, faces=track)
@@ -230,7 +116,7 @@ def expression(folder, track, network, units, origin):
         frames = np.load(folder.path / "frames.npy", mmap_mode="r")
         with np.load(folder.path / "landmarks.npz") as fields:
             points = fields["pixels"]
-        pairs = zip(folders.rows(frames), points, strict=True)
+        pairs = zip(stream(frames), points, strict=True)
         bar = tqdm(pairs, "emotion", len(frames), unit="frame")
         found = np.stack([network.call(frame, face) for frame, face in bar])
         e = np.concatenate([parsing.smooth_in_time(found, track.valid), e], 1)

@@ -10,7 +10,7 @@ import shutil
 
 import numpy as np
 
-_ROWS_AT_ONCE = 64  # of a memory map, before their memory is given back
+ROWS_AT_ONCE = 64  # of a memory map, seen or filled before their memory is given back
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _NEARLY_NOTHING = 1 << 20  # bytes free: a failed write is the disk's fault
 
@@ -33,6 +33,7 @@ class Folder:
         if state.get("key") != key:
             self._state = {"key": key, "done": {}}
             self.forget_chunks()
+            self.save("state", self._state)
 
     def has(self, stage, files, made_by=True):
         """True if the stage was finished for this input by `made_by` and its files are there."""
@@ -133,13 +134,20 @@ class Folder:
             part.unlink(missing_ok=True)
 
 
-def rows(array):
+def stream(array):
     """The rows of a memory-mapped array in their order; what has been seen leaves the memory."""
-    for i in range(len(array)):
-        yield array[i]
-        if i % _ROWS_AT_ONCE == _ROWS_AT_ONCE - 1:
-            release(array)
-    release(array)
+    return releasing(array, array)
+
+
+def releasing(items, *arrays):
+    """Yields the items; every now and then `arrays`, which their work maps, leave the memory."""
+    for i, item in enumerate(items):
+        yield item
+        if i % ROWS_AT_ONCE == ROWS_AT_ONCE - 1:
+            for array in arrays:
+                release(array)
+    for array in arrays:
+        release(array)
 
 
 def release(array):

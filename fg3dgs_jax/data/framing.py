@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fg3dgs_jax.data.video_check import BOTTOM, TOP, face_heights
+from fg3dgs_jax.data.video_sample import BOTTOM, TOP, face_heights
 
 KEEP_UP_TO = 1024  # px; larger pictures are cropped to the head unless told otherwise
 SIZE = 512  # px, of what is cropped by itself

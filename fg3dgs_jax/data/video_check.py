@@ -1,7 +1,5 @@
-"""Is this video fit to make an avatar of? Told from a sample of it, before the long work.
-
-`plan` says which frames to look at, `Sketches` keeps what is needed of their pictures while they
-pass, `check` turns both and the landmarks found in them into a table of verdicts with advice.
+"""Is this video fit to make an avatar of? A table of verdicts with advice, told from a sample
+(`video_sample`) before the long work.
 """
 
 from typing import NamedTuple
@@ -12,17 +10,13 @@ import numpy as np
 from fg3dgs_jax.data import av_offset, speech
 from fg3dgs_jax.data.dataset import FPS, LEFT_EYE, RIGHT_EYE
 from fg3dgs_jax.data.tracking import rotation_vectors
+from fg3dgs_jax.data.video_sample import BLANK, BOTTOM, TOP, Evidence, cuts_in, face_heights
 
-STRETCH = 20 * FPS  # frames in one piece: for blinks, cuts and lips against sound
-BURSTS, BURST = 14, 5  # further pieces all over the clip, frames each
-KEEP = 15  # every so manieth frame's grey picture is kept whole, for sharpness and light
-THUMB = (64, 36)  # px (width, height)
-CUT, OTHER_SCENE = 12.0, 32.0  # mean grey levels between thumbs: neighbours, far apart
+OTHER_SCENE = 32.0  # mean grey levels between thumbs of frames far apart
 FACE_PX = 192  # the size at which sharpness is judged: detail per face, not per pixel
 CLOSED = 0.6  # of the usual gap between the lids
-HAIR = 1.33  # from chin to the top of the hair, in heights of the face (brow line of the mesh)
+HAIR = 1.33  # from chin to the top of the hair, in heights of the face
 
-TOP, BOTTOM = 10, 152  # landmarks: top of the forehead, chin
 _LIDS = ((159, 145, 33, 133), (386, 374, 362, 263))  # upper, lower, corners
 
 
@@ -33,62 +27,6 @@ class Row(NamedTuple):
     found: str
     verdict: str  # "good", "usable" or "bad"
     advice: str  # empty where good
-
-
-class Evidence(NamedTuple):
-    """What `check` judges. N sampled frames; landmarks in px of the (upright, whole) picture."""
-
-    fps: float  # of the source
-    size: tuple[int, int]  # (height, width) px of the whole picture
-    output: tuple[int, int]  # (height, width) px of what will be processed
-    window: tuple[int, int, int, int] | None  # (row, column, height, width) processed; None: all
-    num_frames: int  # of the clip, at 25 a second
-    samples: np.ndarray  # int16, the whole sound
-    frames: np.ndarray  # int [N] frame numbers, in pieces without gaps
-    pixels: np.ndarray  # [N, 478, 2]
-    num_faces: np.ndarray  # int [N]
-    rotation: np.ndarray  # [N, 3, 3] head to camera
-    thumbs: np.ndarray  # float32 [N, 36, 64] grey
-    greys: dict[int, np.ndarray]  # {row of N: uint8 [H, W]}
-
-
-def plan(num_frames: int, samples) -> list[tuple[int, int]]:
-    """Pieces (first frame, number) to look at: the stretch with most speech, and short bursts."""
-    length = min(STRETCH, num_frames)
-    spoken = np.concatenate([[0], np.cumsum(speech.speech_map(samples, num_frames))])
-    best = int(np.argmax(spoken[length:] - spoken[:-length])) if num_frames > length else 0
-    pieces = [(best, length)]
-    for first in np.linspace(0, num_frames - BURST, BURSTS).astype(int):
-        if first + BURST <= best or first >= best + length:
-            pieces.append((int(first), BURST))
-    return sorted(pieces)
-
-
-class Sketches:
-    """Passes pictures on and keeps thumbs of all and whole grey pictures of a few of them."""
-
-    def __init__(self):
-        self.thumbs, self.greys = [], {}
-
-    def watch(self, pictures):
-        """Yields the uint8 RGB pictures [H, W, 3] it is given."""
-        for picture in pictures:
-            grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
-            if len(self.thumbs) % KEEP == 0:
-                self.greys[len(self.thumbs)] = grey
-            self.thumbs.append(thumb(picture))
-            yield picture
-
-
-def thumb(picture):
-    """uint8 RGB [H, W, 3] -> float32 [36, 64] grey."""
-    small = cv2.resize(picture, THUMB, interpolation=cv2.INTER_AREA)
-    return cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float32)
-
-
-def is_cut(before, after) -> bool:
-    """Whether the scene changes between the thumbs of two neighbouring frames."""
-    return float(np.abs(after - before).mean()) > CUT
 
 
 def check(e: Evidence) -> list[Row]:
@@ -118,11 +56,6 @@ def table(rows) -> str:
         "a good video",
     )[worst]
     return "\n".join([*lines, f"=> {verdict}"])
-
-
-def face_heights(pixels):
-    """px [N], from forehead to chin of landmarks [N, 478, 2]."""
-    return np.linalg.norm(pixels[:, TOP] - pixels[:, BOTTOM], axis=-1)
 
 
 def _verdict(name, found, value, good, usable, advice):
@@ -251,9 +184,9 @@ def count_blinks(pixels, frames) -> int:
 
 
 def _scene(e):
-    near = _near(e)
-    cuts = sum(is_cut(*e.thumbs[k : k + 2]) for k in np.flatnonzero(near))
-    firsts = e.thumbs[np.concatenate([[0], np.flatnonzero(~near) + 1])]
+    pieces = np.split(e.thumbs, np.flatnonzero(~_near(e)) + 1)
+    cuts = sum(len(list(cuts_in(piece))) for piece in pieces)
+    firsts = [piece[0] for piece in pieces if piece[0].std() >= BLANK]
     others = sum(float(np.abs(b - firsts[0]).mean()) > OTHER_SCENE for b in firsts[1:])
     found = f"{cuts} seen" + (f", {others} samples show another scene" if others else "")
     return _verdict("cuts", found, -(cuts + others), 0, 0, "one shot, camera fixed: cut it out")
@@ -272,9 +205,9 @@ def _camera(e):
                 moves.append(np.hypot(*shift) / e.size[0])
     if len(moves) < 3:
         return Row("camera", "cannot be told", "good", "")
-    move = float(np.percentile(moves, 75))
-    found = "fixed" if move < 0.003 else f"moves by {move:.1%} of the picture"
-    return _verdict("camera", found, -move, -0.003, -0.02, "put the camera on a stand")
+    move, least = float(np.percentile(moves, 75)), max(0.004, 1 / e.size[0])
+    found = "fixed" if move <= least else f"moves by {move:.1%} of the picture"
+    return _verdict("camera", found, -move, -least, -0.02, "put the camera on a stand")
 
 
 def _talk(e):
