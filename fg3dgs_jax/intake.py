@@ -33,7 +33,7 @@ def look(clip, model, size=None, framed=None):
     """
     pieces = video_sample.plan(clip.num_frames, clip.samples)
     frames = np.concatenate([np.arange(first, first + count) for first, count in pieces])
-    sketches = video_sample.Sketches()
+    sketches = video_sample.Sketches(len(frames))
     pictures = itertools.chain.from_iterable(clip.frames(*piece) for piece in pieces)
     pictures = tqdm(pictures, "video check", len(frames), unit="frame")
     track = face_landmarker.detect(model, sketches.watch(pictures), dataset.FPS)
@@ -51,7 +51,7 @@ def look(clip, model, size=None, framed=None):
             pixels=track.pixels,
             num_faces=track.num_faces,
             rotation=track.rotation,
-            thumbs=np.stack(sketches.thumbs),
+            thumbs=sketches.thumbs,
             greys=sketches.greys,
         )
     )
@@ -82,11 +82,11 @@ def read(folder, clip):
     """Frames of a `video.Video`; returns the numbers of those that begin another scene."""
     if not folder.has("read", ("frames.npy", "cuts.json")):
         frames = folder.array("frames", (clip.num_frames, clip.height, clip.width, 3))
-        thumbs = []
+        thumbs = np.empty((clip.num_frames, *video_sample.THUMB[::-1]), np.float32)
         pictures = tqdm(clip.frames(), "frames", clip.num_frames, unit="frame")
         for i, picture in enumerate(releasing(pictures, frames)):
             frames[i] = picture
-            thumbs.append(video_sample.thumb(picture))  # 9 kB a frame
+            thumbs[i] = video_sample.thumb(picture)
         folder.keep("frames", frames)
         folder.save("cuts", list(video_sample.cuts_in(thumbs)))
         folder.finish("read")
