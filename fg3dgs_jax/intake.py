@@ -53,26 +53,27 @@ def look(clip, model, size=None, framed=None):
             rotation=track.rotation,
             thumbs=sketches.thumbs,
             greys=sketches.greys,
+            av_offset=clip.av_offset,
         )
     )
     return window, size, rows
 
 
-def check(folder, clip, model, size, late):
-    """`look` at a video whose sound was moved back by `late` s, once; prints the table.
+def check(folder, clip, model, size):
+    """`look` at a video, once; prints the table.
 
     Returns (the video, cropped if need be; the rows).
     """
     framed = None
     if folder.has("framing", ("framing.json",)):  # kept when only the sound is moved
         framed = folder.load("framing")
-    if framed is None or not folder.has("check", ("check.json",), late):
+    if framed is None or not folder.has("check", ("check.json",), clip.av_offset):
         window, px, rows = look(clip, model, size, framed)
         framed = (window, px)
         folder.save("framing", framed)
         folder.finish("framing")
         folder.save("check", [row._asdict() for row in rows])
-        folder.finish("check", late)
+        folder.finish("check", clip.av_offset)
     rows = [video_check.Row(**row) for row in folder.load("check")]
     print(video_check.table(rows))
     return clip.cropped(*framed) if framed[0] else clip, rows
@@ -93,12 +94,12 @@ def read(folder, clip):
     return folder.load("cuts")
 
 
-def listen(folder, clip, late):
-    """Sound of a `video.Video` read with `av_offset=late`, at the common level.
+def listen(folder, clip):
+    """Sound of a `video.Video`, at the common level.
 
     Returns what it depends on: {"av_offset": s, "gain_db": dB}.
     """
-    made_by = {"av_offset": late, "gain_db": speech.gain_db(clip.samples)}
+    made_by = {"av_offset": clip.av_offset, "gain_db": speech.gain_db(clip.samples)}
     if not folder.has("listen", ("audio.wav",), made_by):
         folder.begin("listen")
         samples = speech.apply_gain(clip.samples, made_by["gain_db"])

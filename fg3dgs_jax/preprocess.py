@@ -79,11 +79,11 @@ def preprocess(
     folder = Folder(out, key)
     try:
         (folder.path / "meta.json").unlink(missing_ok=True)  # written again last
-        clip, rows = intake.check(folder, clip, models["face_landmarker"], size, av_offset)
+        clip, rows = intake.check(folder, clip, models["face_landmarker"], size)
         pixels = (clip.num_frames, clip.height, clip.width)
         folder.make_room({"frames": (*pixels, 3), "labels": pixels, "torso": (*pixels, 4)})
         cuts = intake.read(folder, clip)
-        heard = intake.listen(folder, clip, av_offset)
+        heard = intake.listen(folder, clip)
         track = steps.faces(folder, models["face_landmarker"])
         fit = steps.pose(folder, track, (clip.height, clip.width))
         origin = {"emotion": emotion, **steps.origin(expression, units)}
@@ -153,7 +153,7 @@ def _facts(rows, cuts, heard, late):
     facts["sound"] = f"{heard['gain_db']:+.1f} dB to the common level"
     if heard["av_offset"]:
         facts["sound"] += f", moved by {-heard['av_offset']:+.3f} s as asked"
-    return facts | {"lips and sound, whole clip": str(late)}
+    return facts | {"lips and sound, whole clip": late.told(heard["av_offset"])}
 
 
 def _ask_consent(parser):

@@ -22,7 +22,7 @@ class Spoiled:
 
     def __init__(self, clip, change=lambda i, picture: picture, **fields):
         self._clip, self._change = clip, change
-        for name in ("num_frames", "height", "width", "samples", "source_fps"):
+        for name in ("num_frames", "height", "width", "samples", "source_fps", "av_offset"):
             setattr(self, name, fields.get(name, getattr(clip, name)))
 
     def frames(self, first=0, count=None):

@@ -38,6 +38,10 @@ class Offset(NamedTuple):
     reason: str  # why not certain; empty where it is
 
     def __str__(self):
+        return self.told()
+
+    def told(self, already: float = 0.0) -> str:
+        """In words, for sound that has been moved back by `already` s before."""
         if not self.certain:
             return f"not certain ({self.reason})"
         if abs(self.seconds) <= IN_STEP:
@@ -45,7 +49,7 @@ class Offset(NamedTuple):
         way = "late" if self.seconds > 0 else "early"
         return (
             f"sound {abs(1000 * self.seconds):.0f} ms {way}: "
-            f"correct it with --av_offset {self.seconds:.2f}"
+            f"correct it with --av_offset {already + self.seconds:.2f}"
         )
 
 

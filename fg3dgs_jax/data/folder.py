@@ -151,9 +151,10 @@ def releasing(items, *arrays):
 
 
 def release(array):
-    """Gives back the memory that a memory map holds; its content stays in the file."""
+    """Gives back the memory that a memory map holds; its content stays in the file.
+
+    What was written goes to the system's cache of the file, which is written out when it suits.
+    """
     pages = getattr(array, "_mmap", None)
     if pages is not None and hasattr(mmap, "MADV_DONTNEED"):
-        if getattr(array, "mode", "r") != "r":
-            array.flush()
         pages.madvise(mmap.MADV_DONTNEED)

@@ -65,6 +65,7 @@ class Video:
     start: float  # s on the source's clock
     turns: int  # quarter turns anticlockwise that put the picture upright
     source_size: tuple[int, int]  # (height, width) px of the whole upright picture
+    av_offset: float = 0.0  # s by which the sound has been moved back
     window: tuple[int, int, int, int] | None = None  # (row, column, height, width) of it; None: all
 
     def cropped(self, window, size: int) -> "Video":
@@ -193,7 +194,9 @@ def read_video(
             f"{path} is {num_frames} frames long at {FPS} fps ({num_frames / FPS:.2f} s); "
             f"expected at least {min_frames} ({min_frames / FPS:g} s): use a longer video"
         )
-    return Video(path, num_frames, height, width, samples, fps, start, turns, (height, width))
+    return Video(
+        path, num_frames, height, width, samples, fps, start, turns, (height, width), av_offset
+    )
 
 
 def read_audio(path) -> np.ndarray:

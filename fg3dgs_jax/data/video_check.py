@@ -238,7 +238,7 @@ def _step(e, seen):
         return Row("lips and sound", "not certain", "usable", found.reason)
     if abs(found.seconds) <= av_offset.IN_STEP:
         return Row("lips and sound", str(found), "good", "")
-    text, advice = str(found).split(": ", 1)
+    text, advice = found.told(e.av_offset).split(": ", 1)
     return Row("lips and sound", text, "bad" if abs(found.seconds) > 0.2 else "usable", advice)
 
 
