@@ -10,42 +10,53 @@ from tqdm import tqdm
 
 from fg3dgs_jax import audio_features
 from fg3dgs_jax.data import dataset, expressions, layers, parsing, tracking, video
+from fg3dgs_jax.data.folder import stream
 from fg3dgs_jax.experts import face_landmarker, files, weights
 
 MIN_FACES = 0.5  # of the frames must show a face
 MAX_SECOND_FACE = 0.2  # of the frames may show a second face
+FACES_CHUNK = 1500  # frames, a minute: what an interruption costs at most
 
 
 class PreprocessError(ValueError):
     """A video that cannot become a processed folder; one line."""
 
 
-def read(folder, clip):
-    """Frames and sound of a `video.Clip`."""
-    if folder.has("read", ("frames.npy", "audio.wav")):
-        return
-    frames = folder.array("frames", (clip.num_frames, clip.height, clip.width, 3))
-    pictures = tqdm(clip.frames(), "frames", clip.num_frames, unit="frame")
-    for i, picture in enumerate(pictures):
-        frames[i] = picture
-    folder.keep("frames", frames)
-    video.write_wav(folder.path / "audio.wav", clip.samples)
-    folder.finish("read")
-
-
 def faces(folder, model):
-    """Landmarks of every frame; returns the FaceTrack. `model`: face_landmarker.task."""
+    """Landmarks of every frame; returns the FaceTrack. `model`: face_landmarker.task.
+
+    Every chunk is begun afresh, so that work taken up after an interruption gives the same.
+    """
     if not folder.has("faces", ("faces.npz",)):
         frames = np.load(folder.path / "frames.npy", mmap_mode="r")
-        bar = lambda x: tqdm(x, "landmarks", unit="frame")  # noqa: E731
-        track = face_landmarker.detect(model, frames, dataset.FPS, bar)
-        check_faces(track.num_faces)
-        fields = {k: np.asarray(v) for k, v in track._asdict().items()}
-        dataset.save_arrays(folder.path, faces=fields)
+        starts = range(0, len(frames), FACES_CHUNK)
+        for k, start in enumerate(starts):
+            if folder.chunk("faces", k).exists():
+                continue
+            chunk = frames[start : start + FACES_CHUNK]
+            name = f"landmarks {k + 1}/{len(starts)}"
+            bar = lambda x: tqdm(stream(x), name, len(x), unit="frame")  # noqa: B023, E731
+            track = face_landmarker.detect(model, chunk, dataset.FPS, bar)
+            fields = {n: np.asarray(v) for n, v in track._asdict().items()}
+            dataset.save_arrays(folder.path, **{folder.chunk("faces", k).stem: fields})
+        track = _joined([folder.chunk("faces", k) for k in range(len(starts))])
+        check_faces(track["num_faces"])
+        dataset.save_arrays(folder.path, faces=track)
         folder.finish("faces")
+        folder.forget_chunks("faces")
     with np.load(folder.path / "faces.npz") as fields:
         track = face_landmarker.FaceTrack(**{k: fields[k] for k in fields.files})
     return track._replace(names=tuple(map(str, track.names)))
+
+
+def _joined(chunks):
+    """The fields of a FaceTrack saved in chunks."""
+    parts = []
+    for path in chunks:
+        with np.load(path) as fields:
+            parts.append({k: fields[k] for k in fields.files})
+    names = max((part.pop("names") for part in parts), key=len)  # none where no face was seen
+    return {k: np.concatenate([p[k] for p in parts]) for k in parts[0]} | {"names": names}
 
 
 def check_faces(num_faces):
@@ -105,7 +116,8 @@ def expression(folder, track, network, units, origin):
         frames = np.load(folder.path / "frames.npy", mmap_mode="r")
         with np.load(folder.path / "landmarks.npz") as fields:
             points = fields["pixels"]
-        bar = tqdm(zip(frames, points, strict=True), "emotion", len(frames), unit="frame")
+        pairs = zip(stream(frames), points, strict=True)
+        bar = tqdm(pairs, "emotion", len(frames), unit="frame")
         found = np.stack([network.call(frame, face) for frame, face in bar])
         e = np.concatenate([parsing.smooth_in_time(found, track.valid), e], 1)
         names = (*network.names, *names)
@@ -154,13 +166,13 @@ def extractors(wanted):
     return ("mel", "whisper")
 
 
-def sound(folder, features, num_frames):
-    """Writes the wanted features; returns the names of the weights they took."""
+def sound(folder, features, num_frames, made_by=True):
+    """Writes the wanted features of the sound `made_by`; returns the names of their weights."""
     samples = video.read_wav(folder.path / "audio.wav")
     for name in tqdm(features, "sound", unit="extractor"):
-        if not folder.has(name, (f"audio_{name}.npy",)):
+        if not folder.has(name, (f"audio_{name}.npy",), made_by):
             rows = audio_features.extract(name, samples, num_frames)
             dataset.save_arrays(folder.path, **{f"audio_{name}": rows})
-            folder.finish(name)
+            folder.finish(name, made_by)
     used = [audio_features.lookup(name).weights for name in features]
     return [name for name in used if name]

@@ -10,7 +10,7 @@ LEVELS = {
     **dict.fromkeys(("types", "geometry", "native", "mel"), 1),  # types is below, see LOWEST
     **dict.fromkeys(("data", "experts", "models", "rasterizer"), 2),  # never sideways
     **dict.fromkeys(("audio_features", "avatar", "face_parsers"), 3),
-    **dict.fromkeys(("training", "evaluation", "preprocessing"), 4),
+    **dict.fromkeys(("training", "evaluation", "intake", "preprocessing"), 4),
 }  # every other module is a program: 5
 LOWEST = {"types": 0}
 TRAINING = dict.fromkeys(("ssim_ffi", "losses", "density", "optim", "parallel", "checkpoint"), 0)
