@@ -5,8 +5,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.interpolate import interp1d
 
-from fg3dgs_jax.data import bundle_adjustment, dataset, photometric, synthetic, tracking
+from fg3dgs_jax.data import bundle_adjustment, dataset, parsing, photometric, synthetic, tracking
 
 SIZE = (512, 512)
 FOCAL = 1200.0
@@ -144,11 +145,16 @@ def test_no_face_is_refused():
 
 
 def embedded(seconds=14.0):
-    """The embedded subject's landmarks in the head frame [T, 478, 3], and its poses [T, 4, 4]."""
+    """The embedded subject's landmarks in the head frame [T, 478, 3], and its poses [T, 4, 4].
+
+    Its expression is made for every third frame and interpolated: a surface a frame takes time.
+    """
     _, articulation = synthetic.synthesize_speech(0, seconds)
     motion = synthetic.make_motion(0, articulation)
     tracks = synthetic._face_poses(articulation, motion["expression"])
-    tracks = {name: jnp.asarray(track, jnp.float32) for name, track in tracks.items()}
+    times = np.arange(len(motion["world_to_camera"]))
+    some = np.append(times[:-1:3], times[-1])
+    tracks = {name: jnp.asarray(track[some], jnp.float32) for name, track in tracks.items()}
 
     synthetic.head.still_head()  # cached: outside of what is traced
     synthetic.landmarks.still_coordinates()
@@ -157,7 +163,8 @@ def embedded(seconds=14.0):
         return synthetic.landmarks.world_points(pose, synthetic.head.surface(pose)[0])
 
     found = jax.jit(lambda tracks: jax.lax.map(points, tracks))(tracks)
-    return np.asarray(found, np.float64), motion["world_to_camera"].astype(np.float64)
+    found = interp1d(some, np.asarray(found, np.float64), axis=0)(times)
+    return found, motion["world_to_camera"].astype(np.float64)
 
 
 def onto(source, target):
@@ -225,11 +232,13 @@ def textured_plane(frames=40):
     turn = 2 * np.pi * np.arange(36) / 36
     ring = np.stack([0.07 * np.cos(turn), 0.09 * np.sin(turn)], -1)
     points[list(dataset.FACE_OVAL), :2] = ring
-    for ids, x in ((dataset.RIGHT_EYE, -0.035), (dataset.LEFT_EYE, 0.035)):
-        points[list(ids), :2] = np.array([x, -0.01]) + 0.3 * (points[list(ids), :2])
-    points[list(dataset.OUTER_LIPS), :2] = (
-        np.array([0, 0.05]) + 0.1 * (points[list(dataset.OUTER_LIPS), :2])
-    )
+    parts = {
+        dataset.RIGHT_EYE: (-0.035, -0.01), dataset.LEFT_EYE: (0.035, -0.01),
+        parsing.RIGHT_BROW: (-0.035, -0.03), parsing.LEFT_BROW: (0.035, -0.03),
+        dataset.OUTER_LIPS: (0.0, 0.05),
+    }  # fmt: skip
+    for ids, middle in parts.items():
+        points[list(ids), :2] = middle + 0.1 * points[list(ids), :2]
     points[33, :2], points[263, :2] = (-0.045, -0.01), (0.045, -0.01)
     points[:, 2] = -0.06
     t = np.arange(frames) / 25
@@ -281,6 +290,6 @@ def test_skin_points_keep_clear_of_mouth_and_eyes():
     skin = photometric.skin_points(points)
     assert 300 < len(skin) < 2000 and np.isfinite(skin).all()
     assert (skin[:, 1] < points[list(dataset.OUTER_LIPS), 1].min()).all()
-    for eye in (dataset.LEFT_EYE, dataset.RIGHT_EYE):
-        middle = points[list(eye), :2].mean(0)
-        assert np.linalg.norm(skin[:, :2] - middle, axis=-1).min() > photometric.EYE_MARGIN
+    for part in (dataset.LEFT_EYE, dataset.RIGHT_EYE, parsing.LEFT_BROW, parsing.RIGHT_BROW):
+        middle = points[list(part), :2].mean(0)
+        assert np.linalg.norm(skin[:, :2] - middle, axis=-1).min() > photometric.BROW_MARGIN

@@ -13,11 +13,12 @@ from scipy.interpolate import LinearNDInterpolator
 
 from fg3dgs_jax.data import bundle_adjustment
 from fg3dgs_jax.data.dataset import FACE_OVAL, LEFT_EYE, OUTER_LIPS, RIGHT_EYE
+from fg3dgs_jax.data.parsing import LEFT_BROW, RIGHT_BROW
 
 NUM_POINTS = 1200  # about
 FINE, COARSE = 1 / 512, 8 / 512  # of the picture height: standard deviations of the band-pass
 OVAL_SHARE = 0.88  # of the face's oval: further out the skin turns away from the camera
-EYE_MARGIN, LIPS_MARGIN = 0.012, 0.010  # m, lids and lips move by themselves
+EYE_MARGIN, LIPS_MARGIN, BROW_MARGIN = 0.012, 0.010, 0.004  # m: these move by themselves
 GREY_NOISE = 0.5  # grey levels, the least a point is taken to vary
 CORRELATED = 2.0  # neighbouring points err together: by so much is each trusted less
 GAIN_RANGE = (0.7, 1.4)  # of a frame's contrast
@@ -25,7 +26,7 @@ TEMPLATE_FRAMES = 300
 
 
 def skin_points(points):
-    """Points [S, 3] m on the skin above the mouth, clear of lids: `points` [P, 3] is the face."""
+    """Points [S, 3] m on the skin above the mouth, clear of lids and brows, of a face [P, 3]."""
     plane = points[:468, :2]
     oval = plane[list(FACE_OVAL)]
     oval = oval.mean(0) + OVAL_SHARE * (oval - oval.mean(0))
@@ -38,6 +39,8 @@ def skin_points(points):
     keep &= ~_inside(lips, grid, -LIPS_MARGIN)
     for eye in (LEFT_EYE, RIGHT_EYE):
         keep &= ~_inside(plane[list(eye)], grid, -EYE_MARGIN)
+    for brow in (LEFT_BROW, RIGHT_BROW):
+        keep &= ~_inside(plane[list(brow)], grid, -BROW_MARGIN)
     grid = grid[keep]
     return np.concatenate([grid, LinearNDInterpolator(plane, points[:468, 2])(grid)[:, None]], -1)
 
@@ -51,14 +54,8 @@ def image_terms(frames, valid, poses, skin, focal, centre):
       poses: [T, 6], where the fit stands.
       skin: [S, 3] m, head frame.
     """
-    shown = bundle_adjustment.project(poses, skin, focal, centre)
-    looks = np.zeros((*shown.shape[:2], 3), np.float32)  # grey level, its slope in x and y
-    for i in np.flatnonzero(valid):
-        looks[i] = _look(frames[i], shown[i])
+    looks, template, residual = _compare(frames, valid, poses, skin, focal, centre)
     known = np.flatnonzero(valid)
-    template = np.median(looks[known[:: max(1, len(known) // TEMPLATE_FRAMES)]], 0)
-    gain = (looks[..., 0] @ template[:, 0]) / max((template[:, 0] ** 2).sum(), 1e-6)
-    residual = template[:, 0] - looks[..., 0] / np.clip(gain, *GAIN_RANGE)[:, None]
     noise = 1.4826 * np.median(np.abs(residual[known]), 0) + GREY_NOISE
     # Geman-McClure: a hand before the face or a frown has no say at all.
     weights = 1 / (1 + (residual / (2 * noise)) ** 2) ** 2 / (CORRELATED * noise) ** 2
@@ -73,6 +70,25 @@ def image_terms(frames, valid, poses, skin, focal, centre):
         matrices[part] = weighted.swapaxes(1, 2) @ by_pose
         right[part] = (weighted.swapaxes(1, 2) @ residual[part, :, None])[..., 0]
     return matrices, right
+
+
+def deviation(frames, valid, poses, skin, focal, centre):
+    """Median deviation of grey levels from the clip's own, as a share of their mean size."""
+    _, template, residual = _compare(frames, valid, poses, skin, focal, centre)
+    return float(np.median(np.abs(residual[valid])) / np.abs(template[:, 0]).mean())
+
+
+def _compare(frames, valid, poses, skin, focal, centre):
+    """What frames show at the points: grey level and slopes [T, S, 3] with their median [S, 3], and
+    how far each grey level is from it [T, S]."""
+    shown = bundle_adjustment.project(poses, skin, focal, centre)
+    looks = np.zeros((*shown.shape[:2], 3), np.float32)
+    for i in np.flatnonzero(valid):
+        looks[i] = _look(frames[i], shown[i])
+    known = np.flatnonzero(valid)
+    template = np.median(looks[known[:: max(1, len(known) // TEMPLATE_FRAMES)]], 0)
+    gain = (looks[..., 0] @ template[:, 0]) / max((template[:, 0] ** 2).sum(), 1e-6)
+    return looks, template, template[:, 0] - looks[..., 0] / np.clip(gain, *GAIN_RANGE)[:, None]
 
 
 def _look(frame, pixels):
