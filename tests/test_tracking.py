@@ -138,6 +138,13 @@ def test_rotation_vectors_invert_rotation_matrices():
     )
 
 
+@pytest.mark.parametrize("frames", [2, 3, 4])
+def test_very_short_clips_are_fitted(frames):
+    pixels, depth, rough, _, _ = clip(frames)
+    fit = tracking.fit_head(pixels, depth, rough, np.ones(frames, bool), SIZE, focal=FOCAL)
+    assert fit.error.max() < 1.0
+
+
 def test_no_face_is_refused():
     pixels, depth, rough, _, _ = clip(frames=10)
     with pytest.raises(ValueError, match="a face was found in 0 of 10"):

@@ -37,6 +37,7 @@ ROTATION_SIGMA, TRANSLATION_SIGMA = 2.5e-3, 3.5e-4  # usual third differences of
 SHAPE_SIGMA, FOCAL_SIGMA = 4e-3, 0.03  # m and relative, of the first guess
 GAP_SIGMAS = np.repeat([0.1, 0.02], 3)  # rad, m: how far a frame without a face strays
 ROUNDS, IMAGE_ROUNDS = 8, 4
+MIN_SKIN = 100  # points
 MADE_BY = "bundle adjustment, skin alignment 1"  # new words where the result changes
 
 
@@ -146,6 +147,8 @@ def frame_by_frame(poses, points, pixels, valid, focal, centre, rounds=8):
 def _align(now, shape, frames, valid, pixels, weights, gaps, centre, scales, progress):
     """Poses by skin and landmarks together, shape and focal length held."""
     skin = photometric.skin_points(shape)
+    if len(skin) < MIN_SKIN:  # a face unlike any: landmarks alone, which stand by themselves
+        return now
     for _ in progress(range(IMAGE_ROUNDS)):
         blocks, right = bundle_adjustment.pose_terms(now, pixels, weights, centre, scales.landmark)
         by_image = photometric.image_terms(frames, valid, now.poses, skin, now.focal, centre)
