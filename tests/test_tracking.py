@@ -51,7 +51,17 @@ def test_fit_is_smoother_than_the_rough_poses():
     pixels, depth, rough, _rotation, _ = clip(noise=1.0)
     fit = tracking.fit_head(pixels, depth, rough, np.ones(80, bool), SIZE, focal=FOCAL)
     before = np.diff(tracking.rotation_vectors(rough), 2, axis=0).std()
-    assert np.radians(tracking.jitter(fit.world_to_camera)[0]) < 0.25 * before
+    after = np.radians(tracking.jitter(fit.world_to_camera)[0])
+    assert after < 0.25 * before
+    poses = np.concatenate(
+        [tracking.rotation_vectors(fit.world_to_camera[:, :3, :3].astype(float)),
+         fit.world_to_camera[:, :3, 3]], -1,
+    )  # fmt: skip
+    alone = tracking.frame_by_frame(
+        poses, fit.points[tracking.RIGID].astype(float), pixels[:, tracking.RIGID],
+        np.ones(80, bool), fit.focal, CENTRE,
+    )  # fmt: skip
+    assert 3 * after < np.diff(alone[:, :3], 2, axis=0).std()
 
 
 def test_frames_without_a_face_are_interpolated_and_flagged():
