@@ -76,8 +76,14 @@ def check_faces(num_faces):
 
 def pose(folder, track, size):
     """Cameras and landmarks; returns the fields of camera.npz. `size`: (height, width) px."""
-    if not folder.has("pose", ("camera.npz", "landmarks.npz")):
-        fit = tracking.fit_head(track.pixels, track.depth, track.rotation, track.valid, size)
+    if not folder.has("pose", ("camera.npz", "landmarks.npz"), tracking.MADE_BY):
+        folder.begin("pose")
+        frames = np.load(folder.path / "frames.npy", mmap_mode="r")
+        bar = lambda x: tqdm(x, "head pose", unit="round")  # noqa: E731
+        fit = tracking.fit_head(
+            track.pixels, track.depth, track.rotation, track.valid, size, frames=frames,
+            progress=bar,
+        )  # fmt: skip
         dataset.save_arrays(
             folder.path,
             camera={
@@ -86,7 +92,7 @@ def pose(folder, track, size):
             },
             landmarks={"pixels": parsing.bridge(track.pixels, track.valid), "valid": track.valid},
         )  # fmt: skip
-        folder.finish("pose")
+        folder.finish("pose", tracking.MADE_BY)
     with np.load(folder.path / "camera.npz") as fields:
         return {k: fields[k] for k in fields.files}
 
