@@ -32,6 +32,7 @@ CRUMB = 0.003  # of the picture: smaller separate pieces of body beside the head
 SLIVER = 0.06  # of the face's width: a part beside the face or neck that is thinner is none
 GREY = 5.0  # of Lab: a face with less colour than this is not told from a collar by it
 COLLAR = 0.5  # of the face's colour for its light: cloth has less, skin has more
+JAW_EDGE = 0.015  # of the face's height: how far outside the outline the chin still shows
 MIN_OPENING = 1.0  # px between the inner lips below which the mouth is shut
 
 
@@ -94,9 +95,23 @@ def parse(frame, points, confidence) -> Parsed:
     skin = _without_slivers(_skin_outside_face(points, lab, head, face), head, face, points)
     labels[skin] = LABELS["skin"]
     name_ears(labels, skin & ~face, points)
-    labels[face] = LABELS["skin"]
+    labels[face | under_chin(face, labels, points)] = LABELS["skin"]
     draw_features(labels, frame, points)
     return Parsed(labels, alpha)
+
+
+def under_chin(face, labels, points):
+    """bool [H, W]: the strip of neck at the jaw that still shows the chin's edge.
+
+    The outline runs a little inside the jaw. What it leaves to the neck would stay behind as a
+    bright line when another sound lifts the jaw.
+    """
+    reach = JAW_EDGE * np.linalg.norm(points[CHIN] - points[FOREHEAD_TOP])
+    side = 2 * max(1, round(float(reach))) + 1
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+    edge = cv2.dilate(face.astype(np.uint8), kernel) > 0
+    below = np.arange(len(face))[:, None] > points[NOSE_BASE, 1]
+    return edge & below & (labels == LABELS["neck"])
 
 
 def person_and_alpha(frame, confidence, face):
