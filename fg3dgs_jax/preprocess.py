@@ -79,8 +79,11 @@ def preprocess(
             {
                 "source": source["file"],
                 "face parser": parser.description,
+                "audio features": ", ".join(features),
+                "emotion network": emotion,
                 "consent": f"{consent}: {CONSENTS[consent]}",
             },
+            seconds=folder.seconds,
         )
         dataset.save_meta(
             folder.path,

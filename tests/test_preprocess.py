@@ -171,7 +171,9 @@ def test_real_clip_becomes_a_folder_and_is_reused(models, tmp_path, monkeypatch)
     assert error.mean() < 3
     meta = json.loads((out / "meta.json").read_text())
     assert meta["consent"]["kind"] == "research" and len(meta["source"]["sha256"]) == 64
-    assert (out / "report.html").exists() and len(list((out / "report").glob("*.png"))) == 5
+    page = (out / "report.html").read_text()
+    assert page.count("data:image/jpeg;base64,") == 6 and "there and back" in page
+    assert not (out / "report").exists() and "when it was last done" in page
     assert meta["parser"] == "landmarks" and len(meta["weights"]["selfie_segmenter"]) == 64
     assert "face parser" in (out / "report.html").read_text()
     assert not list(out.glob(".*"))

@@ -3,6 +3,7 @@
 import json
 import pathlib
 import shutil
+import time
 
 import numpy as np
 
@@ -17,16 +18,25 @@ class Folder:
         self._file = self.path / "state.json"
         state = json.loads(self._file.read_text()) if self._file.exists() else {}
         self._state = state if state.get("key") == key else {"key": key, "done": {}}
+        self._since = time.monotonic()
 
     def has(self, stage, files, made_by=True):
         """True if the stage was finished for this input by `made_by` and its files are there."""
+        self._since = time.monotonic()  # a step asks first, then works
         there = all((self.path / f).exists() for f in files)
         return there and self._state["done"].get(stage) == made_by
 
     def finish(self, stage, made_by=True):
         """Remembers that a stage is whole; for another `made_by` (JSON) it is done again."""
         self._state["done"][stage] = made_by
+        seconds = self._state.setdefault("seconds", {})
+        seconds[stage] = round(time.monotonic() - self._since, 2)
         self._save()
+
+    @property
+    def seconds(self) -> dict:
+        """{stage: seconds it took when it was last done}."""
+        return dict(self._state.get("seconds", {}))
 
     def begin(self, stage):
         """Forgets an earlier result of the stage, whose files are to be written over."""
