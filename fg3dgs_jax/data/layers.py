@@ -66,16 +66,18 @@ def torso_layer(frame, labels, alpha, plate):
     solid = (body > 0.5) & (labels > 0)
     near_body = cv2.dilate(solid.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
     body = np.where(near_body, body, 0.0)
-    room = plate.astype(np.float32)
-    a = np.maximum(body, 0.05)[..., None]
-    # C = a F + (1 - a) B, solved for F.
-    colour = np.clip((frame.astype(np.float32) - (1 - a) * room) / a, 0, 255)
     shade, under = _under_head(frame, labels, head, solid)
-    layer = np.where(head[..., None], shade, colour)
-    out_alpha = np.where(head, under, body)
-    out = np.concatenate([layer, 255 * out_alpha[..., None]], -1)
-    out[out_alpha < 1 / 255] = 0
-    return np.rint(out).astype(np.uint8)
+    out = np.empty((*head.shape, 4), np.uint8)
+    out[..., :3] = np.where(head[..., None], np.rint(shade).astype(np.uint8), frame)
+    edge = (body > 0) & (body < 1)  # few
+    a = np.maximum(body[edge, None], 0.05)
+    # C = a F + (1 - a) B, solved for F.
+    front = (frame[edge].astype(np.float32) - (1 - a) * plate[edge].astype(np.float32)) / a
+    out[edge, :3] = np.rint(np.clip(front, 0, 255))
+    alpha = np.where(head, under, body)
+    out[..., 3] = np.rint(255 * alpha)
+    out[alpha < 1 / 255] = 0
+    return out
 
 
 def over(rgba, plate):
