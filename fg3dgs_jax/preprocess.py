@@ -96,9 +96,12 @@ def preprocess(
             {
                 "source": source["file"],
                 "face parser": parser.description,
+                "audio features": ", ".join(features),
+                "emotion network": emotion,
                 "consent": f"{consent}: {CONSENTS[consent]}",
                 **_facts(rows, cuts, heard, late),
             },
+            seconds=folder.seconds,
         )
         dataset.save_meta(
             folder.path,

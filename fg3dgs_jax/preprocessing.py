@@ -9,11 +9,21 @@ import numpy as np
 from tqdm import tqdm
 
 from fg3dgs_jax import audio_features
-from fg3dgs_jax.data import dataset, expressions, layers, parsing, tracking, video
-from fg3dgs_jax.data.folder import stream
+from fg3dgs_jax.data import (
+    dataset,
+    expressions,
+    label_smoothing,
+    layers,
+    parsing,
+    threads,
+    tracking,
+    video,
+)
+from fg3dgs_jax.data.folder import releasing, stream
 from fg3dgs_jax.experts import face_landmarker, files, weights
 
 MIN_FACES = 0.5  # of the frames must show a face
+LAYERS_VERSION = 2  # of labels, plate and torso: older ones are made again
 MAX_SECOND_FACE = 0.2  # of the frames may show a second face
 FACES_CHUNK = 1500  # frames, a minute: what an interruption costs at most
 
@@ -136,7 +146,7 @@ def expression(folder, track, network, units, origin):
 
 def parse(folder, parser):
     """Labels, plate, torso; returns what they depend on."""
-    made_by = parser.made_by
+    made_by = parser.made_by | {"version": LAYERS_VERSION}
     if folder.has("layers", ("labels.npy", "torso.npy", "background.png"), made_by):
         return made_by
     folder.begin("layers")
@@ -145,13 +155,18 @@ def parse(folder, parser):
         points = parsing.smooth_in_time(fields["pixels"])
     labels = folder.array("labels", frames.shape[:3])
     alphas = folder.array("alpha", frames.shape[:3])
-    found = parser.parse(frames, points, dataset.FPS)
-    for i, parsed in enumerate(tqdm(found, "labels", len(frames), unit="frame")):
+    found = label_smoothing.smooth(parser.parse(frames, points, dataset.FPS), points)
+    bar = tqdm(found, "labels", len(frames), unit="frame")
+    for i, parsed in enumerate(releasing(bar, frames, labels, alphas)):
         labels[i], alphas[i] = parsed.labels, np.rint(255 * parsed.alpha)
-    plate, _ = layers.background_plate(frames, np.maximum(labels, alphas))
+    some = np.unique(np.linspace(0, len(frames) - 1, min(60, len(frames))).astype(int))
+    plate, _ = layers.background_plate(frames[some], np.maximum(labels[some], alphas[some]))
     torso = folder.array("torso", (*frames.shape[:3], 4))
-    for i in tqdm(range(len(frames)), "torso", unit="frame"):
-        torso[i] = layers.torso_layer(frames[i], labels[i], alphas[i] / np.float32(255), plate)
+    one = lambda *given: layers.torso_layer(*given, plate)  # noqa: E731
+    made = threads.map_ahead(one, frames, labels, (a / np.float32(255) for a in alphas))
+    bar = tqdm(made, "torso", len(frames), unit="frame")
+    for i, layer in enumerate(releasing(bar, frames, labels, alphas, torso)):
+        torso[i] = layer
     dataset.save_arrays(folder.path, background=plate)
     folder.keep("labels", labels)
     folder.keep("torso", torso)

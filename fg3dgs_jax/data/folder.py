@@ -7,6 +7,7 @@ import mmap
 import os
 import pathlib
 import shutil
+import time
 
 import numpy as np
 
@@ -28,6 +29,7 @@ class Folder:
         self.path.mkdir(parents=True, exist_ok=True)
         self._file = self.path / "state.json"
         state = json.loads(self._file.read_text()) if self._file.exists() else {}
+        self._since = time.monotonic()
         self._stage = "the folder"
         self._state = state
         if state.get("key") != key:
@@ -37,6 +39,7 @@ class Folder:
 
     def has(self, stage, files, made_by=True):
         """True if the stage was finished for this input by `made_by` and its files are there."""
+        self._since = time.monotonic()  # a step asks first, then works
         self._stage = stage
         there = all((self.path / f).exists() for f in files)
         return there and self._state["done"].get(stage) == made_by
@@ -44,7 +47,14 @@ class Folder:
     def finish(self, stage, made_by=True):
         """Remembers that a stage is whole; for another `made_by` (JSON) it is done again."""
         self._state["done"][stage] = made_by
+        seconds = self._state.setdefault("seconds", {})
+        seconds[stage] = round(time.monotonic() - self._since, 2)
         self.save("state", self._state)
+
+    @property
+    def seconds(self) -> dict:
+        """{stage: seconds it took when it was last done}."""
+        return dict(self._state.get("seconds", {}))
 
     def begin(self, stage):
         """Forgets an earlier result of the stage, whose files are to be written over."""
