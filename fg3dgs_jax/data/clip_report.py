@@ -60,8 +60,8 @@ def write(folder, facts, warnings=(), seconds=None) -> pathlib.Path:
     fitted = project(camera, head_points[tracking.RIGID], focal, size / 2)
     pictures = {
         "Landmarks, labels, torso": preview.contact_sheet(**arrays, plate=plate, points=points),
-        "Re-projection: fitted head red, landmarks green": preview.contact_sheet(
-            **arrays, plate=plate, points=points[:, tracking.RIGID], fitted=fitted, rows=1
+        "Re-projection: fitted head red, landmarks green": preview.fit_sheet(
+            arrays["frames"], points[:, tracking.RIGID], fitted
         ),
         "Background plate": plate,
         "Head pose": preview.plot(pose, "head pose over frames"),

@@ -18,27 +18,39 @@ COLOURS = np.array(
 )  # fmt: skip
 
 
-def contact_sheet(frames, labels, torso, plate, points, fitted=None, rows=3, count=6):
-    """uint8 picture, one column a frame: landmarks (green), labels, torso over the plate.
-
-    `fitted` [T, P, 2] px, the tracked head's points as its pose projects them, are drawn red and
-    larger below the landmarks: where a red rim shows, pose and landmarks disagree. `rows`: how many
-    of the three are drawn.
-    """
+def contact_sheet(frames, labels, torso, plate, points, count=6):
+    """uint8 picture: frames with landmarks, labels, torso over the plate, one column a frame."""
     columns = []
     for i in np.linspace(0, len(frames) - 1, count).astype(int):
         dotted = np.array(frames[i])
-        if fitted is not None:
-            _dot(dotted, fitted[i], (255, 40, 40), 24)
         _dot(dotted, points[i], (0, 255, 0), 12)
         tinted = np.where(
             labels[i][..., None] > 0, 0.45 * frames[i] + 0.55 * COLOURS[labels[i]], frames[i]
         )
-        shown = [dotted, tinted.astype(np.uint8), over(torso[i], plate)]
-        columns.append(np.concatenate(shown[:rows], 0))
+        columns.append(np.concatenate([dotted, tinted.astype(np.uint8), over(torso[i], plate)], 0))
     sheet = np.concatenate(columns, 1)
     ratio = min(1.0, 1800 / sheet.shape[1])
     return cv2.resize(sheet, None, fx=ratio, fy=ratio, interpolation=cv2.INTER_AREA)
+
+
+def fit_sheet(frames, points, fitted, count=6, side=300):
+    """uint8 picture: faces with landmarks (green) and the fitted head's points (red), enlarged.
+
+    Args:
+      frames: uint8 [T, H, W, 3].
+      points, fitted: [T, P, 2] px, found in the picture and projected by the pose.
+    """
+    columns = []
+    for i in np.linspace(0, len(frames) - 1, count).astype(int):
+        low, high = points[i].min(0), points[i].max(0)
+        scale = side / (1.3 * (high - low).max())
+        move = np.column_stack([scale * np.eye(2), side / 2 - scale * (low + high) / 2])
+        shift = move + np.array([[0, 0, 0.5 * scale - 0.5]] * 2)  # OpenCV's pixel centres
+        face = cv2.warpAffine(frames[i], shift, (side, side), flags=cv2.INTER_LINEAR)
+        for at, colour, radius in ((fitted[i], (255, 40, 40), 40), (points[i], (0, 255, 0), 22)):
+            _dot(face, at * scale + move[:, 2], colour, radius)
+        columns.append(face)
+    return np.concatenate(columns, 1)
 
 
 def _dot(picture, points, colour, radius):
