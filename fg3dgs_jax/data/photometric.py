@@ -13,6 +13,7 @@ from scipy.interpolate import LinearNDInterpolator
 
 from fg3dgs_jax.data import bundle_adjustment
 from fg3dgs_jax.data.dataset import FACE_OVAL, LEFT_EYE, OUTER_LIPS, RIGHT_EYE
+from fg3dgs_jax.data.folder import releasing
 from fg3dgs_jax.data.parsing import LEFT_BROW, RIGHT_BROW
 
 NUM_POINTS = 1200  # about
@@ -83,7 +84,7 @@ def _compare(frames, valid, poses, skin, focal, centre):
     how far each grey level is from it [T, S]."""
     shown = bundle_adjustment.project(poses, skin, focal, centre)
     looks = np.zeros((*shown.shape[:2], 3), np.float32)
-    for i in np.flatnonzero(valid):
+    for i in releasing(np.flatnonzero(valid), frames):
         looks[i] = _look(frames[i], shown[i])
     known = np.flatnonzero(valid)
     template = np.median(looks[known[:: max(1, len(known) // TEMPLATE_FRAMES)]], 0)
