@@ -139,5 +139,6 @@ EXTRACTORS = {
     "wav2vec2": Extractor("wav2vec2_esperanto", (16, 44), _load_letters, _letters),
     "wav2vec2_base": Extractor("wav2vec2_base", (16, 32), _load_letters, _letters),
     "hubert": Extractor("hubert_large", (2, 1024), _load_hidden, _hidden),
+    "hubert_base": Extractor("hubert_base", (2, 768), _load_hidden, _hidden),
     "ave": Extractor("ave", (1, 512), ave.load, ave.features),
 }

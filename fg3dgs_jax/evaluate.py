@@ -14,7 +14,7 @@ import jax
 import tqdm
 
 from fg3dgs_jax.data import video as video_lib
-from fg3dgs_jax.evaluation import experts, lse, measure, perception, report
+from fg3dgs_jax.evaluation import experts, lse, measure, own_sync, perception, report
 
 
 def parse(argv):
@@ -46,10 +46,18 @@ def parse(argv):
         action="store_true",
         help="also LPIPS with VGG-16: seconds a frame on a CPU",
     )
+    parser.add_argument(
+        "--sync_expert",
+        type=pathlib.Path,
+        metavar="FILE.npz",
+        help="also the score of your own lip-sync expert (see: experts train_sync)",
+    )
     return parser.parse_args(argv)
 
 
-def evaluate(workdir, split="test", out=None, data=None, on_mp4=False, lpips_vgg=False) -> dict:
+def evaluate(
+    workdir, split="test", out=None, data=None, on_mp4=False, lpips_vgg=False, sync_expert=None
+) -> dict:
     """Everything but the flags; returns what metrics.json holds."""
     out = pathlib.Path(out or workdir / f"eval_{split}")
     subject = measure.open_subject(workdir, data)
@@ -59,6 +67,8 @@ def evaluate(workdir, split="test", out=None, data=None, on_mp4=False, lpips_vgg
     index = subject.clip.split(split)
     if not len(index):
         raise ValueError(f"split {split!r} of {subject.clip.path} has no frames; use --split all")
+    if sync_expert:
+        watchers["own_sync"] = own_sync.OwnSync(sync_expert, subject.clip, index, subject.samples)
     lpips, mesh = experts.load_lpips(), experts.load_landmarks()
     fan, lip_sync = experts.load_fan(lse.load_faces("s3fd")), lse.load()
     out.mkdir(parents=True, exist_ok=True)
@@ -136,7 +146,13 @@ def main(argv=None) -> int:
     out = flags.out or flags.workdir / f"eval_{flags.split}"
     try:
         result = evaluate(
-            flags.workdir, flags.split, out, flags.data, flags.on_mp4, flags.lpips_vgg
+            flags.workdir,
+            flags.split,
+            out,
+            flags.data,
+            flags.on_mp4,
+            flags.lpips_vgg,
+            flags.sync_expert,
         )
     except (ValueError, OSError) as error:
         print(f"evaluate: {error}", file=sys.stderr)

@@ -17,7 +17,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from fg3dgs_jax.data import label_maps, parsing
+from fg3dgs_jax.data import label_maps, parsing, threads
 from fg3dgs_jax.experts import bisenet, easyportrait, files, segmenter, selfie_multiclass, weights
 
 BATCH = 4  # frames a call of the Flax networks; on a CPU one, for more only take longer each
@@ -62,8 +62,7 @@ class FaceParser:
 def _landmarks(files):
     def run(frames, points, fps, progress):
         masks = segmenter.segment(files["selfie_segmenter"], frames, fps, progress)
-        for frame, at, mask in zip(frames, points, masks, strict=True):
-            yield parsing.parse(frame, at, mask)
+        yield from threads.map_ahead(parsing.parse, frames, points, masks)
 
     return run
 
@@ -71,8 +70,7 @@ def _landmarks(files):
 def _selfie_multiclass(files):
     def run(frames, points, fps, progress):
         masks = selfie_multiclass.segment(files["selfie_multiclass"], frames, fps, progress)
-        for frame, at, mask in zip(frames, points, masks, strict=True):
-            yield label_maps.from_multiclass(frame, at, mask)
+        yield from threads.map_ahead(label_maps.from_multiclass, frames, points, masks)
 
     return run
 

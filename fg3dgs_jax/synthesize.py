@@ -15,6 +15,7 @@ import numpy as np
 import tqdm
 
 from fg3dgs_jax.data import audio as audio_lib
+from fg3dgs_jax.data import speech
 from fg3dgs_jax.data import video as video_lib
 from fg3dgs_jax.evaluation import drawing, sync
 
@@ -111,7 +112,10 @@ def synthesize(
     settings = subject.avatar.config.data
     name = settings.audio_extractor
     audio_features.check_window(settings, audio_features.lookup(name).window, audio)
-    features = audio_features.extract(name, samples, num_frames)
+    heard = samples
+    if "sound" in subject.clip.meta:  # speech at the common level is what the avatar learnt from
+        heard = speech.apply_gain(samples, speech.gain_db(samples))
+    features = audio_features.extract(name, heard, num_frames)
     pool = subject.clip.split(split)
     poses = pool[drawing.ping_pong(num_frames, len(pool))]
     frames = drawing.draw_pictures(

@@ -115,7 +115,8 @@ def run(flags) -> int:
         print(
             f"{name}: {found['aligned']:.0%} of {found['runs']} runs of 2 s peak within a frame of "
             f"the true alignment; over all {found['frames']} frames the peak is at "
-            f"{found['peak']:+d}, {found['contrast']:.2f} above the median"
+            f"{found['peak']:+d}, {found['contrast']:.2f} above the median, and "
+            f"{found['steady']:.0%} of the runs agree with it"
         )
     print(
         f"{flags.out}: sync_expert.npz (step {told['best_step']}), report.json, score_by_shift.png"

@@ -24,36 +24,10 @@ _BLOCKS = [
 
 def _torch_encoder():
     """The encoder in torch, every parameter and statistic away from its default."""
-    torch = pytest.importorskip("torch")
+    from tests import torch_twins
 
-    class Block(torch.nn.Module):
-        def __init__(self, inputs, outputs, kernel, stride, padding, residual):
-            super().__init__()
-            self.conv_block = torch.nn.Sequential(
-                torch.nn.Conv2d(inputs, outputs, kernel, stride, padding),
-                torch.nn.BatchNorm2d(outputs),
-            )
-            self.residual = residual
-
-        def forward(self, x):
-            y = self.conv_block(x)
-            return torch.relu(y + x if self.residual else y)
-
-    encoder = torch.nn.Sequential(*[Block(*row) for row in _BLOCKS]).eval()
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, leaf in [*encoder.named_parameters(), *encoder.named_buffers()]:
-            if name.endswith("running_var"):
-                leaf.uniform_(0.5, 1.5, generator=generator)
-            elif name.endswith("num_batches_tracked"):
-                leaf.fill_(7)
-            elif leaf.ndim == 4:
-                leaf.normal_(0, (1.5 / leaf[0].numel()) ** 0.5, generator=generator)
-            else:  # biases, scales, means
-                leaf.normal_(0, 0.2, generator=generator)
-                if name.endswith("conv_block.1.weight"):
-                    leaf.add_(1)
-    return encoder
+    blocks = [torch_twins.SyncBlock(*row) for row in _BLOCKS]
+    return torch_twins.randomise(torch_twins.nn.Sequential(*blocks), scale=1.0)
 
 
 def _sound(seconds, seed=0):

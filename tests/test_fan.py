@@ -79,27 +79,12 @@ def _twin(stacks):
     return Network().eval()
 
 
-def _randomise(torch, network):
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, leaf in [*network.named_parameters(), *network.named_buffers()]:
-            if name.endswith("running_var"):
-                leaf.uniform_(0.5, 1.5, generator=generator)
-            elif name.endswith("num_batches_tracked"):
-                leaf.fill_(7)
-            elif leaf.ndim == 4:
-                leaf.normal_(0, (0.5 / leaf[0].numel()) ** 0.5, generator=generator)
-            else:  # biases, scales, means
-                leaf.normal_(0, 0.2, generator=generator)
-                if name.endswith("weight"):
-                    leaf.add_(1)
-    return network
-
-
 @pytest.fixture(scope="module")
 def twin():
     """Two stacks: the first is corrected by the second, which is the last."""
-    return _randomise(pytest.importorskip("torch"), _twin(2))
+    from tests import torch_twins
+
+    return torch_twins.randomise(_twin(2), gain=0.5, scale=1.0)
 
 
 def test_heat_maps_equal_torch(twin, tmp_path):

@@ -10,7 +10,9 @@ from fg3dgs_jax.experts import inception, variables
 
 def _torch_network():
     """pytorch-fid's network in torch, written out, its parameters and statistics random."""
-    torch = pytest.importorskip("torch")
+    from tests import torch_twins
+
+    torch = torch_twins.torch
     nn, F = torch.nn, torch.nn.functional
 
     class Basic(nn.Module):
@@ -137,17 +139,7 @@ def _torch_network():
                 x = block(x) if name.startswith("Mixed") else x
             return x.mean((2, 3))
 
-    network = Network().eval()
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, leaf in [*network.named_parameters(), *network.named_buffers()]:
-            if name.endswith("running_var"):
-                leaf.uniform_(0.5, 1.5, generator=generator)
-            elif leaf.ndim > 1:
-                leaf.normal_(0, (2 / leaf[0].numel()) ** 0.5, generator=generator)
-            elif leaf.is_floating_point():
-                leaf.normal_(float(name.endswith("bn.weight")), 0.2, generator=generator)
-    return network
+    return torch_twins.randomise(Network(), gain=2.0, scale=1.0)
 
 
 @pytest.fixture(scope="module")

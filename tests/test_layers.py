@@ -10,12 +10,13 @@ LEVELS = {
     **dict.fromkeys(("types", "geometry", "native", "mel"), 1),  # types is below, see LOWEST
     **dict.fromkeys(("data", "experts", "models", "rasterizer"), 2),  # never sideways
     **dict.fromkeys(("audio_features", "avatar", "face_parsers"), 3),
-    **dict.fromkeys(("training", "evaluation", "preprocessing"), 4),
+    **dict.fromkeys(("training", "evaluation", "intake", "preprocessing"), 4),
 }  # every other module is a program: 5
 LOWEST = {"types": 0}
 TRAINING = dict.fromkeys(("ssim_ffi", "losses", "density", "optim", "parallel", "checkpoint"), 0)
 TRAINING |= {"stages": 1, "step": 2}  # every other module of training/ is above
-MODULES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
+# A __main__ is a program, whatever package it introduces: it may import all of them.
+MODULES = sorted(p.relative_to(ROOT) for p in ROOT.rglob("*.py") if p.stem != "__main__")
 
 
 def _level(part):

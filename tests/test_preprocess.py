@@ -171,7 +171,9 @@ def test_real_clip_becomes_a_folder_and_is_reused(models, tmp_path, monkeypatch)
     assert error.mean() < 3
     meta = json.loads((out / "meta.json").read_text())
     assert meta["consent"]["kind"] == "research" and len(meta["source"]["sha256"]) == 64
-    assert (out / "report.html").exists() and len(list((out / "report").glob("*.png"))) == 5
+    page = (out / "report.html").read_text()
+    assert page.count("data:image/jpeg;base64,") == 6 and "there and back" in page
+    assert not (out / "report").exists() and "when it was last done" in page
     assert meta["parser"] == "landmarks" and len(meta["weights"]["selfie_segmenter"]) == 64
     assert "face parser" in (out / "report.html").read_text()
     assert not list(out.glob(".*"))
@@ -228,7 +230,7 @@ def _another_parser(out, argv, monkeypatch):
     for _ in range(2):
         assert preprocess.main([*argv, "selfie_multiclass"]) == 0
     assert times == [75]
-    np.testing.assert_array_equal(np.load(out / "labels.npy"), labels[:, :, ::-1])
+    assert (np.load(out / "labels.npy") != labels[:, :, ::-1]).mean() < 0.01  # voted on again
     assert before == {name: (out / name).stat().st_mtime_ns for name in before}
     meta = json.loads((out / "meta.json").read_text())
     assert meta["parser"] == "selfie_multiclass"

@@ -8,6 +8,7 @@ import pytest
 from fg3dgs_jax.experts import sync_expert, variables
 
 RNG = np.random.default_rng(0)
+embed_mouths, embed_sound = jax.jit(sync_expert.embed_mouths), jax.jit(sync_expert.embed_sound)
 
 
 @pytest.fixture(scope="module")
@@ -58,23 +59,23 @@ def test_light_and_colour_of_a_frame_do_not_matter():
 def test_embeddings_are_unit_vectors_and_windows_are_independent(expert):
     frames = RNG.uniform(size=(1, 8, 64, 64, 3)).astype(np.float32)
     boxes = np.tile(np.float32([8, 8, 56, 56]), (1, 8, 1))
-    seen = sync_expert.embed_mouths(expert, frames, boxes)
+    seen = embed_mouths(expert, frames, boxes)
     assert seen.shape == (1, 4, 64)
     np.testing.assert_allclose(jnp.linalg.norm(seen, axis=-1), 1.0, atol=1e-5)
-    alone = sync_expert.embed_mouths(expert, frames[:, 2:7], boxes[:, 2:7])
+    alone = embed_mouths(expert, frames[:, 2:7], boxes[:, 2:7])
     np.testing.assert_allclose(alone[:, 0], seen[:, 2], atol=1e-5)
     windows = RNG.uniform(-1, 1, size=(3, 16, 80)).astype(np.float32)
-    heard = sync_expert.embed_sound(expert, windows)
+    heard = embed_sound(expert, windows)
     np.testing.assert_allclose(jnp.linalg.norm(heard, axis=-1), 1.0, atol=1e-5)
-    np.testing.assert_allclose(sync_expert.embed_sound(expert, windows[1]), heard[1], atol=1e-5)
+    np.testing.assert_allclose(embed_sound(expert, windows[1]), heard[1], atol=1e-5)
 
 
 def test_the_loss_teaches_the_mouth_in_the_picture_and_nothing_else(expert):
     frames = jnp.asarray(RNG.uniform(size=(2, 5, 64, 64, 3)), jnp.float32)
     boxes = jnp.tile(jnp.array([20.0, 30.0, 44.0, 54.0]), (2, 5, 1))
-    sound = sync_expert.embed_sound(expert, RNG.uniform(-1, 1, size=(2, 16, 80)))
+    sound = embed_sound(expert, RNG.uniform(-1, 1, size=(2, 16, 80)))
     loss = lambda e, f: sync_expert.sync_loss(e, f, boxes, sound)  # noqa: E731
-    to_expert, to_frames = jax.grad(loss, (0, 1))(expert, frames)
+    to_expert, to_frames = jax.jit(jax.grad(loss, (0, 1)))(expert, frames)
     assert all(not np.any(leaf) for leaf in jax.tree.leaves(to_expert))
     inside = np.zeros((64, 64), bool)
     inside[30:54, 20:44] = True
@@ -83,7 +84,7 @@ def test_the_loss_teaches_the_mouth_in_the_picture_and_nothing_else(expert):
     size = np.abs(to_frames).sum((0, 1, 4))
     assert np.isfinite(to_frames).all() and (size[inside] > 0).mean() > 0.9
     assert not size[~near].any()
-    cosines = jnp.sum(sync_expert.embed_mouths(expert, frames, boxes)[:, 0] * sound, -1)
+    cosines = jnp.sum(embed_mouths(expert, frames, boxes)[:, 0] * sound, -1)
     expected = -np.log(sync_expert.probability(expert, cosines)).mean()
     np.testing.assert_allclose(loss(expert, frames), expected, rtol=1e-5)
 
@@ -100,9 +101,7 @@ def test_a_trained_expert_comes_back_and_others_are_refused(expert, tmp_path):
     sync_expert.save(path, expert)
     back = sync_expert.load(path)
     windows = RNG.uniform(-1, 1, size=(2, 16, 80)).astype(np.float32)
-    np.testing.assert_array_equal(
-        sync_expert.embed_sound(back, windows), sync_expert.embed_sound(expert, windows)
-    )
+    np.testing.assert_array_equal(embed_sound(back, windows), embed_sound(expert, windows))
     variables.save(tmp_path / "other.npz", {k: v for k, v in expert.items() if k != "bands"})
     with pytest.raises(
         ValueError, match=r"does not fit at bands/deviation, bands/mean.*train_sync"

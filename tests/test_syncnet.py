@@ -12,7 +12,9 @@ from fg3dgs_jax.experts import syncnet
 
 def _torch_network():
     """SyncNet v2 in torch, every parameter and statistic away from its default."""
-    torch = pytest.importorskip("torch")
+    from tests import torch_twins
+
+    torch = torch_twins.torch
     nn = torch.nn
 
     def block(kind, *sizes, **options):
@@ -57,21 +59,7 @@ def _torch_network():
                 self.netfcaud(self.netcnnaud(sound).flatten(1)),
             )
 
-    network = Network().eval()
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, leaf in [*network.named_parameters(), *network.named_buffers()]:
-            if name.endswith("running_var"):
-                leaf.uniform_(0.5, 1.5, generator=generator)
-            elif name.endswith("num_batches_tracked"):
-                leaf.fill_(7)
-            elif leaf.ndim > 1:
-                leaf.normal_(0, (2 / leaf[0].numel()) ** 0.5, generator=generator)
-            else:  # biases, scales, means
-                leaf.normal_(0, 0.2, generator=generator)
-                if name.endswith("weight"):
-                    leaf.add_(1)
-    return network
+    return torch_twins.randomise(Network(), gain=2.0, scale=1.0)
 
 
 @pytest.fixture(scope="module")

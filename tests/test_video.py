@@ -66,10 +66,10 @@ def _noise(seconds, rate=16_000):
 
 
 def _assert_shows(clip, times, tolerance=1.6):
-    """Frame i is the picture whose time is the last one not after i/25 s."""
+    """Frame i is the picture that is on screen in its middle, at (i + 0.5)/25 s."""
     times = np.asarray(times) - times[0]
     for i, frame in enumerate(clip.frames()):
-        shown = np.searchsorted(times, i / 25 + 0.002, side="right") - 1
+        shown = np.searchsorted(times, (i + 0.5) / 25 + 0.002, side="right") - 1
         expected = _levels([times[shown]])[0]
         assert abs(_value_at(frame) - expected) <= tolerance, f"frame {i}"
     assert i == clip.num_frames - 1

@@ -39,26 +39,14 @@ _SOUND = [
 
 def _torch_expert():
     """SyncNet_color in torch, every parameter and statistic away from its default."""
-    torch = pytest.importorskip("torch")
-
-    class Block(torch.nn.Module):
-        def __init__(self, inputs, outputs, kernel, stride, padding, residual):
-            super().__init__()
-            self.conv_block = torch.nn.Sequential(
-                torch.nn.Conv2d(inputs, outputs, kernel, stride, padding),
-                torch.nn.BatchNorm2d(outputs),
-            )
-            self.residual = residual
-
-        def forward(self, x):
-            y = self.conv_block(x)
-            return torch.relu(y + x if self.residual else y)
+    from tests import torch_twins
+    from tests.torch_twins import SyncBlock, torch
 
     class Expert(torch.nn.Module):
         def __init__(self):
             super().__init__()
-            self.face_encoder = torch.nn.Sequential(*[Block(*row) for row in _FACE])
-            self.audio_encoder = torch.nn.Sequential(*[Block(*row) for row in _SOUND])
+            self.face_encoder = torch.nn.Sequential(*[SyncBlock(*row) for row in _FACE])
+            self.audio_encoder = torch.nn.Sequential(*[SyncBlock(*row) for row in _SOUND])
 
         def forward(self, mel, faces):
             return [
@@ -66,22 +54,7 @@ def _torch_expert():
                 for tower, x in ((self.audio_encoder, mel), (self.face_encoder, faces))
             ]
 
-    expert = Expert().eval()
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, leaf in [*expert.named_parameters(), *expert.named_buffers()]:
-            if name.endswith("running_var"):
-                leaf.uniform_(0.5, 1.5, generator=generator)
-            elif name.endswith("num_batches_tracked"):
-                leaf.fill_(7)
-            elif leaf.ndim == 4:
-                fan = leaf[0].numel()
-                leaf.normal_(0, (1.5 / fan) ** 0.5, generator=generator)
-            else:  # biases, scales, means
-                leaf.normal_(0, 0.2, generator=generator)
-                if name.endswith("conv_block.1.weight"):
-                    leaf.add_(1)
-    return expert
+    return torch_twins.randomise(Expert(), scale=1.0)
 
 
 @pytest.fixture(scope="module")

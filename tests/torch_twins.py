@@ -1,4 +1,7 @@
-"""What the parsing networks' torch twins share: blocks by torch's names, and random weights."""
+"""What the torch twins share: blocks by torch's names, and random weights.
+
+Imported where it is used, so that only the tests that need torch skip without it.
+"""
 
 import pytest
 
@@ -51,8 +54,25 @@ class Residual(nn.Module):
         return torch.relu(y + (self.downsample(x) if hasattr(self, "downsample") else x))
 
 
-def randomise(module, seed=0):
-    """Every parameter and statistic away from its default, activations kept near one."""
+class SyncBlock(nn.Module):
+    """Wav2Lip's `conv_block`: convolution with bias, batch norm, the input again, ReLU."""
+
+    def __init__(self, inputs, outputs, kernel, stride, padding, residual):
+        super().__init__()
+        conv = nn.Conv2d(inputs, outputs, kernel, stride, padding)
+        self.conv_block = nn.Sequential(conv, nn.BatchNorm2d(outputs))
+        self.residual = residual
+
+    def forward(self, x):
+        y = self.conv_block(x)
+        return torch.relu(y + x if self.residual else y)
+
+
+def randomise(module, seed=0, gain=1.5, scale=0.8):
+    """Every parameter and statistic away from its default; returns the module, in eval mode.
+
+    `gain` of the kernels (2 keeps the size through ReLUs), `scale`: mean of the norms' weights.
+    """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, leaf in [*module.named_parameters(), *module.named_buffers()]:
@@ -60,12 +80,12 @@ def randomise(module, seed=0):
                 leaf.uniform_(0.5, 1.5, generator=generator)
             elif name.endswith("num_batches_tracked"):
                 leaf.fill_(7)
-            elif leaf.ndim == 4:
-                leaf.normal_(0, (1.5 / leaf[0].numel()) ** 0.5, generator=generator)
+            elif leaf.ndim > 1:
+                leaf.normal_(0, (gain / leaf[0].numel()) ** 0.5, generator=generator)
             else:  # biases, means, scales
                 leaf.normal_(0, 0.2, generator=generator)
                 if name.endswith("weight"):
-                    leaf.add_(0.8)
+                    leaf.add_(scale)
     return module.eval()
 
 

@@ -1,10 +1,23 @@
 """A processed folder in the making: which steps' files are whole, and of what they were made."""
 
+import contextlib
+import errno
 import json
+import mmap
+import os
 import pathlib
 import shutil
+import time
 
 import numpy as np
+
+ROWS_AT_ONCE = 64  # of a memory map, seen or filled before their memory is given back
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_NEARLY_NOTHING = 1 << 20  # bytes free: a failed write is the disk's fault
+
+
+class DiskFullError(OSError):
+    """A write that the disk has no room for; one line that says what to do."""
 
 
 class Folder:
@@ -16,37 +29,111 @@ class Folder:
         self.path.mkdir(parents=True, exist_ok=True)
         self._file = self.path / "state.json"
         state = json.loads(self._file.read_text()) if self._file.exists() else {}
-        self._state = state if state.get("key") == key else {"key": key, "done": {}}
+        self._since = time.monotonic()
+        self._stage = "the folder"
+        self._state = state
+        if state.get("key") != key:
+            self._state = {"key": key, "done": {}}
+            self.forget_chunks()
+            self.save("state", self._state)
 
     def has(self, stage, files, made_by=True):
         """True if the stage was finished for this input by `made_by` and its files are there."""
+        self._since = time.monotonic()  # a step asks first, then works
+        self._stage = stage
         there = all((self.path / f).exists() for f in files)
         return there and self._state["done"].get(stage) == made_by
 
     def finish(self, stage, made_by=True):
         """Remembers that a stage is whole; for another `made_by` (JSON) it is done again."""
         self._state["done"][stage] = made_by
-        self._save()
+        seconds = self._state.setdefault("seconds", {})
+        seconds[stage] = round(time.monotonic() - self._since, 2)
+        self.save("state", self._state)
+
+    @property
+    def seconds(self) -> dict:
+        """{stage: seconds it took when it was last done}."""
+        return dict(self._state.get("seconds", {}))
 
     def begin(self, stage):
         """Forgets an earlier result of the stage, whose files are to be written over."""
         if self._state["done"].pop(stage, None):
-            self._save()
+            self.save("state", self._state)
 
-    def _save(self):
-        part = self.path / ".state.part.json"
-        part.write_text(json.dumps(self._state))
-        part.replace(self._file)
+    def save(self, name, content):
+        """Writes `content` (JSON) to NAME.json, whole or not at all."""
+        part = self.path / f".{name}.part.json"
+        part.write_text(json.dumps(content))
+        part.replace(self.path / f"{name}.json")
+
+    def load(self, name):
+        """The content of NAME.json."""
+        return json.loads((self.path / f"{name}.json").read_text())
 
     def array(self, name, shape):
-        """A uint8 .npy file to fill; `keep` gives it its name when it is whole."""
+        """A uint8 .npy file to fill; `keep` gives it its name when it is whole.
+
+        Its room on the disk is taken at once: a disk that fills up under a memory map would kill
+        the program without a word.
+        """
         part = self.path / f".{name}.part.npy"
-        return np.lib.format.open_memmap(part, "w+", np.uint8, shape)
+        array = np.lib.format.open_memmap(part, "w+", np.uint8, shape)
+        if hasattr(os, "posix_fallocate"):
+            with open(part, "r+b") as file:
+                try:
+                    os.posix_fallocate(file.fileno(), 0, part.stat().st_size)
+                except OSError as error:
+                    if error.errno in _FULL:
+                        raise OSError(error.errno, error.strerror, str(part)) from None
+        return array
 
     def keep(self, name, array):
         """Closes an array of `array` under its final name."""
         array.flush()
         (self.path / f".{name}.part.npy").replace(self.path / f"{name}.npy")
+
+    def chunk(self, name, index):
+        """Path of the file with chunk `index` of a long step, which outlives an interruption."""
+        return self.path / f".{name}.{index:04d}.chunk.npz"
+
+    def forget_chunks(self, name="*"):
+        """Removes the chunks of a step that is whole, or whose input has changed."""
+        for path in self.path.glob(f".{name}.[0-9]*.chunk.npz"):
+            path.unlink(missing_ok=True)
+
+    def make_room(self, arrays):
+        """Refuses to begin what the disk has no room for.
+
+        Args:
+          arrays: {name: shape} of the uint8 arrays that the steps will write; those there already
+            take no more room.
+
+        Raises:
+          DiskFullError: with the numbers.
+        """
+        missing = {n: s for n, s in arrays.items() if not (self.path / f"{n}.npy").exists()}
+        needed = sum(int(np.prod(shape, dtype=np.int64)) for shape in missing.values())
+        free = shutil.disk_usage(self.path).free
+        if needed > free:
+            raise DiskFullError(
+                f"{self.path} needs {needed / 1e9:.1f} GB for {', '.join(missing)}, the disk has "
+                f"{free / 1e9:.1f} GB free: free some, choose another --out, or use --size or "
+                "--max_seconds for less"
+            )
+
+    def explained(self, error):
+        """The OSError of a failed write; if the disk is full, one that says how to go on."""
+        with contextlib.suppress(OSError):
+            free = shutil.disk_usage(self.path).free
+            if error.errno in _FULL or free < _NEARLY_NOTHING:
+                what = pathlib.Path(error.filename).name if error.filename else self._stage
+                return DiskFullError(
+                    f"the disk is full: there was no room to write {what} (step "
+                    f"{self._stage!r}) in {self.path}; free some and run the same command again, "
+                    "it goes on from here: finished steps are kept"
+                )
+        return error
 
     def clean(self, whole):
         """Leaves nothing half-written; with `whole` the folder goes too if this run made it."""
@@ -55,3 +142,29 @@ class Folder:
             return
         for part in self.path.glob(".*.part*"):
             part.unlink(missing_ok=True)
+
+
+def stream(array):
+    """The rows of a memory-mapped array in their order; what has been seen leaves the memory."""
+    return releasing(array, array)
+
+
+def releasing(items, *arrays):
+    """Yields the items; every now and then `arrays`, which their work maps, leave the memory."""
+    for i, item in enumerate(items):
+        yield item
+        if i % ROWS_AT_ONCE == ROWS_AT_ONCE - 1:
+            for array in arrays:
+                release(array)
+    for array in arrays:
+        release(array)
+
+
+def release(array):
+    """Gives back the memory that a memory map holds; its content stays in the file.
+
+    What was written goes to the system's cache of the file, which is written out when it suits.
+    """
+    pages = getattr(array, "_mmap", None)
+    if pages is not None and hasattr(mmap, "MADV_DONTNEED"):
+        pages.madvise(mmap.MADV_DONTNEED)

@@ -75,7 +75,7 @@ def from_multiclass(frame, points, confidences) -> parsing.Parsed:
     labels[parts == FACE_SKIN] = LABELS["skin"]
     parsing.name_ears(labels, (parts == FACE_SKIN) & ~face, points)
     labels[(parts == OTHERS) & head & ~face] = LABELS["hat"]
-    labels[face] = LABELS["skin"]
+    labels[face | parsing.under_chin(face, labels, points)] = LABELS["skin"]
     labels[(parts == OTHERS) & face & above] = LABELS["glasses"]
     parsing.draw_features(labels, frame, points)
     labels[parts == HAIR] = LABELS["hair"]

@@ -3,10 +3,12 @@
 import cv2
 import numpy as np
 
+from fg3dgs_jax.data.dataset import LABELS
 from fg3dgs_jax.data.parsing import head_mask
 
 CLEARANCE = 0.016  # of the picture height: how far from the person a background pixel must lie
-UNDER_HEAD = 0.12  # of the picture height: how far the torso goes on upwards behind the jaw
+UNDER_HEAD = 0.25  # of the head's height: how far the neck goes on upwards behind the jaw
+SIDES = 0.3  # of that at the neck's sides, for a round top
 FADE = 0.994  # darker with each row upwards: the shadow under the chin
 
 
@@ -64,16 +66,18 @@ def torso_layer(frame, labels, alpha, plate):
     solid = (body > 0.5) & (labels > 0)
     near_body = cv2.dilate(solid.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
     body = np.where(near_body, body, 0.0)
-    room = plate.astype(np.float32)
-    a = np.maximum(body, 0.05)[..., None]
+    shade, under = _under_head(frame, labels, head, solid)
+    out = np.empty((*head.shape, 4), np.uint8)
+    out[..., :3] = np.where(head[..., None], np.rint(shade).astype(np.uint8), frame)
+    edge = (body > 0) & (body < 1)  # few
+    a = np.maximum(body[edge, None], 0.05)
     # C = a F + (1 - a) B, solved for F.
-    colour = np.clip((frame.astype(np.float32) - (1 - a) * room) / a, 0, 255)
-    under, shade = _under_head(frame, head, solid)
-    layer = np.where(under[..., None], shade, colour)
-    out_alpha = np.where(under, 1.0, body)
-    out = np.concatenate([layer, 255 * out_alpha[..., None]], -1)
-    out[out_alpha < 1 / 255] = 0
-    return np.rint(out).astype(np.uint8)
+    front = (frame[edge].astype(np.float32) - (1 - a) * plate[edge].astype(np.float32)) / a
+    out[edge, :3] = np.rint(np.clip(front, 0, 255))
+    alpha = np.where(head, under, body)
+    out[..., 3] = np.rint(255 * alpha)
+    out[alpha < 1 / 255] = 0
+    return out
 
 
 def over(rgba, plate):
@@ -82,39 +86,42 @@ def over(rgba, plate):
     return np.rint(rgba[..., :3] * a + plate * (1 - a)).astype(np.uint8)
 
 
-def _under_head(frame, head, solid):
-    """Columns where the body meets the head from below go on upwards, in the body's colours."""
+def _under_head(frame, labels, head, solid):
+    """What the head hides of the neck: its colour float32 [H, W, 3] and alpha float32 [H, W].
+
+    Columns where the body meets the head from below go on upwards, in the neck's own colours, with
+    a round top that fades out: a synthesised jaw may be higher than the one in this frame.
+    """
     height, width = head.shape
     rows, columns = np.arange(height)[:, None], np.arange(width)
+    alpha = np.zeros((height, width), np.float32)
     # The lowest head pixel of a column, and body within 3 px under it.
     bottom = np.where(head.any(0), height - 1 - np.argmax(head[::-1], 0), -1)
     below = [np.clip(bottom + k, 0, height - 1) for k in (1, 2, 3)]
     meets = (bottom >= 0) & np.any([solid[b, columns] for b in below], 0)
     meets = cv2.morphologyEx(meets[None].astype(np.uint8), cv2.MORPH_OPEN, np.ones((1, 9)))[0] > 0
     if not meets.any():
-        return np.zeros_like(head), np.zeros(frame.shape, np.float32)
-    reach = max(4, round(UNDER_HEAD * height))
-    away = bottom[None] - rows  # px above the seam
-    under = head & meets[None] & (away >= 0) & (away < reach)
-    # Colour from a few px below the seam, where no chin is mixed in; blurred along the row.
-    depth = max(3, round(0.012 * height))
-    sample = np.zeros((width, 3), np.float32)
-    count = np.zeros((width, 1), np.float32)
-    for k in range(depth, depth + 4):
-        row = np.clip(bottom + k, 0, height - 1)
-        good = (meets & solid[row, columns])[:, None]
-        sample += np.where(good, frame[row, columns], 0)
-        count += good
-    known = count[:, 0] > 0
-    if not known.any():
-        return np.zeros_like(head), np.zeros(frame.shape, np.float32)
-    sample = np.where(known[:, None], sample / np.maximum(count, 1), 0)
-    for c in range(3):
-        sample[:, c] = np.interp(columns, columns[known], sample[known, c])
-    sigma = 0.008 * height
-    sample = cv2.GaussianBlur(sample[None], (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)[0]
-    colour = sample[None] * (FADE ** np.maximum(away, 0))[..., None]
-    return under, colour.astype(np.float32)
+        return frame.astype(np.float32), alpha
+    reach = max(4, UNDER_HEAD * np.ptp(np.flatnonzero(head.any(1))))
+    first, last = np.flatnonzero(meets)[[0, -1]]
+    across = np.clip(2 * (columns - first) / max(last - first, 1) - 1, -1, 1)
+    reach = reach * (SIDES + (1 - SIDES) * np.sqrt(1 - across**2))
+    away = bottom - rows  # px above the seam
+    under = head & meets & (away >= 0) & (away < reach)
+    alpha[under] = np.clip(3 - 3 * away / reach, 0, 1)[under]  # fades out in the highest third
+    # Neck is known where no chin is mixed in; without one (a beard, a scarf) the clothes are.
+    chin = cv2.dilate(head.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+    known = (labels == LABELS["neck"]) & solid & ~chin
+    if known.sum() < reach.max():
+        known = solid & ~chin & ~head
+    box = cv2.boundingRect(under.astype(np.uint8))
+    depth = round(2 * CLEARANCE * height)
+    near = np.s_[box[1] : box[1] + box[3] + depth, max(box[0] - depth, 0) : box[0] + box[2] + depth]
+    colour = frame.astype(np.float32)
+    if known[near].any():
+        fade = (FADE ** np.maximum(away, 0))[near][..., None]
+        colour[near] = _fill(colour[near], known[near].astype(np.float32)) * fade
+    return colour, alpha
 
 
 def _fill(image, weight):

@@ -93,6 +93,17 @@ def decode_pictures(container, fps):
             yield time, frame
 
 
+def seek_pictures(container, time):
+    """Goes to the last key picture not after `time` (s on the file's clock); None: the start."""
+    stream = picture_stream(container, container.name)
+    if time is None:
+        at = stream.start_time or 0
+    else:
+        at = int(time / stream.time_base)
+    with contextlib.suppress(av.FFmpegError):  # a file that cannot seek is read from where it is
+        container.seek(at, stream=stream, backward=True)
+
+
 def picture_end(path, fps):
     """When (s on the file's clock) the last picture leaves the screen; nothing is decoded."""
     last, length, count = None, 0.0, 0

@@ -7,6 +7,7 @@ size and sha256. Left out is what only `preprocess` needs to go on (`LEFT_OUT`).
 
 import hashlib
 import json
+import lzma
 import os
 import pathlib
 import shutil
@@ -100,7 +101,7 @@ def unpack(file, out) -> pathlib.Path:
         if out.is_dir():
             out.rmdir()
         part.rename(out)
-    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, TypeError) as error:
+    except (zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError, KeyError) as error:
         raise _damaged(file, str(error) or type(error).__name__) from None
     except pack_video.StreamError as error:
         raise _damaged(file, str(error)) from None

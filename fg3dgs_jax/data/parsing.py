@@ -29,6 +29,10 @@ JAW_ANGLES = (58, 288)
 CHEEKS = (50, 101, 118, 205, 280, 330, 347, 425, 151, 9)  # where skin is certainly seen
 SIDE_REACH = 0.32  # of the face's width: how far from the outline ears and hair may lie
 CRUMB = 0.003  # of the picture: smaller separate pieces of body beside the head are head
+SLIVER = 0.06  # of the face's width: a part beside the face or neck that is thinner is none
+GREY = 5.0  # of Lab: a face with less colour than this is not told from a collar by it
+COLLAR = 0.5  # of the face's colour for its light: cloth has less, skin has more
+JAW_EDGE = 0.015  # of the face's height: how far outside the outline the chin still shows
 MIN_OPENING = 1.0  # px between the inner lips below which the mouth is shut
 
 
@@ -88,12 +92,26 @@ def parse(frame, points, confidence) -> Parsed:
     lab = cv2.cvtColor(cv2.GaussianBlur(frame, (5, 5), 1.2), cv2.COLOR_RGB2LAB).astype(np.float32)
     labels[_neck_mask(points, lab, person & ~head)] = LABELS["neck"]
     labels[head] = LABELS["hair"]
-    skin = _skin_outside_face(points, lab, head, face)
+    skin = _without_slivers(_skin_outside_face(points, lab, head, face), head, face, points)
     labels[skin] = LABELS["skin"]
     name_ears(labels, skin & ~face, points)
-    labels[face] = LABELS["skin"]
+    labels[face | under_chin(face, labels, points)] = LABELS["skin"]
     draw_features(labels, frame, points)
     return Parsed(labels, alpha)
+
+
+def under_chin(face, labels, points):
+    """bool [H, W]: the strip of neck at the jaw that still shows the chin's edge.
+
+    The outline runs a little inside the jaw. What it leaves to the neck would stay behind as a
+    bright line when another sound lifts the jaw.
+    """
+    reach = JAW_EDGE * np.linalg.norm(points[CHIN] - points[FOREHEAD_TOP])
+    side = 2 * max(1, round(float(reach))) + 1
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+    edge = cv2.dilate(face.astype(np.uint8), kernel) > 0
+    below = np.arange(len(face))[:, None] > points[NOSE_BASE, 1]
+    return edge & below & (labels == LABELS["neck"])
 
 
 def person_and_alpha(frame, confidence, face):
@@ -240,11 +258,35 @@ def _skin_outside_face(points, lab, head, face):
     return (cv2.medianBlur(closer, 5) > 0) & outside
 
 
+def _without_slivers(skin, head, face, points):
+    """bool [H, W]: skin outside the face, less highlights in the hair, plus hair-thin hair.
+
+    Above the brows skin is forehead only where it hangs on the face. Below them a strip between the
+    outline and an ear, the neck or the room that is too thin for a sideburn is skin in shadow.
+    """
+    brows = points[list(RIGHT_BROW + LEFT_BROW), 1].max()
+    above = np.arange(len(skin))[:, None] < brows
+    _, parts = cv2.connectedComponents(((skin & above) | face).astype(np.uint8))
+    middle = np.clip(points[NOSE_BASE].astype(int), 0, np.array(skin.shape[::-1]) - 1)
+    skin = skin & (~above | (parts == parts[middle[1], middle[0]]))
+    hair = (head & ~face & ~skin).astype(np.uint8)
+    kernel = _sliver_kernel(points)
+    thick = cv2.morphologyEx(hair, cv2.MORPH_OPEN, kernel)
+    near = cv2.dilate((skin | face).astype(np.uint8), kernel)  # loose strands stay hair
+    return skin | ((hair > thick) & (near > 0) & ~above)
+
+
 def _neck_mask(points, lab, body):
-    """bool [H, W]: body pixels of the face's hue, under the jaw, that hang together with it."""
+    """bool [H, W]: body pixels of the face's colour, under the jaw, that hang together with it."""
     skin = _skin_colour(points, lab)
     hue = np.linalg.norm(lab[..., 1:] - skin[1:], axis=-1)
     alike = body & (hue < 20) & (lab[..., 0] > 0.25 * skin[0]) & (lab[..., 0] < skin[0] * 1.3)
+    tint = skin[1:] - 128
+    chroma = np.linalg.norm(tint)
+    if chroma > GREY:
+        # A shadow takes light and colour in proportion; a white collar has light without colour.
+        strength = (lab[..., 1:] - 128) @ (tint / chroma)
+        alike &= strength * skin[0] > COLLAR * chroma * lab[..., 0]
     left, right = (points[k, 0] for k in LOBES)
     margin = 0.12 * abs(right - left)
     columns = np.arange(body.shape[1])
@@ -254,4 +296,15 @@ def _neck_mask(points, lab, body):
     count, parts, stats, _ = cv2.connectedComponentsWithStats(alike)
     if count < 2:
         return np.zeros_like(body)
-    return (parts == 1 + np.argmax(stats[1:, cv2.CC_STAT_AREA])) & body
+    neck = (parts == 1 + np.argmax(stats[1:, cv2.CC_STAT_AREA])) & body
+    # The neck's rim, mixed with the room's colour, is no collar: no cloth is that thin.
+    cloth = (body & ~neck).astype(np.uint8)
+    kernel = _sliver_kernel(points)
+    thick = cv2.morphologyEx(cloth, cv2.MORPH_OPEN, kernel)
+    return neck | ((cloth > thick) & (cv2.dilate(neck.astype(np.uint8), kernel) > 0))
+
+
+def _sliver_kernel(points):
+    """Structuring element of what is too thin to be a part."""
+    width = np.linalg.norm(np.diff(points[list(FACE_SIDES)], axis=0))
+    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * round(SLIVER * width / 2) + 1,) * 2)

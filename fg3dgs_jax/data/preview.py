@@ -1,5 +1,6 @@
 """Pictures and the page that show what preprocessing found; drawn with OpenCV alone."""
 
+import base64
 import html
 import pathlib
 
@@ -22,10 +23,7 @@ def contact_sheet(frames, labels, torso, plate, points, count=6):
     columns = []
     for i in np.linspace(0, len(frames) - 1, count).astype(int):
         dotted = np.array(frames[i])
-        for x, y in points[i]:
-            cv2.circle(
-                dotted, (round(float(x * 16)), round(float(y * 16))), 12, (0, 255, 0), -1, 8, 4
-            )
+        _dot(dotted, points[i], (0, 255, 0), 12)
         tinted = np.where(
             labels[i][..., None] > 0, 0.45 * frames[i] + 0.55 * COLOURS[labels[i]], frames[i]
         )
@@ -33,6 +31,33 @@ def contact_sheet(frames, labels, torso, plate, points, count=6):
     sheet = np.concatenate(columns, 1)
     ratio = min(1.0, 1800 / sheet.shape[1])
     return cv2.resize(sheet, None, fx=ratio, fy=ratio, interpolation=cv2.INTER_AREA)
+
+
+def fit_sheet(frames, points, fitted, count=6, side=300):
+    """uint8 picture: faces with landmarks (green) and the fitted head's points (red), enlarged.
+
+    Args:
+      frames: uint8 [T, H, W, 3].
+      points, fitted: [T, P, 2] px, found in the picture and projected by the pose.
+    """
+    columns = []
+    for i in np.linspace(0, len(frames) - 1, count).astype(int):
+        low, high = points[i].min(0), points[i].max(0)
+        scale = side / (1.3 * (high - low).max())
+        move = np.column_stack([scale * np.eye(2), side / 2 - scale * (low + high) / 2])
+        shift = move + np.array([[0, 0, 0.5 * scale - 0.5]] * 2)  # OpenCV's pixel centres
+        face = cv2.warpAffine(frames[i], shift, (side, side), flags=cv2.INTER_LINEAR)
+        for at, colour, radius in ((fitted[i], (255, 40, 40), 40), (points[i], (0, 255, 0), 22)):
+            _dot(face, at * scale + move[:, 2], colour, radius)
+        columns.append(face)
+    return np.concatenate(columns, 1)
+
+
+def _dot(picture, points, colour, radius):
+    """Points [P, 2] px as discs onto a picture; radius in 1/16 px."""
+    for x, y in points:
+        at = (round(float(x * 16 - 8)), round(float(y * 16 - 8)))
+        cv2.circle(picture, at, radius, colour, -1, cv2.LINE_8, 4)
 
 
 def read_picture(path):
@@ -67,36 +92,52 @@ def plot(curves, title, size=(900, 240)):
     return image
 
 
-def write_report(folder, facts, pictures) -> pathlib.Path:
-    """`report.html` in the folder and its PNG files in `report/`.
+def write_report(folder, facts, pictures, warnings=(), seconds=None) -> pathlib.Path:
+    """`report.html` in the folder: one page that carries its pictures in itself.
 
     Args:
       folder: the processed folder.
       facts: {name: value} for the table at the top.
       pictures: {title: uint8 RGB [H, W, 3]}.
+      warnings: lines to be read first.
+      seconds: {step: seconds it took}, where known.
     """
     folder = pathlib.Path(folder)
-    (folder / "report").mkdir(exist_ok=True)
-    rows = "".join(
-        f"<tr><th>{html.escape(str(k))}</th><td>{html.escape(str(v))}</td></tr>"
-        for k, v in facts.items()
+    told = "".join(f"<li>{html.escape(w)}</li>" for w in warnings)
+    told = f'<ul class="warn">{told}</ul>' if told else "<p>Nothing to warn of.</p>"
+    times = {name: f"{value:.1f} s" for name, value in (seconds or {}).items()}
+    if times:
+        told_times = f"<h2>Time of each step, when it was last done</h2>{_table(times)}"
+    else:
+        told_times = ""
+    shown = "".join(
+        f'<h2>{html.escape(title)}</h2><img alt="{html.escape(title)}" src="{_inline(picture)}">'
+        for title, picture in pictures.items()
     )
-    body = []
-    for title, picture in pictures.items():
-        name = "_".join(title.lower().split()[:3]).replace(",", "") + ".png"
-        cv2.imwrite(str(folder / "report" / name), np.ascontiguousarray(picture[..., ::-1]))
-        body.append(
-            f'<h2>{html.escape(title)}</h2><img src="report/{name}" style="max-width:100%">'
-        )
     page = (
         '<!doctype html><html lang="en"><meta charset="utf-8">'
         f"<title>{html.escape(folder.name)}</title>"
         "<style>body{font:15px sans-serif;margin:2em;max-width:1200px}th{text-align:left;"
-        "padding-right:2em}</style>"
+        "padding-right:2em}img{max-width:100%}.warn{color:#a00000}</style>"
         f"<h1>What preprocessing found in {html.escape(str(facts.get('source', folder.name)))}</h1>"
-        f"<table>{rows}</table>{''.join(body)}</html>"
+        f"{told}{_table(facts)}{shown}{told_times}</html>"
     )
     part = folder / ".report.part.html"
     part.write_text(page, encoding="utf-8")
     part.replace(folder / "report.html")
     return folder / "report.html"
+
+
+def _table(rows):
+    body = "".join(
+        f"<tr><th>{html.escape(str(k))}</th><td>{html.escape(str(v))}</td></tr>"
+        for k, v in rows.items()
+    )
+    return f"<table>{body}</table>"
+
+
+def _inline(picture, quality=88):
+    """A picture as a data URL: JPEG, for photographs are most of it."""
+    bgr = np.ascontiguousarray(picture[..., ::-1])
+    data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+    return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()

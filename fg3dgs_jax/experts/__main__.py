@@ -8,10 +8,10 @@ python -m fg3dgs_jax.experts train_sync --data DIR ... --out DIR
 """
 
 import argparse
-import importlib
 import pathlib
 import sys
 
+from fg3dgs_jax import train_sync
 from fg3dgs_jax.experts import convert, networks, weights
 
 
@@ -155,11 +155,9 @@ def _fail(message) -> int:
 
 
 def _add_train_sync(commands):
-    # A program of a higher level, which nothing here may depend on: it is only passed on to.
-    program = importlib.import_module("fg3dgs_jax.train_sync")
     command = commands.add_parser("train_sync", help="train a lip-sync expert of your own")
-    program.add_flags(command)
-    command.set_defaults(run=program.run)
+    train_sync.add_flags(command)
+    command.set_defaults(run=train_sync.run)
 
 
 # Each adds its subparser, with the default `run`: parsed flags -> exit code.

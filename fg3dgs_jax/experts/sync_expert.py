@@ -74,10 +74,12 @@ class SoundTower(nn.Module):
 def init(key, sound_mean, sound_deviation) -> dict:
     """Untrained variables; mean and deviation float [80] of the mel bands standardise the sound."""
     key_mouth, key_sound = jax.random.split(key)
+    mouth = jax.jit(MouthTower().init)(key_mouth, jnp.zeros((1, FRAMES, SIZE, SIZE)))
+    sound = jax.jit(SoundTower().init)(key_sound, jnp.zeros((1, *SOUND)))
     return {
-        "mouth": MouthTower().init(key_mouth, jnp.zeros((1, FRAMES, SIZE, SIZE)))["params"],
-        "sound": SoundTower().init(key_sound, jnp.zeros((1, *SOUND)))["params"],
-        "log_scale": jnp.log(10.0),  # of the cosines in the loss of training
+        "mouth": mouth["params"],
+        "sound": sound["params"],
+        "log_scale": jnp.float32(2.3),  # training multiplies the cosines by exp of it
         "bands": {"mean": jnp.asarray(sound_mean), "deviation": jnp.asarray(sound_deviation)},
         "calibration": jnp.array([1.0, 0.0]),  # logit = slope * cosine + intercept
     }
@@ -175,9 +177,13 @@ def embed_mouths(variables, frames, boxes):
         )
     if not jnp.issubdtype(frames.dtype, jnp.floating):
         raise ValueError(f"frames are {frames.dtype}; expected floats in [0, 1]: divide by 255")
+    return embed_cut_mouths(variables, cut(frames, jnp.asarray(boxes)))
+
+
+def embed_cut_mouths(variables, mouths):
+    """The same of mouths that `cut` has cut out, [B, S, 48, 48, 3] in [0, 1]."""
     params = jax.lax.stop_gradient(variables["mouth"])
-    mouths = standardise(cut(frames, jnp.asarray(boxes)))
-    return unit(MouthTower().apply({"params": params}, mouths))
+    return unit(MouthTower().apply({"params": params}, standardise(mouths)))
 
 
 def embed_sound(variables, windows):

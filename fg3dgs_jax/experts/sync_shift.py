@@ -37,20 +37,23 @@ def curves(similar, span: int = SPAN, reach: int = REACH) -> np.ndarray:
 def summary(similar) -> dict:
     """What the score says of a part of a clip.
 
-    Returns "frames"; "runs" of two seconds; "aligned": the share of them whose score peaks within a
-    frame of the true alignment; "peak": frames by which the sound at the best score lies after the
-    picture, over the whole part; "contrast": score there above the median over shifts; "curve":
-    score at shifts of -15 to 15.
+    Returns "frames"; "score": its mean without a shift; "runs" of two seconds; "aligned": the share
+    of them whose score peaks within a frame of the true alignment; "steady": within a frame of
+    "peak": frames by which the sound at the best score lies after the picture, over the whole part;
+    "contrast": score there above the median over shifts; "curve": score at shifts of -15 to 15.
     """
     found = curves(similar)
     middle = found.shape[1] // 2
     peaks = found.argmax(1) - middle
     whole = np.nanmean(by_shift(similar), 0)
+    peak = int(whole.argmax()) - middle
     return {
         "frames": len(similar) + FRAMES - 1,
+        "score": float(whole[middle]),
         "runs": len(found),
         "aligned": float(np.mean(np.abs(peaks) <= CLOSE)),
-        "peak": int(whole.argmax()) - middle,
+        "steady": float(np.mean(np.abs(peaks - peak) <= CLOSE)),
+        "peak": peak,
         "contrast": float(whole.max() - np.median(whole)),
         "curve": [round(float(v), 4) for v in whole],
     }

@@ -85,9 +85,9 @@ def fit(clips, steps: int, seed: int = 0, report=lambda found: None) -> Fit:
         losses.append(value)
         if (step + 1) % CHECK_EVERY and step + 1 < steps:
             continue
-        found = float(
-            np.mean([_held_out(params, c, r) for c, r in zip(clips, ranges, strict=True)])
-        )
+        counts = [r.held_out[1] - r.held_out[0] for r in ranges]
+        values = [_held_out(params, c, r) for c, r in zip(clips, ranges, strict=True)]
+        found = float(np.average(values, weights=counts))  # a short clip's part says little
         mean = float(np.mean(jax.device_get(losses)))
         history.append({"step": step + 1, "train": mean, "held_out": found})
         report(history[-1])
