@@ -1,6 +1,7 @@
 """Any video with sound -> a processed folder (see data/dataset.py), ending with report.html.
 
     python -m fg3dgs_jax.preprocess --video V --out data/ID --consent self
+    python -m fg3dgs_jax.preprocess --import DIR --out data/ID --consent self    # AD-NeRF's layout
     python -m fg3dgs_jax.preprocess --pack data/ID     # -> data/ID.fg3dgs, one file to travel
     python -m fg3dgs_jax.preprocess --unpack ID.fg3dgs --out data/ID
 
@@ -12,7 +13,7 @@ import argparse
 import pathlib
 import sys
 
-from fg3dgs_jax import audio_features, face_parsers, intake
+from fg3dgs_jax import audio_features, face_parsers, importing, intake
 from fg3dgs_jax import preprocessing as steps
 from fg3dgs_jax.data import clip_report, dataset, framing, openface, pack, video, video_check
 from fg3dgs_jax.data.folder import Folder
@@ -20,7 +21,7 @@ from fg3dgs_jax.experts import emotions, files, weights
 
 VERSION = 2  # of the stages' results: another number makes old folders be done again
 MIN_SECONDS = 2
-SOURCES = ("video", "pack", "unpack")
+SOURCES = ("video", "import", "pack", "unpack")
 MAX_OFFSET = 5.0  # s
 CONSENTS = {
     "self": "I am the person in the video",
@@ -190,6 +191,11 @@ def _check_source(parser, args):
     if len(given) != 1:
         wanted = " or ".join(f"--{name}" for name in SOURCES)
         parser.error(f"found {' and '.join(given) or 'no source'}; expected {wanted}, one of them")
+    of_videos = {"check_only": False, "size": None, "av_offset": 0.0, "max_seconds": None}
+    of_videos["parser"] = "auto"
+    astray = [f"--{name}" for name, off in of_videos.items() if getattr(args, name) != off]
+    if astray and not args.video:
+        parser.error(f"{', '.join(astray)} goes with --video only; found {given[0]}")
     if not (args.out or args.pack or args.check_only):
         parser.error("--out is missing; say where the processed folder goes, e.g. data/ID")
 
@@ -211,6 +217,11 @@ def main(argv=None) -> int:
         prog="python -m fg3dgs_jax.preprocess", description=__doc__.splitlines()[0]
     )
     parser.add_argument("--video", help="video file with sound, any rate and size")
+    parser.add_argument(
+        "--import",
+        metavar="DIR",
+        help="instead of a video: a folder in the layout of AD-NeRF, ER-NeRF or TalkingGaussian",
+    )
     parser.add_argument(
         "--pack", metavar="DIR", help="write a processed folder as one file: DIR.fg3dgs, or --out"
     )
@@ -281,6 +292,13 @@ def main(argv=None) -> int:
         parser.error(f"--av_offset is {args.av_offset}; expected at most {MAX_OFFSET} s either way")
     consent = None if args.check_only else args.consent or _ask_consent(parser)
     try:
+        if theirs := getattr(args, "import"):
+            ground = (consent, CONSENTS[consent])
+            report = importing.import_folder(
+                theirs, args.out, ground, features, args.expression, args.emotion
+            )
+            print(f"done; look at {report}")
+            return 0
         if args.check_only:
             print(check_only(args.video, args.size, args.max_seconds, args.av_offset))
             return 0

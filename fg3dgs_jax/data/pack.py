@@ -20,6 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 from fg3dgs_jax.data import dataset, pack_video
+from fg3dgs_jax.data.folder import releasing
 
 SUFFIX = ".fg3dgs"
 VERSION = 1  # of the file's layout
@@ -55,6 +56,7 @@ def pack(folder, out=None) -> pathlib.Path:
             scratch = pathlib.Path(scratch)
             pictures = zip(clip.frames, clip.labels, clip.torso, strict=True)
             bar = tqdm(pictures, "pack", clip.num_frames, unit="frame")
+            bar = releasing(bar, clip.frames, clip.labels, clip.torso)
             labels = pack_video.write(scratch, bar, clip.height, clip.width)
             files = {name: scratch / name for name in pack_video.STREAMS} | _others(folder)
             manifest = {
@@ -197,7 +199,8 @@ def _arrays(out, scratch, size, labels_sha256):
         for name, shape in shapes.items()
     }
     digest, count = hashlib.sha256(), 0
-    for count, pictures in enumerate(tqdm(pack_video.read(scratch), "unpack", size[0]), 1):
+    bar = tqdm(pack_video.read(scratch), "unpack", size[0], unit="frame")
+    for count, pictures in enumerate(releasing(bar, *big.values()), 1):
         if count > size[0] or pictures.labels.shape != size[1:]:
             raise KeyError("its pictures are not of the number and size that its manifest says")
         for array, values in zip(big.values(), pictures, strict=True):
