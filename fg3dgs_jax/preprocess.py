@@ -62,11 +62,8 @@ def preprocess(
     features = steps.extractors(features)  # whatever is missing is told before the long work
     parser = face_parsers.choose(parser)
     models = {"face_landmarker": weights.require("face_landmarker")}
-    emotion = emotion or ("fer" if weights.find(emotions.WEIGHTS["fer"]) else "none")
-    network = None
-    if emotion != "none":
-        models[emotions.WEIGHTS[emotion]] = weights.require(emotions.WEIGHTS[emotion])
-        network = emotions.load(emotion, models[emotions.WEIGHTS[emotion]])
+    emotion, found, network = steps.emotion_network(emotion)
+    models |= found
     clip = open_video(path, max_seconds, av_offset)
     units = openface.channels(expression, clip.num_frames) if expression else None
     source = {
@@ -81,8 +78,7 @@ def preprocess(
         "size": framing.output_size((clip.height, clip.width), size),
     }
     folder = Folder(out, key)
-    try:
-        (folder.path / "meta.json").unlink(missing_ok=True)  # written again last
+    with folder.at_work():
         clip, rows = intake.check(folder, clip, models["face_landmarker"], size)
         pixels = (clip.num_frames, clip.height, clip.width)
         folder.make_room({"frames": (*pixels, 3), "labels": pixels, "torso": (*pixels, 4)})
@@ -123,16 +119,6 @@ def preprocess(
             cuts=cuts,
             sound={**heard, "lateness": late._asdict()},
         )
-    except ValueError:
-        folder.clean(whole=True)  # this video will not do: nothing of it is worth keeping
-        raise
-    except OSError as error:
-        explained = folder.explained(error)
-        folder.clean(whole=False)
-        raise explained from None
-    except BaseException:
-        folder.clean(whole=False)  # interrupted: finished stages are used again next time
-        raise
     return report
 
 

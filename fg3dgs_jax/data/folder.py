@@ -135,6 +135,27 @@ class Folder:
                 )
         return error
 
+    @contextlib.contextmanager
+    def at_work(self):
+        """Takes `meta.json` away, which is written again last; an error leaves nothing half-made.
+
+        A ValueError means that the input will not do: a folder that this run made goes too.
+        Anything else is an interruption: finished steps are used again next time.
+        """
+        try:
+            (self.path / "meta.json").unlink(missing_ok=True)
+            yield self
+        except ValueError:
+            self.clean(whole=True)
+            raise
+        except OSError as error:
+            explained = self.explained(error)  # before the room is given back
+            self.clean(whole=False)
+            raise explained from None
+        except BaseException:
+            self.clean(whole=False)
+            raise
+
     def clean(self, whole):
         """Leaves nothing half-written; with `whole` the folder goes too if this run made it."""
         if whole and self.created:

@@ -16,6 +16,10 @@ COLOURS = np.array(
      (255, 60, 90), (200, 0, 130), (90, 200, 90), (0, 255, 180), (110, 110, 230), (40, 90, 60),
      (0, 0, 120), (255, 255, 255)], np.float32
 )  # fmt: skip
+# One colour a curve (RGB).
+CURVES = (
+    (200, 30, 30), (20, 130, 20), (30, 60, 220), (180, 120, 0), (140, 0, 160), (0, 140, 150),
+)  # fmt: skip
 
 
 def contact_sheet(frames, labels, torso, plate, points, count=6):
@@ -69,21 +73,13 @@ def plot(curves, title, size=(900, 240)):
     """uint8 picture of {name: [T]} curves, each scaled to its own range, written beside it."""
     width, height = size
     image = np.full((height, width, 3), 255, np.uint8)
-    palette = (
-        (200, 30, 30),
-        (20, 130, 20),
-        (30, 60, 220),
-        (180, 120, 0),
-        (140, 0, 160),
-        (0, 140, 150),
-    )
     cv2.putText(image, title, (8, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
     for k, (name, values) in enumerate(curves.items()):
         values = np.asarray(values, np.float64)
         low, high = values.min(), values.max()
         x = np.linspace(8, width - 8, len(values))
         y = height - 10 - (values - low) / max(high - low, 1e-9) * (height - 60)
-        colour = palette[k % len(palette)]
+        colour = CURVES[k % len(CURVES)]
         line = np.rint(np.stack([x, y], -1)).astype(np.int32)
         cv2.polylines(image, [line], False, colour, 1, cv2.LINE_AA)
         text = f"{name} [{low:.3g}, {high:.3g}]"

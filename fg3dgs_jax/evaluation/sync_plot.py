@@ -3,6 +3,8 @@
 import cv2
 import numpy as np
 
+from fg3dgs_jax.data.preview import CURVES
+
 
 def plot(summaries, title, size=(760, 420)) -> np.ndarray:
     """uint8 picture of the curves of {name: summary} over shift, on common axes."""
@@ -31,16 +33,8 @@ def plot(summaries, title, size=(760, 420)) -> np.ndarray:
     text("sound later than picture, frames of 40 ms", left, height - 10)
     for v in np.linspace(low, high, 5):
         text(f"{v:.2f}", 8, down(v) + 4)
-    colours = (
-        (200, 30, 30),
-        (20, 130, 20),
-        (30, 60, 220),
-        (180, 120, 0),
-        (140, 0, 160),
-        (0, 140, 150),
-    )
     for k, (name, found) in enumerate(summaries.items()):
-        colour = colours[k % len(colours)]
+        colour = CURVES[k % len(CURVES)]
         points = [(across(o - reach), down(v)) for o, v in enumerate(found["curve"])]
         cv2.polylines(image, [np.rint(points).astype(np.int32)], False, colour, 2, cv2.LINE_AA)
         text(
