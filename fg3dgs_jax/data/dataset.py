@@ -3,7 +3,7 @@ else reads.
 
 | file | content |
 |---|---|
-| `meta.json` | schema, T, width, height, fps, intrinsics, split, source, weights, consent, how |
+| `meta.json` | schema, T, width, height, fps, intrinsics, split, source, weights, consent... |
 | `frames.npy` | uint8 [T, H, W, 3] RGB |
 | `labels.npy` | uint8 [T, H, W], `LABELS` |
 | `background.png` | RGB plate [H, W, 3] |
