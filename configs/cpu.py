@@ -5,7 +5,9 @@ import ml_collections
 from configs import default
 
 
-def sized_for_cpu(*, static: int, motion: int, fusion: int) -> ml_collections.ConfigDict:
+def sized_for_cpu(
+    *, static: int, motion: int, fusion: int, alignment: int
+) -> ml_collections.ConfigDict:
     """The defaults with stages of so many steps and learning rates raised to fit."""
     config = default.get_config()
     config.key_color = ()
@@ -30,5 +32,9 @@ def sized_for_cpu(*, static: int, motion: int, fusion: int) -> ml_collections.Co
     config.stages.static.steps = static
     config.stages.motion.steps = motion
     config.stages.fusion.steps = fusion
-    config.stages.fusion.lpips.update(side=32, count=6)
+    config.stages.alignment.steps = alignment
+    config.stages.alignment.lpips.update(side=32, count=2)  # of each of the five frames
+    config.stages.alignment.learn.motion.update(
+        attentive=default.schedule(1e-4), other=default.schedule(1e-4)
+    )
     return config

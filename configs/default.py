@@ -49,7 +49,11 @@ def get_config() -> ml_collections.ConfigDict:
         min_opacity=(0.05, 0.05),
     )
     no_losses = dict.fromkeys(
-        ("l1", "d_ssim", "detail", "guides", "alpha", "motion", "attention", "lpips"), 0.0
+        ("l1", "d_ssim", "detail", "guides", "alpha", "motion", "attention", "lpips", "sync"), 0.0
+    )
+    all_layers = ("face", "eyes", "mouth")
+    colors = dict.fromkeys(gaussians) | dict(
+        sh_band_0=schedule(2.5e-3), sh_rest=schedule(1.25e-4), logit_opacities=schedule(0.05)
     )
     # Every `every`-th step takes a frame whose score lies in [low, high], both running from their
     # first to their second value over the stage; scores run from 0 (shut, eyes open) to 1.
@@ -75,6 +79,9 @@ def get_config() -> ml_collections.ConfigDict:
                 expression=EXPRESSION,
             ),
             model=default_model_config(),
+            layers=all_layers,  # what has no layer of its own belongs to the face's
+            lips_in="face",  # or "mouth": whose layer the lips are part of
+            sync_expert="",  # file of eq. (16)'s expert; "": the first that is found
             sh_degree=2,
             regions=dict(
                 face=dict(num=2000, capacity=8192, max_capacity=65_536, dilate=0),
@@ -96,8 +103,10 @@ def get_config() -> ml_collections.ConfigDict:
                     steps=3000,
                     fused=False,
                     moving=False,
+                    window=1,  # consecutive frames a step, where layers are fused
                     learn=dict(gaussians=gaussians, motion=dict.fromkeys(motion)),
-                    opacities_of=("face", "eyes", "mouth"),
+                    opacities_of=all_layers,
+                    motion_of=all_layers,  # whose nets learn
                     frames=static_frames,
                     audio_noise=0.0,
                     density=density,
@@ -109,8 +118,10 @@ def get_config() -> ml_collections.ConfigDict:
                     steps=47_000,
                     fused=False,
                     moving=True,
+                    window=1,
                     learn=dict(gaussians=gaussians, motion=motion),
-                    opacities_of=("face", "eyes", "mouth"),
+                    opacities_of=all_layers,
+                    motion_of=all_layers,
                     frames=motion_frames,
                     audio_noise=0.0,  # standard deviations of the features
                     guide_frames=8,  # landmarks of so many frames a step, where `guides` weighs
@@ -128,22 +139,40 @@ def get_config() -> ml_collections.ConfigDict:
                     lpips=dict(start=0.94, side=64, count=8),
                 ),
                 fusion=dict(
-                    steps=10_000,
+                    steps=5000,
                     fused=True,
                     moving=True,
-                    learn=dict(
-                        gaussians=dict.fromkeys(gaussians)
-                        | dict(sh_band_0=schedule(2.5e-3), sh_rest=schedule(1.25e-4))
-                        | dict(logit_opacities=schedule(0.05)),
-                        motion=dict.fromkeys(motion),
-                    ),
+                    window=1,
+                    learn=dict(gaussians=colors, motion=dict.fromkeys(motion)),
                     opacities_of=("face",),  # colours of all three move
+                    motion_of=(),
                     frames=None,
                     audio_noise=0.0,
                     density=None,
-                    losses=dict(no_losses, l1=1.0, d_ssim=0.2, lpips=0.5),
+                    losses=dict(no_losses, l1=1.0, d_ssim=0.2),
                     hair_every=1,
-                    lpips=dict(start=0.5, side=38, count=64),
+                    lpips=dict(start=1.0, side=38, count=64),
+                ),
+                # The fusion's second half, with the lip-sync expert of eq. (16).
+                alignment=dict(
+                    steps=5000,
+                    fused=True,
+                    moving=True,
+                    window=5,
+                    learn=dict(
+                        gaussians=colors,
+                        motion=dict(
+                            tables=schedule(5e-4), attentive=schedule(1e-4), other=schedule(1e-5)
+                        ),
+                    ),
+                    opacities_of=(),
+                    motion_of=("mouth",),
+                    frames=None,
+                    audio_noise=0.0,
+                    density=None,
+                    losses=dict(no_losses, l1=1.0, d_ssim=0.2, lpips=0.5, sync=0.03),
+                    hair_every=1,
+                    lpips=dict(start=0.0, side=38, count=64),
                 ),
             ),
         )

@@ -4,23 +4,29 @@ python -m fg3dgs_jax.preprocess --video obama.mp4 --out data/obama --consent res
 python -m fg3dgs_jax.train --config configs/obama.py          # the paper's 3k + 47k + 10k steps
 python -m fg3dgs_jax.train --config configs/obama.py:cpu      # half resolution, two CPU cores
 python -m fg3dgs_jax.train --config configs/obama.py:static   # as cpu, motion networks off
+python -m fg3dgs_jax.train --config configs/obama.py:cpu,no_fam  # an ablation: configs/variants.py
 """
 
 import ml_collections
 
-from configs import default
+from configs import default, variants
 from configs.cpu import sized_for_cpu
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:
-    if variant not in ("", "cpu", "static"):
-        raise ValueError(f"variant is {variant!r}; configs/obama.py has 'cpu' and 'static'")
-    config = default.get_config()
-    if variant:
-        config = sized_for_cpu(static=800, motion=9000, fusion=800)
+    """The paper's setting, or with "cpu" or "static" and any of `variants.NAMED`, by commas."""
+    wanted = [v for v in variant.split(",") if v]
+    size = next((v for v in wanted if v in ("cpu", "static")), "")
+    if size:
+        config = sized_for_cpu(static=800, motion=9000, fusion=400, alignment=400)
         config.data.scale = 0.5
-        config.moves = variant == "cpu"
-    config.name = "obama" + (f"_{variant}" if variant else "")
+        config.moves = size == "cpu"
+    else:
+        config = default.get_config()
+    config.name = "_".join(["obama", *(v.replace("=", "_") for v in wanted)])
     config.data.path = "data/obama"
     config.data.audio_extractor = "whisper"
+    variants.apply(config, [v for v in wanted if v != size])
+    if not config.moves:
+        variants.no_hrpa(config)  # there is no net to align
     return config

@@ -14,12 +14,11 @@ from configs.cpu import sized_for_cpu
 def get_config(variant: str = "") -> ml_collections.ConfigDict:
     if variant not in ("", "tiny"):
         raise ValueError(f"variant is {variant!r}; configs/quickstart.py has only 'tiny'")
-    config = sized_for_cpu(static=600, motion=3000, fusion=600)
+    config = sized_for_cpu(static=600, motion=3000, fusion=600, alignment=0)
     config.name = "quickstart"
     config.data.path = "data/quickstart"
     config.regions.face.update(num=3000, capacity=5120, max_capacity=5120)
     config.regions.mouth.num = 600
-    config.stages.fusion.losses.lpips = 0.0  # no pretrained network: nothing to download
     if variant == "tiny":
         config.name = "quickstart_tiny"
         config.data.scale = 0.5

@@ -17,9 +17,10 @@ from fg3dgs_jax.geometry import short_spread
 from fg3dgs_jax.models import head
 from fg3dgs_jax.rasterizer import RasterAux, render
 from fg3dgs_jax.rasterizer.sh import eval_sh
-from fg3dgs_jax.types import REGIONS, Array, Camera, Conditions, GaussianDeltas, Gaussians
+from fg3dgs_jax.types import Array, Camera, Conditions, GaussianDeltas, Gaussians
 
 CONFIG_FILE = "config.json"  # the resolved config of a workdir
+BACK_TO_FRONT = ("eyes", "mouth", "face")
 AVATAR_FILE = "avatar.npz"  # the parameters as of the newest checkpoint, one array a leaf
 
 
@@ -60,9 +61,9 @@ class Picture(NamedTuple):
     overflow: Array
 
 
-def make_nets(model_config):
-    """{region: motion net}."""
-    return {region: head.make_motion_net(region, model_config) for region in REGIONS}
+def make_nets(config):
+    """{region: motion net} of the layers of a config."""
+    return {region: head.make_motion_net(region, config.model) for region in config.layers}
 
 
 def draw_layer(
@@ -105,14 +106,16 @@ def _colors(drawn, camera, degree):
 def composite(layers: dict[str, Layer], background):
     """Eq. (14) in premultiplied colours: face over mouth over eyes over the real background."""
     image = background  # [H, W, 3]
-    for region in ("eyes", "mouth", "face"):
+    for region in BACK_TO_FRONT:
+        if region not in layers:  # its pixels belong to the face's layer
+            continue
         clear = short_spread(1.0 - layers[region].alpha, -1, 3)
         image = layers[region].image + clear * image
     return image
 
 
 def draw(nets, regions, alive, conditions, camera, background, *, probes=None, capacities=None):
-    """All regions under one camera over `background` [H, W, 3] -> (Frame image, layers)."""
+    """All layers under one camera over `background` [H, W, 3] -> (Frame image, layers)."""
     height, width = background.shape[:2]
     layers = {
         r: draw_layer(
@@ -120,7 +123,7 @@ def draw(nets, regions, alive, conditions, camera, background, *, probes=None, c
             width=width, height=height, probe=probes and probes[r],
             capacity=(capacities or {}).get(r),
         )
-        for r in REGIONS
+        for r in regions
     }  # fmt: skip
     return composite(layers, background), layers
 
@@ -132,7 +135,7 @@ class Avatar:
         self.config = config
         self.regions = regions
         self.alive = alive
-        nets = make_nets(config.model) if config.moves else None
+        nets = make_nets(config) if config.moves else None
 
         def one(regions, alive, audio, expression, camera, background):
             conditions = Conditions(audio, expression)
@@ -141,9 +144,9 @@ class Avatar:
             image, layers = draw(nets, regions, alive, conditions, camera, background)
             return Frame(
                 jnp.clip(image, 0.0, 1.0),
-                {r: layers[r].image for r in REGIONS},
-                {r: layers[r].alpha for r in REGIONS},
-                jnp.any(jnp.stack([layers[r].aux.overflow for r in REGIONS])),
+                {r: layer.image for r, layer in layers.items()},
+                {r: layer.alpha for r, layer in layers.items()},
+                jnp.any(jnp.stack([layer.aux.overflow for layer in layers.values()])),
             )
 
         def picture(*arguments):
@@ -170,7 +173,7 @@ class Avatar:
 def save(workdir, regions, alive):
     """Writes the avatar of a workdir; it appears whole or not at all. Dead slots are left out."""
     arrays = {}
-    for name in REGIONS:
+    for name in regions:
         keep = np.asarray(alive[name])
         for field in Gaussians.__dataclass_fields__:
             value = getattr(regions[name].gaussians, field)
@@ -199,7 +202,7 @@ def load(workdir) -> Avatar:
     config = ml_collections.ConfigDict(json.loads((workdir / CONFIG_FILE).read_text()))
     regions, alive = {}, {}
     with np.load(workdir / AVATAR_FILE) as arrays:
-        for name in REGIONS:
+        for name in config.layers:
             prefix = f"{name}/gaussians/"
             gaussians = Gaussians(
                 **{f: jnp.asarray(arrays[prefix + f]) for f in Gaussians.__dataclass_fields__}

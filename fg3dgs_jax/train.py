@@ -20,12 +20,11 @@ from clu import parameter_overview
 from ml_collections import config_flags
 from tqdm import tqdm
 
-from fg3dgs_jax import avatar, native, rasterizer
-from fg3dgs_jax.data import batches, dataset
+from fg3dgs_jax import avatar, native, rasterizer, sync_experts
+from fg3dgs_jax.data import batches, dataset, video
 from fg3dgs_jax.experts import lpips, weights
-from fg3dgs_jax.training import checkpoint, density, logging, parallel, step
+from fg3dgs_jax.training import checkpoint, density, logging, parallel, stages, step
 from fg3dgs_jax.training.initial import init_regions
-from fg3dgs_jax.types import REGIONS
 
 WAITING_SHARE = 0.1  # capacity doubles when more than this share of it waits for a slot
 
@@ -40,10 +39,14 @@ def fit(config, workdir):
     check(config)
     workdir = pathlib.Path(workdir)
     clip = dataset.load_clip(config.data.path, config.data.scale)
-    on_device = batches.device_clip(clip, config.data.audio_extractor, config.data.expression)
+    on_device = batches.device_clip(
+        clip, config.data.audio_extractor, config.data.expression, stages.region_labels(config)
+    )
     checkpoint.claim_workdir(workdir, config, on_device.audio.shape[1:])
-    nets = avatar.make_nets(config.model)
-    perceptual = load_perceptual(config)
+    nets = avatar.make_nets(config)
+    frozen = stages.Frozen(load_perceptual(config))
+    if config.stages.alignment.steps:
+        frozen, on_device = ready_for_alignment(config, frozen, clip, on_device)
     saved = checkpoint.Checkpoints(workdir, config.log.keep)
     regions, alive = init_regions(jax.random.key(config.seed), clip, on_device, config, nets)
 
@@ -73,7 +76,7 @@ def fit(config, workdir):
                 state = step.init_state(state.regions, state.alive)
             bar.set_description(name)
             make_dispatch = functools.partial(
-                step.make_dispatch, config, stage, number, nets, perceptual,
+                step.make_dispatch, config, stage, number, nets, frozen,
                 (clip.height, clip.width),
             )  # fmt: skip
             dispatch = make_dispatch(lists.capacities)
@@ -97,7 +100,7 @@ def fit(config, workdir):
                 if last or crossed(done, steps, config.log.every):
                     log.write(done, name, {**metrics, "steps_per_second": steps / spent})
                 state = grow_where_needed(state, metrics, config.regions)
-                if lists.update({r: metrics[f"{r}/isects"] for r in REGIONS}):
+                if lists.update({r: metrics[f"{r}/isects"] for r in config.layers}):
                     dispatch = make_dispatch(lists.capacities)
                 if last or crossed(done, steps, config.log.checkpoint_every):
                     here = jax.device_get(parallel.first(state))
@@ -114,8 +117,9 @@ def fit(config, workdir):
 
 
 def stages_in_order(config):
-    """(name, row) of each stage, in the order in which they run."""
-    return [(name, config.stages[name]) for name in ("static", "motion", "fusion")]
+    """(name, row) of each stage that has steps, in the order in which they run."""
+    rows = [(name, config.stages[name]) for name in ("static", "motion", "fusion", "alignment")]
+    return [(name, row) for name, row in rows if row.steps]
 
 
 def check(config):
@@ -128,7 +132,7 @@ def check(config):
             "expected 1 or more of each"
         )
     for name, row in config.stages.items():
-        if row.steps < 1:
+        if row.steps < (name != "alignment"):
             raise ValueError(f"stages.{name}.steps is {row.steps}; expected 1 or more")
         if config.log.checkpoint_every % config.steps_per_dispatch:
             raise ValueError("log.checkpoint_every must be a multiple of steps_per_dispatch")
@@ -141,7 +145,8 @@ def crossed(done, steps, every):
 
 def load_perceptual(config):
     """LPIPS as `(x, y) -> [K]`, or None with one line where its weights are not found."""
-    if not any(row.losses.lpips and row.lpips.start < 1.0 for row in config.stages.values()):
+    rows = [row for _, row in stages_in_order(config)]
+    if not any(row.losses.lpips and row.lpips.start < 1.0 for row in rows):
         return None
     path = weights.find("lpips_alex")
     if path is None:
@@ -151,11 +156,34 @@ def load_perceptual(config):
     return lambda x, y: lpips.lpips(params, x, y)
 
 
+def ready_for_alignment(config, frozen, clip, on_device):
+    """`frozen` with the expert of eq. (16), None where it is not found, and the clip with the
+    frames at which it may look.
+    """
+    path = clip.path / "audio.wav"
+    if not path.is_file():
+        raise ValueError(f"{path} is missing, which eq. (16) listens to; run preprocess again")
+    samples = video.read_wav(path)
+    windows = sync_experts.spoken_windows(clip, samples)
+    if not windows.any():
+        raise ValueError(
+            f"{clip.path} has no five frames of speech in its train split, which eq. (16) needs; "
+            "train without it: --config.stages.alignment.steps=0"
+        )
+    on_device = on_device._replace(eligible=on_device.eligible | {"windows": windows})
+    sync = sync_experts.load(config.sync_expert, clip, samples)
+    if sync is None:
+        print("no lip-sync expert found: training without eq. (16) (see: experts train_sync)")
+        return frozen, on_device
+    print(f"eq. (16) listens to {sync.name}")
+    return frozen._replace(sync=sync.call), on_device
+
+
 def grow_where_needed(state, metrics, rows):
     """Doubles the capacity of a region in which many Gaussians wait for a slot, up to its limit."""
     short = [
         r
-        for r in REGIONS
+        for r in state.alive
         if metrics.get(f"{r}/waiting", 0) > WAITING_SHARE * state.alive[r].shape[-1]
         and 2 * state.alive[r].shape[-1] <= rows[r].max_capacity
     ]
@@ -182,7 +210,7 @@ def monitor_lists(alive, clip):
         return rasterizer.CapacityMonitor({})
     size = clip.width, clip.height
     return rasterizer.CapacityMonitor(
-        {r: rasterizer.default_capacity(alive[r].shape[-1], *size) for r in REGIONS}
+        {r: rasterizer.default_capacity(alive[r].shape[-1], *size) for r in alive}
     )
 
 

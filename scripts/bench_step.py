@@ -30,7 +30,7 @@ import numpy as np
 from fg3dgs_jax import avatar, native, train
 from fg3dgs_jax.data import batches, dataset, video
 from fg3dgs_jax.evaluation import drawing
-from fg3dgs_jax.training import initial, parallel, step
+from fg3dgs_jax.training import initial, parallel, stages, step
 
 # The first pattern that is found in an operation's name or custom call decides. Names are those of
 # jax.named_scope and of the Flax modules.
@@ -171,9 +171,7 @@ def bench_stage(subject, flags, name, progress):
     config = subject.config
     stage, number = config.stages[name], list(train.stages_in_order(config))
     number = [n for n, _ in number].index(name)
-    one = step.make_train_step(
-        config, stage, number, subject.nets, subject.perceptual, subject.size
-    )
+    one = step.make_train_step(config, stage, number, subject.nets, subject.frozen, subject.size)
 
     def many(state, clip):
         return jax.lax.scan(lambda s, _: one(s, clip), state, None, length=flags.steps)
@@ -230,7 +228,7 @@ CASES = {
     "static": (bench_stage, "static", 0.5),
     "motion": (bench_stage, "motion", 0.5),
     "fusion": (bench_stage, "fusion", 0.0),
-    "fusion_lpips": (bench_stage, "fusion", 0.99),
+    "alignment": (bench_stage, "alignment", 0.5),
     "synthesis": (bench_synthesis, None, None),
 }
 
@@ -244,8 +242,12 @@ class Subject:
         self.on_device = batches.device_clip(
             clip, config.data.audio_extractor, config.data.expression
         )
-        self.nets = avatar.make_nets(config.model)
-        self.perceptual = train.load_perceptual(config)
+        self.nets = avatar.make_nets(config)
+        self.frozen = stages.Frozen(train.load_perceptual(config))
+        if config.stages.alignment.steps:
+            self.frozen, self.on_device = train.ready_for_alignment(
+                config, self.frozen, clip, self.on_device
+            )
         if workdir:
             trained = avatar.load(workdir)
             self.regions, self.alive = trained.regions, trained.alive
@@ -254,12 +256,6 @@ class Subject:
             self.regions, self.alive = initial.init_regions(
                 jax.random.key(config.seed), clip, self.on_device, config, self.nets
             )
-
-
-def wanted(case, config, perceptual) -> bool:
-    """Whether a case differs from the others: without LPIPS there is one fusion stage only."""
-    row = config.stages.fusion
-    return case != "fusion_lpips" or bool(perceptual and row.losses.lpips and row.lpips.start < 1.0)
 
 
 def show(case, found):
@@ -293,7 +289,7 @@ def main(argv=None) -> int:
         "cases": {},
     }
     for case in flags.cases:
-        if not wanted(case, config, subject.perceptual):
+        if case in config.stages and not config.stages[case].steps:
             continue
         bench, *arguments = CASES[case]
         results["cases"][case] = bench(subject, flags, *arguments)

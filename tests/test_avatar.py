@@ -39,7 +39,7 @@ def test_opaque_face_hides_everything_and_empty_layers_show_the_background():
 def trained():
     """Untrained regions of a small config: (config, regions, alive)."""
     config = quickstart.get_config()
-    nets = avatar.make_nets(config.model)
+    nets = avatar.make_nets(config)
     regions, alive = {}, {}
     for i, r in enumerate(REGIONS):
         key = jax.random.key(i)

@@ -4,11 +4,15 @@ import importlib
 
 import pytest
 
+from configs import variants
 from fg3dgs_jax import train
+from fg3dgs_jax.training import stages as stages_lib
 from fg3dgs_jax.types import REGIONS
 
 ALL = [("default", None), ("quickstart", ""), ("quickstart", "tiny")]
-ALL += [("obama", v) for v in ("", "cpu", "static")]
+ALL += [("obama", v) for v in ("", "cpu", "static", *variants.NAMED)]
+ALL += [("obama", f"cpu,{v}") for v in (*variants.NAMED, "lambda1=0.3", "audio=hubert")]
+STAGES = ["static", "motion", "fusion", "alignment"]
 
 
 def load(name, variant):
@@ -19,25 +23,52 @@ def load(name, variant):
 @pytest.mark.parametrize(("name", "variant"), ALL)
 def test_loads(name, variant):
     config = load(name, variant)
-    assert [n for n, _ in train.stages_in_order(config)] == ["static", "motion", "fusion"]
-    assert set(config.stages) == {"static", "motion", "fusion"}
-    assert set(config.regions) == set(REGIONS)
+    if config.data.path:
+        train.check(config)
+    aligned = config.moves and name != "quickstart" and "no_hrpa" not in (variant or "")
+    assert [n for n, _ in train.stages_in_order(config)] == STAGES[: 3 + aligned]
+    assert set(config.stages) == set(STAGES)
+    assert set(config.regions) == set(REGIONS) >= set(config.layers) >= {"face"}
     assert config.data.expression[-1] == "AU45"  # tau_e passes the last channel through
     for row in config.stages.values():
         assert set(row.losses) == set(load("default", None).stages.motion.losses)
-        assert row.losses.l1 == 1.0 and row.losses.d_ssim == 0.2  # lambda_1
+        assert row.losses.l1 == 1.0
+        assert row.losses.d_ssim == (0.3 if "lambda1" in (variant or "") else 0.2)  # lambda_1
 
 
 def test_the_paper_setting():
     stages = load("obama", "").stages
-    assert [stages[s].steps for s in ("static", "motion", "fusion")] == [3000, 47_000, 10_000]
-    assert stages.fusion.losses.lpips == 0.5  # lambda_2
+    assert [stages[s].steps for s in STAGES] == [3000, 47_000, 5000, 5000]
+    assert stages.alignment.losses.lpips == 0.5  # lambda_2
+    assert stages.alignment.losses.sync == 0.03  # lambda_3
     assert all(row.losses.guides == row.losses.detail == 0.0 for row in stages.values())  # ours
 
 
+def test_ablations_say_which_pixels_are_whose():
+    full, two, one, lips = (
+        stages_lib.region_labels(load("obama", v)) for v in ("", "no_fad", "single", "mouth_lips")
+    )
+    assert list(full) == ["face", "eyes", "mouth"] and list(two) == ["face", "mouth"]
+    head = set(one["face"])
+    for split in (full, two, lips):
+        assert sorted(sum(split.values(), ())) == sorted(head)  # each class once
+    assert set(two["face"]) - set(full["face"]) == {4, 5}
+    assert set(lips["mouth"]) - set(full["mouth"]) == {12, 13}
+
+
+def test_without_alignment_as_many_steps_and_patches_are_left():
+    with_it, without = load("obama", "cpu").stages, load("obama", "cpu,no_hrpa").stages
+    assert without.fusion.steps == with_it.fusion.steps + with_it.alignment.steps
+    assert without.fusion.lpips.start == 0.5 and without.fusion.losses.lpips == 0.5
+    assert load("obama", "lambda3=0.01").stages.alignment.losses.sync == 0.01
+    assert load("obama", "lambda2=0.4").stages.alignment.losses.lpips == 0.4
+    assert load("obama", "audio=hubert").data.audio_extractor == "hubert"
+
+
 def test_unknown_variants_and_settings_are_refused():
-    with pytest.raises(ValueError, match="has 'cpu' and 'static'"):
-        load("obama", "gpu")
+    for wrong in ("gpu", "cpu,lambda1=much", "cpu,lambda4=1", "no_fam=1", "audio="):
+        with pytest.raises(ValueError, match="expected no_fad, no_fam, single, no_hrpa"):
+            load("obama", wrong)
     with pytest.raises(ValueError, match=r"data\.path is empty"):
         train.check(load("default", None))
     config = load("quickstart", "")

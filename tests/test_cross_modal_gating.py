@@ -52,7 +52,7 @@ def attend(q, tokens, p):
 
 def test_equations_10_to_12():
     net, variables, h, tokens, _ = setup(axis_gain=(0.2, 1.0, 0.2))
-    displacement, gate = jax.jit(net.apply)(variables, h, tokens)
+    deltas, gate = jax.jit(net.apply)(variables, h, tokens)
     p, h, tokens = variables["params"], np.asarray(h), np.asarray(tokens)
     gating = 1 / (1 + np.exp(-mlp(h, p["gate"])))
     q = linear(h, p["input"])
@@ -61,7 +61,8 @@ def test_equations_10_to_12():
     z2 = linear(leaky(linear(z1 + z, p["ffn_2"]["up"])), p["ffn_2"]["down"])
     expected = 0.01 * mlp(z2, p["motion"]) * np.array([0.2, 1, 0.2])
     np.testing.assert_allclose(gate, gating[:, 0], atol=1e-6)
-    np.testing.assert_allclose(displacement, expected, rtol=1e-3, atol=1e-8)
+    np.testing.assert_allclose(deltas.means, expected, rtol=1e-3, atol=1e-8)
+    assert deltas.quats is None and deltas.raw_scales is None
 
 
 def test_one_token_degenerates_and_two_do_not():
@@ -88,6 +89,16 @@ def test_literal_gate_is_one_number_a_frame():
         setup(gate_from="place")
     with pytest.raises(ValueError, match="heads"):
         setup(heads=3)
+
+
+def test_the_ablation_turns_and_scales_too():
+    net, variables, h, tokens, _ = setup(num_outputs=10)
+    deltas, _ = net.apply(variables, h, tokens)
+    assert [x.shape for x in (deltas.means, deltas.quats, deltas.raw_scales)] == [
+        (9, 3), (9, 4), (9, 3),
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match="num_outputs is 7"):
+        setup(num_outputs=7)
 
 
 def test_tokens():

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from fg3dgs_jax import evaluate
-from fg3dgs_jax.data import dataset
+from fg3dgs_jax.data import dataset, face_boxes
 from fg3dgs_jax.evaluation import drawing, experts, lse, tracks
 from fg3dgs_jax.experts import fan, s3fd, syncnet, variables, weights
 from tests import fake_avatar
@@ -32,7 +32,7 @@ def _landmarks(count):
 
 def test_the_mesh_box_is_that_of_the_face_oval_up_to_the_hairline():
     expected = _FACE - [0, 0.135 * 52, 0, 0]
-    np.testing.assert_allclose(tracks.mesh_boxes(_landmarks(3)), [expected] * 3, atol=1e-4)
+    np.testing.assert_allclose(face_boxes.mesh_boxes(_landmarks(3)), [expected] * 3, atol=1e-4)
 
 
 def test_overlap_of_boxes():

@@ -68,9 +68,9 @@ def test_last_layer_scale_and_axis_gain():
     concat = ConcatDeformation(axis_gain=(0.2, 1.0, 0.2))
     variables = jax.jit(concat.init)(jax.random.key(2), h, f_a)
     assert sum(x.size for x in jax.tree.leaves(variables)) == 3_296
-    plain = ConcatDeformation().apply(variables, h, f_a)
+    plain = ConcatDeformation().apply(variables, h, f_a).means
     np.testing.assert_allclose(
-        concat.apply(variables, h, f_a), plain * jnp.array([0.2, 1, 0.2]), rtol=1e-5
+        concat.apply(variables, h, f_a).means, plain * jnp.array([0.2, 1, 0.2]), rtol=1e-5
     )
     with pytest.raises(ValueError, match="num_outputs"):
         jax.jit(RegionDeformation(num_outputs=3).init)(jax.random.key(0), h, f_a, f_e)

@@ -197,7 +197,7 @@ def test_a_stage_changes_only_what_its_row_names(folder):
     config = small(folder)
     clip = dataset.load_clip(folder)
     device = batches.device_clip(clip, "mel", config.data.expression)
-    nets = avatar.make_nets(config.model)
+    nets = avatar.make_nets(config)
     regions, _ = initial.init_regions(jax.random.key(0), clip, device, config, nets)
     grads = jax.tree.map(jnp.ones_like, regions)
     moved, _ = optim.update(grads, optim.init(regions), regions, config.stages.fusion, 0.5)
@@ -226,7 +226,7 @@ def test_a_frozen_leaf_gets_no_gradient_and_the_others_the_same(folder):
     config = small(folder)
     clip = dataset.load_clip(folder)
     device = batches.device_clip(clip, "mel", config.data.expression)
-    nets = avatar.make_nets(config.model)
+    nets = avatar.make_nets(config)
     regions, alive = initial.init_regions(jax.random.key(0), clip, device, config, nets)
     batch = batches.take(device, jnp.int32(3))
     stage = config.stages.fusion
@@ -300,13 +300,14 @@ def test_guides_teach_the_lips_to_open_with_the_sound(folder):
     config = small(folder)
     clip = dataset.load_clip(folder)
     device = batches.device_clip(clip, "mel", config.data.expression)
-    nets = avatar.make_nets(config.model)
+    nets = avatar.make_nets(config)
     rule = config.warm_up
     rule.update(steps=600, rate=(1e-3, 1e-4), audio_noise=0.1)
     config.moves = False  # so that init_regions leaves the net as it starts
     regions, _ = initial.init_regions(jax.random.key(0), clip, device, config, nets)
     motion = regions["face"].motion
-    learnt = initial.learn_from_guides(jax.random.key(1), nets["face"], motion, device, rule)
+    rows = slice(None)
+    learnt = initial.learn_from_guides(jax.random.key(1), nets["face"], motion, rows, device, rule)
     lower = dataset.GUIDES.index(14)
 
     @jax.jit
@@ -326,13 +327,14 @@ def test_guides_teach_the_lips_to_open_with_the_sound(folder):
 def test_masks_of_the_regions_leave_holes_in_the_face(folder):
     device = batches.device_clip(dataset.load_clip(folder), "mel", ("AU45",))
     batch = batches.take(device, jnp.int32(3))
-    face, ignored, _ = stages.region_masks("face", batch, 0, True)
-    mouth, beside, fill = stages.region_masks("mouth", batch, 0, True)
-    eyes, _, _ = stages.region_masks("eyes", batch, 0, True)
+    classes = stages.region_labels(quickstart.get_config())
+    face, ignored, _ = stages.region_masks("face", classes["face"], batch, 0, True)
+    mouth, beside, fill = stages.region_masks("mouth", classes["mouth"], batch, 0, True)
+    eyes, _, _ = stages.region_masks("eyes", classes["eyes"], batch, 0, True)
     assert not (face & (mouth | eyes)).any() and not ignored.any()
     np.testing.assert_array_equal(mouth, np.asarray(batch.labels) == 11)
     assert not (beside & mouth).any() and (mouth & ~fill).sum() == 0
-    grown, _, _ = stages.region_masks("mouth", batch, 2, True)
+    grown, _, _ = stages.region_masks("mouth", classes["mouth"], batch, 2, True)
     assert (grown & mouth).sum() == mouth.sum() and grown.sum() > mouth.sum()
 
 
@@ -366,7 +368,7 @@ def test_the_step_lowers_for_cuda_without_a_gpu(folder, monkeypatch):
     config = small(folder)
     clip = dataset.load_clip(folder)
     device = batches.device_clip(clip, "mel", config.data.expression)
-    nets = avatar.make_nets(config.model)
+    nets = avatar.make_nets(config)
     regions, alive = initial.init_regions(jax.random.key(0), clip, device, config, nets)
     capacities = {"face": 12_345, "eyes": 12_346, "mouth": 12_347}
     run = step.make_train_step(

@@ -35,15 +35,18 @@ class DeviceClip(NamedTuple):
     eligible: dict[str, Array]  # region -> bool [T]: train frames that show the region
 
 
-def device_clip(clip: dataset.Clip, extractor: str, expression_names) -> DeviceClip:
-    """Uploads a clip; frames outside the train split are never eligible."""
+def device_clip(clip: dataset.Clip, extractor: str, expression_names, classes=None) -> DeviceClip:
+    """Uploads a clip; frames outside the train split are never eligible.
+
+    `classes`: {region: label classes} that say which frames show a region, by default eyes and
+    inside of the mouth.
+    """
+    classes = {"eyes": dataset.EYE_LABELS, "mouth": dataset.MOUTH_LABELS} | (classes or {})
     train = np.isin(np.arange(clip.num_frames), clip.split("train"))
     labels = np.asarray(clip.labels)
     pixels = MIN_PIXELS * clip.height * clip.width
-    seen = {
-        "face": train & clip.valid,
-        "eyes": train & (np.isin(labels, dataset.EYE_LABELS).sum((1, 2)) >= pixels),
-        "mouth": train & (np.isin(labels, dataset.MOUTH_LABELS).sum((1, 2)) >= pixels),
+    seen = {"face": train & clip.valid} | {
+        r: train & (np.isin(labels, classes[r]).sum((1, 2)) >= pixels) for r in ("eyes", "mouth")
     }
     eligible = {r: seen[r] if seen[r].any() else train for r in REGIONS}
     guide_pixels = jnp.asarray(clip.landmarks[:, dataset.GUIDES])

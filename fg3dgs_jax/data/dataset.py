@@ -55,6 +55,7 @@ LABELS = {
 HEAD_LABELS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 17, 18, 19)
 EYE_LABELS = (4, 5)
 MOUTH_LABELS = (11, 19)
+LIP_LABELS = (12, 13)
 
 # MediaPipe face-mesh indices (478 points) of the outlines that boxes and openings are made of.
 OUTER_LIPS = (

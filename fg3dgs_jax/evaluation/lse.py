@@ -10,6 +10,7 @@ import tempfile
 import numpy as np
 import tqdm
 
+from fg3dgs_jax.data import face_boxes
 from fg3dgs_jax.evaluation import experts, tracks
 from fg3dgs_jax.evaluation.sync import SAMPLES_PER_FRAME
 from fg3dgs_jax.experts import s3fd, syncnet, weights
@@ -89,7 +90,7 @@ def _boxes(faces, frames, landmarks, name):
     if faces.call is None:
         if landmarks is None:
             raise ValueError("no face was tracked in these frames, and S3FD's weights are not here")
-        return 0, tracks.mesh_boxes(landmarks)
+        return 0, face_boxes.mesh_boxes(landmarks)
     bar = tqdm.tqdm(frames, desc=f"faces of the {name}", unit="frame", leave=False)
     track = tracks.longest_track([faces.call(np.asarray(frame)) for frame in bar])
     if track is None:

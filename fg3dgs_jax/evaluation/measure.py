@@ -7,9 +7,9 @@ import time
 import jax
 import numpy as np
 
-from fg3dgs_jax.data import dataset
+from fg3dgs_jax.data import dataset, face_boxes
 from fg3dgs_jax.data import video as video_lib
-from fg3dgs_jax.evaluation import drawing, experts, metrics, report, sync, tracks
+from fg3dgs_jax.evaluation import drawing, experts, metrics, report, sync
 
 WARM_UP, TIMED = 20, 200  # frames
 NO_FAN = experts.Expert(None, "FAN was not asked for")
@@ -80,7 +80,7 @@ class Measurer:
         clip, train = subject.clip, subject.clip.split("train")
         self.subject, self.index, self.lpips, self.mesh = subject, index, lpips, mesh
         self.fan, self.rendered = fan, rendered
-        self.mesh_boxes = tracks.mesh_boxes(clip.landmarks)
+        self.mesh_boxes = face_boxes.mesh_boxes(clip.landmarks)
         self.lips = clip.lips_boxes()
         self.steady = sync.steady_boxes(self.lips, clip.height, clip.width)
         self.colours = sync.fit_mouth_colours(

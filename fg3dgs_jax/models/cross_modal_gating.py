@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 
 from fg3dgs_jax.models.layers import MLP, FeedForward, Linear, uniform_fan_in
-from fg3dgs_jax.models.region_deformation import METRES
+from fg3dgs_jax.models.region_deformation import as_deltas
+from fg3dgs_jax.types import Array, GaussianDeltas
 
 
 class AudioTokens(nn.Module):
@@ -66,7 +67,9 @@ class CrossModalAttention(nn.Module):
 
 
 class CrossModalGating(nn.Module):
-    """h [N, C], tokens [K, d_model] -> displacement [N, 3] metres and the gate lambda [N].
+    """h [N, C], tokens [K, d_model] -> GaussianDeltas and the gate lambda [N].
+
+    `num_outputs` 3 moves the means only, as eq. (12); 10 also turns and scales (Fig. 6).
 
     `gate_from` "spatial" gates by place (one lambda a Gaussian); "condition" is the literal eq.
     (10), one lambda a frame from the pooled condition [D], which must then be given.
@@ -80,9 +83,12 @@ class CrossModalGating(nn.Module):
     axis_gain: tuple[float, float, float] = (1.0, 1.0, 1.0)
     last_layer_scale: float = 0.1
     gate_from: str = "spatial"
+    num_outputs: int = 3
 
     @nn.compact
-    def __call__(self, h, tokens, condition=None):
+    def __call__(self, h, tokens, condition=None) -> tuple[GaussianDeltas, Array]:
+        if self.num_outputs not in (3, 10):
+            raise ValueError(f"num_outputs is {self.num_outputs}; expected 3 (means) or 10")
         if self.gate_from not in ("spatial", "condition"):
             raise ValueError(f'gate_from is {self.gate_from!r}; expected "spatial" or "condition"')
         gate_input = h if self.gate_from == "spatial" else condition[None]
@@ -91,8 +97,9 @@ class CrossModalGating(nn.Module):
         z = gate * CrossModalAttention(self.heads, name="attention")(q, tokens)  # eq. (11)
         z1 = FeedForward(self.ffn_width, name="ffn_1")(q + z)  # eq. (11)
         z2 = FeedForward(self.ffn_width, name="ffn_2")(z1 + z)  # eq. (11)
-        out = MLP((self.motion_width, 3), self.last_layer_scale, name="motion")(z2)  # eq. (12)
-        return METRES * out * jnp.array(self.axis_gain), jnp.broadcast_to(gate[:, 0], h.shape[:1])
+        motion = MLP((self.motion_width, self.num_outputs), self.last_layer_scale, name="motion")
+        deltas = as_deltas(motion(z2), self.axis_gain)  # eq. (12)
+        return deltas, jnp.broadcast_to(gate[:, 0], h.shape[:1])
 
 
 def _embedding(key, shape):

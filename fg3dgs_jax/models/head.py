@@ -120,6 +120,7 @@ def default_model_config() -> ml_collections.ConfigDict:
         gate_width=16,
         motion_width=32,
         last_layer_scale=0.1,
+        num_outputs=3,  # 10: turning and scaling as well as moving (Fig. 6)
         concat_widths=(32, 32),
     )
     return ml_collections.ConfigDict(
@@ -165,7 +166,7 @@ class FaceMotion(nn.Module):
 
 
 class HighFrequencyMotion(nn.Module):
-    """Mouth (audio only) or eyes (expression only), moving means only; eqs. (5), (9)-(12)."""
+    """Mouth (audio only) or eyes (expression only); eqs. (5), (9)-(12)."""
 
     region: str
     config: ml_collections.FrozenConfigDict
@@ -189,13 +190,13 @@ class HighFrequencyMotion(nn.Module):
             deform = ConcatDeformation(
                 widths, options["axis_gain"], options["last_layer_scale"], name="motion"
             )
-            displacement, gate = deform(h, pooled), jnp.ones(len(means))
+            deltas, gate = deform(h, pooled), jnp.ones(len(means))
         else:
             c = tokens(options["d_model"], name="tokens")(values)
-            displacement, gate = CrossModalGating(**options, name="motion")(h, c, pooled)
+            deltas, gate = CrossModalGating(**options, name="motion")(h, c, pooled)
         silent = jnp.zeros_like(gate)
         gates = Gates(gate, silent) if self.region == "mouth" else Gates(silent, gate)
-        return GaussianDeltas(means=displacement), gates
+        return deltas, gates
 
 
 def make_motion_net(region: str, config=None) -> nn.Module:

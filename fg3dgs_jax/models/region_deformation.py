@@ -12,6 +12,14 @@ from fg3dgs_jax.types import Gates, GaussianDeltas
 METRES = 1e-2  # a network output of 1 moves a Gaussian by a centimetre
 
 
+def as_deltas(out, axis_gain=(1.0, 1.0, 1.0)) -> GaussianDeltas:
+    """A net's output [N, 3], or [N, >= 10] that also turns and scales, as motion."""
+    means = METRES * out[:, :3] * jnp.array(axis_gain)
+    if out.shape[1] == 3:
+        return GaussianDeltas(means)
+    return GaussianDeltas(means, quats=out[:, 3:7], raw_scales=out[:, 7:10])
+
+
 class RegionDeformation(nn.Module):
     """Spatial gates pick from both conditions what concerns a place; an MLP turns it into motion.
 
@@ -42,14 +50,11 @@ class RegionDeformation(nn.Module):
         deformation = MLP((*self.widths, self.num_outputs), self.last_layer_scale,
                           name="deformation")  # fmt: skip
         out = deformation(z, jnp.concatenate(gain))  # eq. (8)
-        deltas = GaussianDeltas(
-            means=METRES * out[:, :3], quats=out[:, 3:7], raw_scales=out[:, 7:10]
-        )
-        return deltas, Gates(audio=safe_norm(s_a), expression=safe_norm(s_e))
+        return as_deltas(out), Gates(audio=safe_norm(s_a), expression=safe_norm(s_e))
 
 
 class ConcatDeformation(nn.Module):
-    """h [N, C], condition [D] -> displacement [N, 3] metres (TalkingGaussian's mouth)."""
+    """h [N, C], condition [D] -> GaussianDeltas of the means (TalkingGaussian's mouth)."""
 
     widths: Sequence[int] = (32, 32)
     axis_gain: tuple[float, float, float] = (1.0, 1.0, 1.0)
@@ -61,4 +66,4 @@ class ConcatDeformation(nn.Module):
         out = MLP((*self.widths, 3), self.last_layer_scale, name="deformation")(
             jnp.concatenate([h, repeated], -1)
         )
-        return METRES * out * jnp.array(self.axis_gain)
+        return as_deltas(out, self.axis_gain)

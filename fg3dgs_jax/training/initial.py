@@ -12,7 +12,7 @@ import optax
 
 from fg3dgs_jax import avatar
 from fg3dgs_jax.data import batches
-from fg3dgs_jax.data.dataset import EYE_LABELS, HEAD_LABELS, MOUTH_LABELS, Clip
+from fg3dgs_jax.data.dataset import Clip
 from fg3dgs_jax.models import head
 from fg3dgs_jax.models.audio_encoder import with_statistics
 from fg3dgs_jax.training import optim, stages
@@ -26,40 +26,37 @@ BEHIND = {"face": 0.0, "eyes": 0.004, "mouth": 0.008}  # metres behind the ellip
 def init_regions(key, clip: Clip, device_clip, config, nets):
     """{region: avatar.Region} and {region: alive} from a clip's train split; key is consumed."""
     regions, alive = {}, {}
-    for number, r in enumerate(REGIONS):
-        key_r = jax.random.fold_in(key, number)
+    classes = stages.region_labels(config)
+    for r in config.layers:
+        key_r = jax.random.fold_in(key, REGIONS.index(r))
         seed = int(jax.random.randint(key_r, (), 0, 2**31 - 1))
         frames = np.flatnonzero(np.asarray(device_clip.eligible[r]))
-        rows = config.regions[r]
-        points, colors = lift(np.random.default_rng(seed), clip, frames, r, rows.num)
+        sizes = config.regions[r]
+        points, colors = lift(np.random.default_rng(seed), clip, frames, r, classes[r], sizes.num)
         gaussians, alive[r] = head.init_gaussians_from_points(
-            points, colors, rows.capacity, config.sh_degree
+            points, colors, sizes.capacity, config.sh_degree
         )
         windows = np.zeros((8, *device_clip.audio.shape[1:]), np.float32)
         expression = np.zeros(device_clip.expression.shape[1], np.float32)
         motion = nets[r].init(key_r, gaussians.means, Conditions(windows, expression))
         motion = with_statistics(motion, device_clip.audio[clip.split("train")])
-        if r == "face" and config.moves and config.warm_up.steps:
-            motion = learn_from_guides(key_r, nets[r], motion, device_clip, config.warm_up)
+        rows = stages.guided(config).get(r)
+        if rows is not None and config.moves and config.warm_up.steps:
+            motion = learn_from_guides(key_r, nets[r], motion, rows, device_clip, config.warm_up)
         regions[r] = avatar.Region(gaussians, motion)
     return regions, alive
 
 
-def shown_in(labels, region):
-    """Mask of the pixels that a region's Gaussians start from."""
-    if region == "face":
-        return np.isin(labels, HEAD_LABELS) & ~np.isin(labels, EYE_LABELS + MOUTH_LABELS)
-    return np.isin(labels, EYE_LABELS if region == "eyes" else MOUTH_LABELS)
-
-
-def lift(rng, clip: Clip, frames, region, num, num_frames=24):
-    """`num` points [num, 3] metres with colours [num, 3] in [0, 1] from pixels of a region."""
+def lift(rng, clip: Clip, frames, region, classes, num, num_frames=24):
+    """`num` points [num, 3] metres with colours [num, 3] in [0, 1] from pixels of a region, whose
+    label classes are `classes`.
+    """
     chosen = frames[np.linspace(0, len(frames) - 1, min(num_frames, len(frames))).astype(int)]
     share = -(-num // len(chosen))
     points, colors = [], []
     fx, fy, cx, cy = clip.intrinsics
     for i in chosen:
-        rows, cols = np.nonzero(shown_in(np.asarray(clip.labels[i]), region))
+        rows, cols = np.nonzero(np.isin(clip.labels[i], classes))
         if len(rows) == 0:
             continue
         pick = rng.integers(0, len(rows), share)
@@ -90,11 +87,16 @@ def _on_head(rng, rays, pose, region):
     return (camera_points - center) @ pose[:3, :3]
 
 
-def learn_from_guides(key, net, motion, device_clip, rule):
-    """The face's motion net after `rule.steps` steps on landmarks alone; `motion`: its variables.
+def learn_from_guides(key, net, motion, rows, device_clip, rule):
+    """A region's motion net after `rule.steps` steps on landmarks alone.
 
     No picture is drawn, so a step costs far less than one of a stage, and the pictures then find
-    lips and lids that already go where they should. `rule`: see `warm_up` in configs/default.py.
+    lips and lids that already go where they should.
+
+    Args:
+      motion: the net's variables.
+      rows: the guides that lead it, see `stages.guided`.
+      rule: see `warm_up` in configs/default.py.
     """
     schedule = optax.exponential_decay(rule.rate[0], rule.steps, rule.rate[1] / rule.rate[0])
     optimizer = optax.chain(optim.MOTION, optax.scale_by_learning_rate(schedule))
@@ -104,7 +106,9 @@ def learn_from_guides(key, net, motion, device_clip, rule):
         frames = batches.guide_frames(
             jax.random.fold_in(key, number), number, device_clip, rule.frames, rule.audio_noise
         )
-        grads = jax.grad(lambda p: stages.guides_loss(net, {**motion, "params": p}, frames))(params)
+        grads = jax.grad(lambda p: stages.guides_loss(net, {**motion, "params": p}, rows, frames))(
+            params
+        )
         updates, state = optimizer.update(grads, state)
         return (optax.apply_updates(params, updates), state), None
 

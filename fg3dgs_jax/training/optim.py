@@ -48,6 +48,13 @@ def gaussian_rates(learn, region, opacities_of, progress):
     return rates
 
 
+def motion_rate(stage, region, path):
+    """Bounds of the learning rate of a motion net's leaf, None where the stage freezes it."""
+    if region not in stage.motion_of:
+        return None
+    return stage.learn.motion.get(group_of(region, keys_of(path)))
+
+
 def learnt(regions, stage):
     """{region: Region} of bools: whether the stage moves a leaf."""
     out = {}
@@ -57,8 +64,7 @@ def learnt(regions, stage):
         moves["sh"] = bool(rates.sh_band_0 or rates.sh_rest)
         moves["logit_opacities"] &= r in stage.opacities_of
         motion = jax.tree_util.tree_map_with_path(
-            lambda path, _, r=r: bool(stage.learn.motion.get(group_of(r, keys_of(path)))),
-            region.motion,
+            lambda path, _, r=r: motion_rate(stage, r, path) is not None, region.motion
         )
         out[r] = region._replace(gaussians=region.gaussians.replace(**moves), motion=motion)
     return out
@@ -107,7 +113,7 @@ def update(grads, state, regions, stage, progress):
         )
 
         def move(path, value, delta, r=r):
-            bounds = stage.learn.motion.get(group_of(r, keys_of(path)))
+            bounds = motion_rate(stage, r, path)
             return value if bounds is None else value - rate(bounds, progress) * delta
 
         motion = jax.tree_util.tree_map_with_path(move, region.motion, step)

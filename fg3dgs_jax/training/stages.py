@@ -4,15 +4,46 @@ A row (see `stages` in configs/default.py) says what is drawn (`fused`, `moving`
 (`learn`), on which frames (`frames`), with which losses, and how density is controlled.
 """
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 
 from fg3dgs_jax import avatar
-from fg3dgs_jax.data.dataset import EYE_LABELS, HEAD_LABELS, LABELS, MOUTH_LABELS
+from fg3dgs_jax.data.dataset import (
+    EYE_LABELS,
+    HEAD_LABELS,
+    INNER_LIPS,
+    LABELS,
+    LIP_LABELS,
+    MOUTH_LABELS,
+    OUTER_LIPS,
+)
 from fg3dgs_jax.training import losses
 from fg3dgs_jax.types import REGIONS
 
 HAIR_RIM = 0.015  # of the picture's width: where Gaussians reach across the edge of hair
+
+
+class Frozen(NamedTuple):
+    """The pretrained nets that losses ask, as functions; None where there are no weights."""
+
+    perceptual: Callable | None = None  # (x, y) [K, side, side, 3] -> [K]: LPIPS
+    sync: Callable | None = None  # (frames [B, 5, H, W, 3], first frames [B]) -> []: eq. (16)
+
+
+def region_labels(config):
+    """{region: label classes} of the regions with a layer of their own; the face has the rest.
+
+    Eq. (4). In TalkingGaussian's reading the lips belong to the face; `lips_in` "mouth" is the
+    other one.
+    """
+    lips = {"face": (), "mouth": LIP_LABELS}[config.lips_in]
+    own = {"eyes": EYE_LABELS, "mouth": MOUTH_LABELS + lips}
+    own = {r: own[r] for r in config.layers if r != "face"}
+    taken = sum(own.values(), ())
+    return {"face": tuple(k for k in HEAD_LABELS if k not in taken)} | own
 
 
 def isin(labels, classes):
@@ -31,23 +62,22 @@ def dilate(mask, radius: int):
     return grown > 0.0
 
 
-def region_masks(region: str, batch, radius: int, with_hair):
+def region_masks(region: str, classes, batch, radius: int, with_hair):
     """(shown, ignored, fill), each [H, W] bool: the "hole" recipe of TalkingGaussian for a region.
+
+    `classes`: the region's, of `region_labels`.
 
     `shown`: the truth is visible there, elsewhere the target is key colour. `ignored`: key colour
     in both images. `fill`: where the layer should be opaque.
     """
     height, width = batch.labels.shape
     if region == "face":
-        holes = isin(batch.labels, EYE_LABELS + MOUTH_LABELS)
-        shown = isin(batch.labels, HEAD_LABELS) & ~holes
+        shown = isin(batch.labels, classes)
         hair = isin(batch.labels, (LABELS["hair"],))
         # With a rim: what lies beside hair is not to be clear seven times as often as hair opaque.
         rim = dilate(hair, max(2, round(HAIR_RIM * width))) & ~(shown & ~hair)
         return shown, rim & ~with_hair, shown
-    classes, boxes = (
-        (EYE_LABELS, batch.eyes_box) if region == "eyes" else (MOUTH_LABELS, batch.lips_box[None])
-    )
+    boxes = batch.eyes_box if region == "eyes" else batch.lips_box[None]
     # Eyes are grown a little, to reach under the face's rim without a seam. A mouth is not: round a
     # narrow one half of the rest would be lips. What may lie under the lips is left to `fill`.
     shown = dilate(isin(batch.labels, classes), radius)
@@ -86,8 +116,9 @@ def region_loss(config, stage, perceptual, key, region, layer, color, batch, ali
     """
     weights = stage.losses
     shown, ignored, fill = region_masks(
-        region, batch, config.regions[region].dilate, step % stage.hair_every == 0
-    )
+        region, region_labels(config)[region], batch, config.regions[region].dilate,
+        step % stage.hair_every == 0,
+    )  # fmt: skip
     truth = jnp.where(shown[..., None] & ~ignored[..., None], batch.image, color)
     image = jnp.where(ignored[..., None], color, layer.image)
     terms = {"l1": losses.l1(image, truth), "d_ssim": losses.d_ssim(image, truth)}
@@ -125,7 +156,7 @@ def frame_loss(
 
     `capacities`: {region: the rasterizer's isect_capacity}.
 
-    Returns (loss, (metrics, radii by region)).
+    Returns (loss, image [H, W, 3] of the fused layers or None, metrics, radii by region).
     """
     nets = nets if stage.moving and config.moves else None
     metrics, radii = {}, {}
@@ -137,15 +168,15 @@ def frame_loss(
         )  # fmt: skip
         loss, terms = fused_loss(stage, perceptual, key, image, batch, progress)
         metrics = {**terms, "psnr": losses.psnr(image, batch.image)}
-        for r in REGIONS:
+        for r in config.layers:
             metrics |= list_metrics(r, layers[r])
             radii[r] = layers[r].aux.radii
-        return loss, (metrics, radii)
+        return loss, image, metrics, radii
     loss = 0.0
-    for number, r in enumerate(REGIONS):
+    for r in config.layers:
         batch = batches[r]
         height, width = batch.labels.shape
-        key_c, key_r = jax.random.split(jax.random.fold_in(key, number))
+        key_c, key_r = jax.random.split(jax.random.fold_in(key, REGIONS.index(r)))
         color = key_color(config, key_c)
         layer = avatar.draw_layer(
             nets and nets[r], regions[r], alive[r], batch.conditions, batch.camera,
@@ -159,7 +190,19 @@ def frame_loss(
         loss = loss + part
         metrics |= {f"{r}/{name}": term for name, term in terms.items()} | list_metrics(r, layer)
         radii[r] = layer.aux.radii
-    return loss, (metrics, radii)
+    return loss, None, metrics, radii
+
+
+@jax.named_scope("alignment")
+def alignment_loss(sync, images, truths, starts):
+    """L_lip of eq. (16) and its ceiling, the expert's word on the same frames as they were filmed.
+
+    Args:
+      sync: `Frozen.sync`.
+      images, truths: [B, window, H, W, 3] consecutive frames, drawn and filmed.
+      starts: [B], the first frame of each window.
+    """
+    return sync(images, starts), jax.lax.stop_gradient(sync(truths, starts))
 
 
 def list_metrics(region, layer):
@@ -167,12 +210,21 @@ def list_metrics(region, layer):
     return {f"{region}/isects": layer.aux.n_isects, f"{region}/overflow": layer.aux.overflow}
 
 
-def guides_loss(net, motion, frames):
-    """`losses.guide_loss` of the face's net over several frames (a Batch of [B])."""
-    guides = frames.guides[0]  # the same in all frames: their encoding is computed once
+def guided(config):
+    """{region: which rows of `data.dataset.GUIDES` its net is led by}."""
+    if config.lips_in == "face":
+        return {"face": slice(None)}
+    lips = len(OUTER_LIPS + INNER_LIPS)
+    return {"face": slice(lips, None), "mouth": slice(lips)}
+
+
+def guides_loss(net, motion, rows, frames):
+    """`losses.guide_loss` of a region's net over several frames (a Batch of [B])."""
+    guides = frames.guides[0, rows]  # the same in all frames: their encoding is computed once
 
     def one(batch):
         deltas, _ = net.apply(motion, guides, batch.conditions)
+        batch = batch._replace(guides=guides, guide_pixels=batch.guide_pixels[rows])
         return losses.guide_loss(deltas.means, batch)
 
     return jnp.mean(jax.vmap(one)(frames))

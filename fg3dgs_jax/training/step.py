@@ -29,31 +29,35 @@ def init_state(regions, alive) -> TrainState:
         regions=regions,
         alive=alive,
         opt_state=optim.init(regions),
-        stats={r: density.init_stats(alive[r].shape[0]) for r in REGIONS},
+        stats={r: density.init_stats(alive[r].shape[0]) for r in regions},
     )
 
 
-def make_train_step(config, stage, stage_number, nets, perceptual, clip_size, capacities=None):
+def make_train_step(config, stage, stage_number, nets, frozen, clip_size, capacities=None):
     """`step(state, clip) -> (state, metrics)`, to be run inside `parallel.pmap`.
 
-    `capacities`: {region: the rasterizer's isect_capacity}; by default its default.
+    `frozen`: stages.Frozen; `capacities`: {region: the rasterizer's isect_capacity}; by default its
+    default.
     """
     height, width = clip_size
+    drawn = config.batch * stage.window  # frames a step and layer
     moving = stage.moving and config.moves
     noise = stage.audio_noise if moving else 0.0
+    aligned = stage.window > 1 and frozen.sync is not None
     base_key = jax.random.fold_in(jax.random.key(config.seed), stage_number)
 
     @jax.named_scope("batch_preparation")
     def pick(key, state, clip, progress):
-        """[batch] frame numbers for each region; the same ones for all where layers are fused."""
+        """[drawn] frame numbers for each region; the same ones for all where layers are fused."""
         chosen = {}
-        for number, r in enumerate(REGIONS):
+        for r in config.layers:
             rule = stage.frames[r] if stage.frames is not None else None
-            source = "face" if stage.fused else r
-            key_r = jax.random.fold_in(key, 0 if stage.fused else number)
-            chosen[r] = batches.sample_frames(
+            source = ("face" if stage.window == 1 else "windows") if stage.fused else r
+            key_r = jax.random.fold_in(key, 0 if stage.fused else REGIONS.index(r))
+            first = batches.sample_frames(
                 key_r, state.step, clip, source, rule, progress, config.batch
             )
+            chosen[r] = (first[:, None] + jnp.arange(stage.window)).reshape(-1)
         return chosen
 
     def loss_fn(regions, probes, state, clip, index, key, progress):
@@ -62,21 +66,34 @@ def make_train_step(config, stage, stage_number, nets, perceptual, clip_size, ca
         def one(index_b, probes_b, key_b):
             key_b, key_noise = jax.random.split(key_b)
             with jax.named_scope("batch_preparation"):
-                frames = {r: batches.take(clip, index_b[r], key_noise, noise) for r in REGIONS}
+                frames = {
+                    r: batches.take(clip, index_b[r], key_noise, noise) for r in config.layers
+                }
             return stages.frame_loss(
-                config, stage, nets, perceptual, key_b, state.step, progress,
+                config, stage, nets, frozen.perceptual, key_b, state.step, progress,
                 regions, state.alive, probes_b, frames, capacities,
             )  # fmt: skip
 
         key, key_guides = jax.random.split(key)
-        loss, (metrics, radii) = jax.vmap(one)(index, probes, jax.random.split(key, config.batch))
+        loss, images, metrics, radii = jax.vmap(one)(index, probes, jax.random.split(key, drawn))
         loss = loss.mean()
+        if aligned:
+            numbers = index["face"].reshape(config.batch, stage.window)
+            truths = clip.frames[numbers].astype(jnp.float32) / 255.0
+            sync, ceiling = stages.alignment_loss(
+                frozen.sync, images.reshape(truths.shape), truths, numbers[:, 0]
+            )
+            loss = loss + stage.losses.sync * sync  # eq. (16)
+            metrics = {**metrics, "sync": sync, "sync_truth": ceiling}
         if moving and stage.losses.guides:
             with jax.named_scope("guides"):
                 frames = batches.guide_frames(
                     key_guides, state.step, clip, stage.guide_frames, noise
                 )
-                guides = stages.guides_loss(nets["face"], regions["face"].motion, frames)
+                guides = sum(
+                    stages.guides_loss(nets[r], regions[r].motion, rows, frames)
+                    for r, rows in stages.guided(config).items()
+                )
             loss, metrics = loss + stage.losses.guides * guides, {**metrics, "guides": guides}
         return loss, (metrics, radii)
 
@@ -85,7 +102,7 @@ def make_train_step(config, stage, stage_number, nets, perceptual, clip_size, ca
         key_frames, key_loss = jax.random.split(key)
         progress = state.step / stage.steps
         index = pick(key_frames, state, clip, progress)
-        probes = {r: jnp.zeros((config.batch, state.alive[r].shape[0], 2)) for r in REGIONS}
+        probes = {r: jnp.zeros((drawn, state.alive[r].shape[0], 2)) for r in config.layers}
 
         value_and_grad = jax.value_and_grad(loss_fn, argnums=(0, 1), has_aux=True)
         (loss, (metrics, radii)), (grads, v_means2d) = value_and_grad(
@@ -106,7 +123,7 @@ def make_train_step(config, stage, stage_number, nets, perceptual, clip_size, ca
                     density.init_stats(state.alive[r].shape[0]),
                     v_means2d[r] * config.batch, radii[r],
                 )
-                for r in REGIONS
+                for r in config.layers
             }  # fmt: skip
             stats = jax.tree.map(lambda s, x: s + parallel.total(x.sum(0)), stats, seen)
         metrics = summary(parallel.gather({"loss": loss, **metrics}))
@@ -124,12 +141,12 @@ def summary(metrics):
     return {k: ways.get(k.rpartition("/")[2], jnp.mean)(v) for k, v in metrics.items()}
 
 
-def make_dispatch(config, stage, stage_number, nets, perceptual, clip_size, capacities=None):
+def make_dispatch(config, stage, stage_number, nets, frozen, clip_size, capacities=None):
     """`dispatch(state, clip, steps) -> (state, metrics)`: many steps, then density control.
 
     State and clip carry a leading device dimension (`parallel.replicate`); the state is donated.
     """
-    step = make_train_step(config, stage, stage_number, nets, perceptual, clip_size, capacities)
+    step = make_train_step(config, stage, stage_number, nets, frozen, clip_size, capacities)
 
     def control(state):
         if stage.density is None:
@@ -141,10 +158,11 @@ def make_dispatch(config, stage, stage_number, nets, perceptual, clip_size, capa
         key = jax.random.fold_in(key, state.step)
         regions, alive, report = dict(state.regions), dict(state.alive), {}
         moments = dict(state.opt_state["gaussians"])
-        for number, r in enumerate(REGIONS):
+        for r in config.layers:
             gaussians, adam, mask, counts = density.control(
-                jax.random.fold_in(key, number), regions[r].gaussians, moments[r], alive[r],
-                state.stats[r], rule, rule.grad_threshold[r], progress, bool(config.key_color),
+                jax.random.fold_in(key, REGIONS.index(r)), regions[r].gaussians, moments[r],
+                alive[r], state.stats[r], rule, rule.grad_threshold[r], progress,
+                bool(config.key_color),
             )  # fmt: skip
             keep = functools.partial(jax.tree.map, lambda new, old: jnp.where(due, new, old))
             regions[r] = regions[r]._replace(gaussians=keep(gaussians, regions[r].gaussians))
@@ -157,7 +175,7 @@ def make_dispatch(config, stage, stage_number, nets, perceptual, clip_size, capa
     def run(state, clip, steps):
         state, metrics = jax.lax.scan(lambda s, _: step(s, clip), state, None, length=steps)
         state, report = control(state)
-        counts = {f"{r}/gaussians": state.alive[r].sum() for r in REGIONS}
+        counts = {f"{r}/gaussians": state.alive[r].sum() for r in config.layers}
         return state, {**summary(metrics), **report, **counts}
 
     return parallel.pmap(run, static_broadcasted_argnums=2, donate_argnums=0)

@@ -1,0 +1,106 @@
+"""The frozen lip-sync experts of eq. (16) behind one interface: do five frames fit their sound?
+
+Wav2Lip's discriminator where its weights are found (the paper's, for research only), else one of
+your own: `python -m fg3dgs_jax.experts train_sync` writes `sync_expert.npz`; put it in a folder of
+$FG3DGS_WEIGHTS, or name it in `config.sync_expert`.
+"""
+
+import pathlib
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from fg3dgs_jax.data import audio, face_boxes, speech
+from fg3dgs_jax.experts import sync_expert, wav2lip, weights
+
+WINDOW = 5  # consecutive frames, 200 ms: what both experts look at
+
+
+class SyncLoss(NamedTuple):
+    """One expert, and what it has heard and where it looks in one clip."""
+
+    name: str
+    call: Callable  # (frames [B, 5, H, W, 3] in [0, 1], first frames [B]) -> []: eq. (16)'s L_lip
+
+
+def find(wanted: str) -> pathlib.Path | None:
+    """The expert's file: `wanted` if it names one, else Wav2Lip's, else your own; None if neither.
+
+    Raises:
+      ValueError: there is no such file.
+    """
+    if wanted:
+        if not pathlib.Path(wanted).is_file():
+            raise ValueError(
+                f"there is no lip-sync expert {wanted}; expected the sync_expert.npz that "
+                "`python -m fg3dgs_jax.experts train_sync` writes, or Wav2Lip's lipsync_expert.pth"
+            )
+        return pathlib.Path(wanted)
+    own = [folder / f"{sync_expert.NAME}.npz" for folder in weights.search_folders()]
+    return weights.find("wav2lip") or next((path for path in own if path.is_file()), None)
+
+
+def load(wanted: str, clip, samples) -> SyncLoss | None:
+    """Eq. (16)'s loss for a clip (`dataset.Clip`) and its sound (int16, 16 kHz), or None without an
+    expert; `wanted`: see `find`.
+
+    Raises:
+      ValueError: the expert's file is missing or damaged.
+    """
+    path = find(wanted)
+    if path is None:
+        return None
+    if path.stem == sync_expert.NAME:
+        call = own_loss(sync_expert.load(path), clip, samples)
+    else:
+        call = wav2lip_loss(wav2lip.load(path), clip, samples)
+    return SyncLoss(str(path), call)
+
+
+def own_loss(variables, clip, samples) -> Callable:
+    """L_lip by the expert of `train_sync`."""
+    boxes = jnp.asarray(sync_expert.mouth_boxes(clip.landmarks))
+    windows = audio.mel_windows(samples, clip.num_frames)
+    heard = sync_expert.embed_sound(variables, windows)  # of each window's middle frame
+
+    def call(frames, starts):
+        sound = heard[starts + sync_expert.MIDDLE]
+        return sync_expert.sync_loss(variables, frames, boxes[_window(starts)], sound)
+
+    return call
+
+
+def wav2lip_loss(variables, clip, samples) -> Callable:
+    """L_lip by Wav2Lip's expert: -log of the cosine."""
+    boxes = jnp.asarray(face_boxes.mesh_boxes(clip.landmarks), jnp.float32)
+    columns = wav2lip.mel_columns(samples)
+    first = np.arange(wav2lip.num_windows(clip.num_frames, len(columns)))
+    windows = np.split(wav2lip.mel_windows(columns, first), range(64, len(first), 64))
+    heard = jnp.concatenate([wav2lip.embed_sound(variables, part) for part in windows])
+
+    def call(frames, starts):
+        faces = wav2lip.lower_faces(frames, boxes[_window(starts)])
+        return wav2lip.sync_loss(variables, faces, heard[starts])
+
+    return call
+
+
+def spoken_windows(clip, samples) -> np.ndarray:
+    """bool [T]: eq. (16) may look at the five frames from here on.
+
+    All of them are in the train split and show the face, and somebody speaks in the middle one: a
+    silent mouth fits any shift.
+    """
+    train = np.isin(np.arange(clip.num_frames), clip.split("train")) & clip.landmarks_valid
+    spoken = speech.speech_map(samples, clip.num_frames)
+    found = np.zeros(clip.num_frames, bool)
+    for start in range(clip.num_frames - WINDOW + 1):
+        found[start] = train[start : start + WINDOW].all() and spoken[start + WINDOW // 2]
+    return found
+
+
+def _window(starts):
+    """First frames [B] -> frame numbers [B, 5]."""
+    return starts[:, None] + jnp.arange(WINDOW)
