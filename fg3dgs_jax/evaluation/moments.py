@@ -12,16 +12,19 @@ from fg3dgs_jax.evaluation import drawing, metrics, report
 AROUND = 3  # frames before and after
 CELL = 224  # px: a close-up is enlarged by whole numbers, at least 2, up to about this width
 LABEL, GAP = 64, 6  # px
+BLINK = "deepest blink"
 MARGIN = 0.5  # of the lips' or eyes' width, around them: rims lie outside
 
 
 def choose(openings, blinks) -> dict[str, int]:
-    """{what it shows: position} in curves [n] of the truth; blinks may be None."""
-    found = {} if blinks is None else {"deepest blink": int(np.argmax(blinks))}
-    return found | {
-        "widest mouth": int(np.argmax(openings)),
-        "closed mouth": int(np.argmin(openings)),
-    }
+    """{what it shows: position} in curves [n] of the truth; blinks (AU45) may be None.
+
+    The blink's name tells its depth: the deepest of a split may be none.
+    """
+    found = {"widest mouth": int(np.argmax(openings)), "closed mouth": int(np.argmin(openings))}
+    if blinks is None:
+        return found
+    return {f"{BLINK} {blinks.max():.2f}": int(np.argmax(blinks))} | found
 
 
 class Strip(NamedTuple):
@@ -47,7 +50,7 @@ class Moments:
         for name, centre in choose(clip.mouth_openings()[index], blinks).items():
             first = max(min(centre - AROUND, len(index) - 2 * AROUND - 1), 0)
             frames = range(first, min(first + 2 * AROUND + 1, len(index)))
-            boxes = (eyes if "blink" in name else lips)[list(frames)]
+            boxes = (eyes if name.startswith(BLINK) else lips)[list(frames)]
             self.strips[name] = Strip(centre, frames, enclosing(boxes), [])
 
     def add(self, truth, image):
