@@ -2,7 +2,8 @@
 
     python -m fg3dgs_jax.evaluate --workdir runs/obama
 
-writes metrics.json, per_frame.csv, comparison.mp4, contact_sheet.png, opening.png and report.html.
+writes metrics.json, per_frame.csv, comparison.mp4, contact_sheet.png, moments.png, opening.png and
+report.html.
 """
 
 import argparse
@@ -14,7 +15,16 @@ import jax
 import tqdm
 
 from fg3dgs_jax.data import video as video_lib
-from fg3dgs_jax.evaluation import experts, lse, measure, own_sync, perception, report
+from fg3dgs_jax.evaluation import (
+    experts,
+    lse,
+    measure,
+    moments,
+    own_sync,
+    perception,
+    report,
+    temporal,
+)
 
 
 def parse(argv):
@@ -80,7 +90,11 @@ def evaluate(
     rendered = lse.recording(out, len(index), *size) if lip_sync.call else None
     try:
         measurer = measure.Measurer(subject, index, lpips, mesh, fan, rendered)
-        measurer.watchers = list(watchers.values())
+        watchers["temporal"] = temporal.TemporalEnergy(
+            index, measurer.lips[index], measurer.eyes[index]
+        )
+        close_up = moments.Moments(subject.clip, index)
+        measurer.watchers = [*watchers.values(), close_up]
         rows = tqdm.tqdm(
             measurer.panels(), desc=f"evaluate {split}", total=len(index), unit="frame"
         )
@@ -89,6 +103,7 @@ def evaluate(
         mesh.close()
     report.write_csv(out / "per_frame.csv", measurer.rows)
     report.write_png(out / "contact_sheet.png", report.contact_sheet(measurer.sheet))
+    report.write_png(out / "moments.png", close_up.picture())
     report.write_png(out / "opening.png", report.plot_curves(measurer.curves(), video_lib.FPS))
 
     fps, latency = measure.frames_per_second(subject, index)

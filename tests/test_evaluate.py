@@ -15,8 +15,10 @@ from tests import fake_avatar
 CONTRACT = (
     "split frames psnr ssim lpips fid lmd lse_c lse_d train_seconds fps weights per_frame "
     "lips_psnr still_psnr still_lips_psnr opening_correlation opening_correlation_kind "
-    "envelope_correlation envelope_correlation_shifted lse_offset lse_truth lmd_fan lmd_fan_frames"
+    "envelope_correlation envelope_correlation_shifted lse_offset lse_truth lmd_fan lmd_fan_frames "
+    "eyes_psnr still_ssim still_lpips still_lmd still_eyes_psnr temporal"
 ).split()
+WRITTEN = ("comparison.mp4", "contact_sheet.png", "moments.png", "opening.png", "per_frame.csv")
 
 
 @pytest.fixture(scope="module")
@@ -53,13 +55,18 @@ def test_the_figures_are_those_of_the_painted_error(done):
         -20 * np.log10(0.02), abs=0.05
     )  # every pixel is off by 0.02
     assert result["lips_psnr"] == pytest.approx(result["psnr"], abs=0.05)
+    assert result["eyes_psnr"] == pytest.approx(result["psnr"], abs=0.05)
     assert result["still_lips_psnr"] < result["lips_psnr"]
+    assert result["still_ssim"] < result["ssim"] and result["still_eyes_psnr"] > 90  # they are flat
     assert result["opening_correlation"] > 0.99 and result["opening_correlation_kind"] == "pixels"
     assert result["envelope_correlation"] > result["envelope_correlation_shifted"]["max"]
     assert (
         result["still_opening_correlation"] is None
         or abs(result["still_opening_correlation"]) < 0.2
     )
+    temporal = result["temporal"]  # the offset does not change, and around the eyes nothing does
+    assert temporal["lips_ratio"] == pytest.approx(1.0, abs=0.02)
+    assert temporal["frame_excess"] < 0.02 and temporal["eyes_ratio"] is None
 
 
 def test_measured_after_h264_too(done):
@@ -90,7 +97,7 @@ def test_report_files_fit_together(done):
     assert [int(r["frame"]) for r in rows] == list(range(500, 550))
     assert np.mean([float(r["psnr"]) for r in rows]) == pytest.approx(result["psnr"])
     page = (out / "report.html").read_text()
-    for name in ("comparison.mp4", "contact_sheet.png", "opening.png", "per_frame.csv"):
+    for name in WRITTEN:
         assert name in page and (out / name).exists()
     assert cv2.imread(str(out / "contact_sheet.png")).shape[0] > 6 * fake_avatar.SIZE
     assert not list(out.glob(".*"))

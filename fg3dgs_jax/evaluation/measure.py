@@ -81,12 +81,13 @@ class Measurer:
         self.subject, self.index, self.lpips, self.mesh = subject, index, lpips, mesh
         self.fan, self.rendered = fan, rendered
         self.mesh_boxes = face_boxes.mesh_boxes(clip.landmarks)
-        self.lips = clip.lips_boxes()
+        self.lips, self.eyes = clip.lips_boxes(), clip.eyes_boxes()
         self.steady = sync.steady_boxes(self.lips, clip.height, clip.width)
         self.colours = sync.fit_mouth_colours(
             clip.frames[train], clip.labels[train], self.steady[train]
         )
         self.still = metrics.best_still_image(clip.frames[i] for i in train)
+        self.still_points = mesh.call(drawing.to_uint8(self.still)) if mesh.call else None
         names = clip.expression_names
         blinks = clip.expression[index, names.index("AU45")] if "AU45" in names else None
         self.chosen = report.choose_frames(clip.mouth_openings()[index], blinks)
@@ -129,13 +130,25 @@ class Measurer:
             "lmd": metrics.lmd(*points) if faces else None,
             "lmd_fan": self.lmd_fan(i, true, seen),
             "lips_psnr": metrics.box_psnr(truth, image, box),
-            "still_psnr": metrics.psnr(truth, self.still),
-            "still_lips_psnr": metrics.box_psnr(truth, self.still, box),
+            "eyes_psnr": metrics.boxes_psnr(truth, image, self.eyes[i]),
+            **self.measure_still(i, truth, points[0]),
             "opening_pixels_truth": openings[0],
             "opening_pixels_render": openings[1],
             "opening_pixels_still": openings[2],
             "opening_px_truth": gaps[0],
             "opening_px_render": gaps[1],
+        }
+
+    def measure_still(self, i, truth, points) -> dict:
+        """The same of the best still image; points: the true frame's landmarks or None."""
+        faces = points is not None and self.still_points is not None
+        return {
+            "still_psnr": metrics.psnr(truth, self.still),
+            "still_ssim": metrics.ssim(truth, self.still),
+            "still_lpips": self.lpips.call(truth, self.still) if self.lpips.call else None,
+            "still_lmd": metrics.lmd(points, self.still_points) if faces else None,
+            "still_lips_psnr": metrics.box_psnr(truth, self.still, self.lips[i]),
+            "still_eyes_psnr": metrics.boxes_psnr(truth, self.still, self.eyes[i]),
         }
 
     def lmd_fan(self, i, true, image) -> float | None:
@@ -201,7 +214,8 @@ class Measurer:
         return out | {"PSNR, dB": self.column("psnr")}
 
 
-MEANS = ("psnr", "ssim", "lpips", "lmd", "lmd_fan", "lips_psnr", "still_psnr", "still_lips_psnr")
+STILL = ("psnr", "ssim", "lpips", "lmd", "lips_psnr", "eyes_psnr")
+MEANS = (*STILL, "lmd_fan", *(f"still_{name}" for name in STILL))
 
 
 def fill_gaps(curve) -> np.ndarray:

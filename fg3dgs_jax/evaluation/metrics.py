@@ -26,9 +26,19 @@ def crop(image, box):
     return image[row0:row1, col0:col1]
 
 
+def pixels(image, boxes) -> np.ndarray:
+    """[n, C]: the pixels of [H, W, C] inside boxes [k, 4]; where they overlap, once for each."""
+    return np.concatenate([crop(image, box).reshape(-1, image.shape[-1]) for box in boxes])
+
+
 def box_psnr(a, b, box) -> float:
     """PSNR inside one box, dB."""
     return psnr(crop(a, box), crop(b, box))
+
+
+def boxes_psnr(a, b, boxes) -> float:
+    """PSNR over the pixels of all boxes [k, 4] together, dB."""
+    return psnr(pixels(a, boxes), pixels(b, boxes))
 
 
 def ssim(a, b) -> float:

@@ -195,6 +195,8 @@ td { padding: .1rem 1rem .1rem 0; } .v { font-variant-numeric: tabular-nums; tex
 @ROWS@
 </table>
 <h2>Frames</h2><img src="contact_sheet.png" alt="truth, render, layers and error of eight frames">
+<h2>Frame by frame</h2>
+<img src="moments.png" alt="truth above render around a blink, a wide mouth, a closed mouth">
 <h2>Sound and mouth</h2>
 <img src="opening.png" alt="audio envelope, true and rendered opening">
 <p>Every frame: <a href="per_frame.csv">per_frame.csv</a>;
