@@ -156,7 +156,8 @@ def frame_loss(
 
     `capacities`: {region: the rasterizer's isect_capacity}.
 
-    Returns (loss, image [H, W, 3] of the fused layers or None, metrics, radii by region).
+    Returns (loss, (drawn, filmed) [H, W, 3] where layers are fused or None, metrics, radii by
+    region).
     """
     nets = nets if stage.moving and config.moves else None
     metrics, radii = {}, {}
@@ -171,7 +172,7 @@ def frame_loss(
         for r in config.layers:
             metrics |= list_metrics(r, layers[r])
             radii[r] = layers[r].aux.radii
-        return loss, image, metrics, radii
+        return loss, (image, batch.image), metrics, radii
     loss = 0.0
     for r in config.layers:
         batch = batches[r]
@@ -194,15 +195,15 @@ def frame_loss(
 
 
 @jax.named_scope("alignment")
-def alignment_loss(sync, images, truths, starts):
+def alignment_loss(sync, drawn, filmed, starts):
     """L_lip of eq. (16) and its ceiling, the expert's word on the same frames as they were filmed.
 
     Args:
       sync: `Frozen.sync`.
-      images, truths: [B, window, H, W, 3] consecutive frames, drawn and filmed.
+      drawn, filmed: [B, window, H, W, 3] consecutive frames.
       starts: [B], the first frame of each window.
     """
-    return sync(images, starts), jax.lax.stop_gradient(sync(truths, starts))
+    return sync(drawn, starts), jax.lax.stop_gradient(sync(filmed, starts))
 
 
 def list_metrics(region, layer):

@@ -78,11 +78,9 @@ def make_train_step(config, stage, stage_number, nets, frozen, clip_size, capaci
         loss, images, metrics, radii = jax.vmap(one)(index, probes, jax.random.split(key, drawn))
         loss = loss.mean()
         if aligned:
-            numbers = index["face"].reshape(config.batch, stage.window)
-            truths = clip.frames[numbers].astype(jnp.float32) / 255.0
-            sync, ceiling = stages.alignment_loss(
-                frozen.sync, images.reshape(truths.shape), truths, numbers[:, 0]
-            )
+            windows = [x.reshape(config.batch, stage.window, *x.shape[1:]) for x in images]
+            starts = index["face"][:: stage.window]
+            sync, ceiling = stages.alignment_loss(frozen.sync, *windows, starts)
             loss = loss + stage.losses.sync * sync  # eq. (16)
             metrics = {**metrics, "sync": sync, "sync_truth": ceiling}
         if moving and stage.losses.guides:
