@@ -74,7 +74,8 @@ def get_config() -> ml_collections.ConfigDict:
             moves=True,  # False: the static avatar, same schedule, motion networks off
             data=dict(
                 path="",
-                scale=1.0,
+                max_side=0,  # px; larger pictures are shrunk (0: none)
+                seconds=0.0,  # the most informative so many of the clip (0: all of it)
                 audio_extractor="mel",
                 expression=EXPRESSION,
             ),

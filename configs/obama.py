@@ -19,7 +19,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     size = next((v for v in wanted if v in ("cpu", "static")), "")
     if size:
         config = sized_for_cpu(static=800, motion=9000, fusion=400, alignment=400)
-        config.data.scale = 0.5
+        config.data.max_side = 256
         config.moves = size == "cpu"
     else:
         config = default.get_config()

@@ -21,7 +21,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     config.regions.mouth.num = 600
     if variant == "tiny":
         config.name = "quickstart_tiny"
-        config.data.scale = 0.5
+        config.data.max_side = 96
         config.stages.static.steps, config.stages.motion.steps = 100, 200
         config.stages.fusion.steps = 100
         config.log.checkpoint_every = config.log.samples_every = 100

@@ -38,7 +38,7 @@ def fit(config, workdir):
     """
     check(config)
     workdir = pathlib.Path(workdir)
-    clip = dataset.load_clip(config.data.path, config.data.scale)
+    clip = dataset.load_clip(config.data.path, config.data.max_side)
     on_device = batches.device_clip(
         clip, config.data.audio_extractor, config.data.expression, stages.region_labels(config)
     )

@@ -59,7 +59,7 @@ def parse(argv):
     parser.add_argument(
         "--cases", nargs="+", default=list(CASES), choices=list(CASES), help="default: all"
     )
-    parser.add_argument("--scale", type=float, default=1.0, help="of synthesised frames")
+    parser.add_argument("--max_side", type=int, default=0, help="of synthesised frames, px (default: 0, as they are)")
     parser.add_argument("--steps", type=int, default=20, help="steps a dispatch")
     parser.add_argument("--repeats", type=int, default=5, help="timed dispatches a case")
     parser.add_argument("--out", type=pathlib.Path, help="JSON file to write")
@@ -190,7 +190,7 @@ def bench_stage(subject, flags, name, progress):
 
 def bench_synthesis(subject, flags, _name, _progress):
     """A frame: drawing in batches, and the host's work before and after it."""
-    config, clip = subject.config, dataset.load_clip(subject.config.data.path, flags.scale)
+    config, clip = subject.config, dataset.load_clip(subject.config.data.path, flags.max_side)
     drawer = avatar.Avatar(config, subject.regions, subject.alive)
     features = clip.audio_features(config.data.audio_extractor)
     expression = clip.expression_channels(tuple(config.data.expression))
@@ -237,7 +237,7 @@ class Subject:
     """A config's clip on the device, its nets, and Gaussians to draw."""
 
     def __init__(self, config, workdir):
-        clip = dataset.load_clip(config.data.path, config.data.scale)
+        clip = dataset.load_clip(config.data.path, config.data.max_side)
         self.config, self.size = config, (clip.height, clip.width)
         self.on_device = batches.device_clip(
             clip, config.data.audio_extractor, config.data.expression

@@ -1,11 +1,11 @@
 """Trains and measures the method and its ablations on several clips; writes the table of results.
 
     python scripts/results.py --data data/obama data/french data/lieu256 \\
-        --variants cpu no_fad no_fam single no_hrpa --out runs/results \\
+        --variants cpu cpu,no_fad cpu,no_fam cpu,single cpu,no_hrpa --out runs/results \\
         --sync_expert runs/sync/sync_expert.npz
 
 The first variant is the full method, the others are compared with it. Every run is a workdir
-OUT/CLIP_VARIANT, one after the other; what is done is not done again, and an interrupted run goes
+OUT/CLIP_VARIANT (its commas as underscores), one after the other; what is done is not done again, and an interrupted run goes
 on. Prints the table and writes it to OUT/results.md; what its rows and columns are:
 docs/results.md. Run from the repository's root.
 """
@@ -205,7 +205,7 @@ def main(argv=None) -> int:
     for data in flags.data:
         runs = results[data.stem] = {}
         for variant in flags.variants:
-            workdir = flags.out / f"{data.stem}_{variant}"
+            workdir = flags.out / "_".join([data.stem, *variant.split(",")])
             done = flags.table_only or run(flags, data, variant, workdir)
             failed += [] if done else [str(workdir)]
             runs[variant] = metrics_of(workdir) if done else None

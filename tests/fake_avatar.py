@@ -99,7 +99,7 @@ class Avatar:
             {
                 "data": {
                     "path": str(data),
-                    "scale": 1.0,
+                    "max_side": 0,
                     "audio_extractor": extractor,
                     "expression": ("AU01", "AU45"),
                 }

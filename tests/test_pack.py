@@ -72,7 +72,7 @@ def test_manifest_names_every_member(packed):
 
 
 def test_readers_of_folders_read_the_file_and_unpack_it_once(packed, cache, capsys, monkeypatch):
-    clip = dataset.load_clip(packed, 0.5)
+    clip = dataset.load_clip(packed, 31)
     assert clip.height == 31 and clip.path.name == "person" and cache in clip.path.parents
     assert "(once)" in capsys.readouterr().err
     monkeypatch.setattr(pack, "unpack", None)

@@ -86,7 +86,7 @@ class DatasetError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Clip:
-    """A processed folder, opened. Big arrays are memory-mapped unless `scale` made copies."""
+    """A processed folder, opened. Big arrays are memory-mapped unless `max_side` made copies."""
 
     path: pathlib.Path
     meta: dict
@@ -243,9 +243,10 @@ def save_meta(
     part.replace(pathlib.Path(path) / "meta.json")
 
 
-def load_clip(path, scale: float = 1.0) -> Clip:
-    """Opens a processed folder, or a packed one (`data/pack.py`); `scale` < 1 shrinks frames,
-    labels, torso, landmarks and intrinsics together.
+def load_clip(path, max_side: int = 0) -> Clip:
+    """Opens a processed folder, or a packed one (`data/pack.py`); frames, labels,
+    torso, landmarks and intrinsics shrink together until the longer side is at most `max_side` px
+    (0: they stay as they are).
 
     Raises:
       DatasetError: no such folder, an unfinished one, another schema, or arrays that do not fit
@@ -283,7 +284,8 @@ def load_clip(path, scale: float = 1.0) -> Clip:
     )
     intrinsics = np.array([meta["intrinsics"][k] for k in ("fx", "fy", "cx", "cy")])
     points = landmarks["pixels"].astype(np.float32)
-    if scale != 1.0:
+    if 0 < max_side < max(width, height):
+        scale = max_side / max(width, height)
         size = (round(width * scale), round(height * scale))
         big = {
             n: _resize(a, size, cv2.INTER_NEAREST if n == "labels" else cv2.INTER_AREA)

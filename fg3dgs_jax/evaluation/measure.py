@@ -50,7 +50,7 @@ def open_subject(workdir, data=None) -> Subject:
 
     avatar = drawing.load_avatar(workdir)
     settings = avatar.config.data
-    clip = dataset.load_clip(data or settings.path, settings.scale)
+    clip = dataset.load_clip(data or settings.path, settings.max_side)
     features = clip.audio_features(settings.audio_extractor)
     audio_features.check_window(settings, features.shape[1:], clip.path)
     return Subject(
