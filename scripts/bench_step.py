@@ -59,7 +59,9 @@ def parse(argv):
     parser.add_argument(
         "--cases", nargs="+", default=list(CASES), choices=list(CASES), help="default: all"
     )
-    parser.add_argument("--max_side", type=int, default=0, help="of synthesised frames, px (default: 0, as they are)")
+    parser.add_argument(
+        "--max_side", type=int, default=0, help="of synthesised frames, px (0: as they are)"
+    )
     parser.add_argument("--steps", type=int, default=20, help="steps a dispatch")
     parser.add_argument("--repeats", type=int, default=5, help="timed dispatches a case")
     parser.add_argument("--out", type=pathlib.Path, help="JSON file to write")

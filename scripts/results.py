@@ -5,9 +5,9 @@
         --sync_expert runs/sync/sync_expert.npz
 
 The first variant is the full method, the others are compared with it. Every run is a workdir
-OUT/CLIP_VARIANT (its commas as underscores), one after the other; what is done is not done again, and an interrupted run goes
-on. Prints the table and writes it to OUT/results.md; what its rows and columns are:
-docs/results.md. Run from the repository's root.
+OUT/CLIP_VARIANT (its commas as underscores), one after the other; what is done is not done again,
+and an interrupted run goes on. Prints the table and writes it to OUT/results.md; what its rows and
+columns are: docs/results.md. Run from the repository's root.
 """
 
 import argparse
