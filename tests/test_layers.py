@@ -7,7 +7,9 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1] / "fg3dgs_jax"
 LEVELS = {
-    **dict.fromkeys(("types", "geometry", "native", "mel"), 1),  # types is below, see LOWEST
+    **dict.fromkeys(
+        ("types", "geometry", "native", "mel", "user_cache"), 1
+    ),  # types is below, see LOWEST
     **dict.fromkeys(("data", "experts", "models", "rasterizer"), 2),  # never sideways
     **dict.fromkeys(("audio_features", "avatar", "face_parsers"), 3),
     **dict.fromkeys(("training", "evaluation", "intake", "preprocessing"), 4),
