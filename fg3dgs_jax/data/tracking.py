@@ -52,8 +52,9 @@ class HeadTrack(NamedTuple):
 
 
 def fit_head(
-    pixels, depth, rotation, valid, size, focal=None, rigid=RIGID, frames=None, progress=iter
-) -> HeadTrack:
+    pixels, depth, rotation, valid, size, focal=None, rigid=RIGID, frames=None, progress=iter,
+    cuts=(),
+) -> HeadTrack:  # fmt: skip
     """Fits shape, focal length and every pose together.
 
     Args:
@@ -66,6 +67,7 @@ def fit_head(
       rigid: which of the P points move with the skull.
       frames: uint8 [T, H, W, 3] for the alignment of skin (needs MediaPipe's 478 points), or None.
       progress: wraps the range of the alignment's rounds, each of which reads all frames.
+      cuts: the frames that begin another scene, over which no motion is smoothed.
 
     Raises:
       ValueError: fewer than two frames have a face.
@@ -88,7 +90,7 @@ def fit_head(
     shape, poses = _first_guess(pixels, depth, rotation, valid, scale, focal, centre)
     scales = Scales(
         LANDMARK_SIGMA * height, ROTATION_SIGMA, TRANSLATION_SIGMA, SHAPE_SIGMA,
-        FOCAL_SIGMA if free else 1e-6,
+        FOCAL_SIGMA if free else 1e-6, tuple(cuts),
     )  # fmt: skip
     start = now = Unknowns(poses, shape[rigid], float(focal))
     weights = np.ones((len(pixels), len(rigid))) * valid[:, None]
