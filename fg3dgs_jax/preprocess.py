@@ -84,11 +84,11 @@ def preprocess(
         folder.make_room({"frames": (*pixels, 3), "labels": pixels, "torso": (*pixels, 4)})
         cuts = intake.read(folder, clip)
         heard = intake.listen(folder, clip)
-        track = steps.faces(folder, models["face_landmarker"])
-        fit = steps.pose(folder, track, (clip.height, clip.width))
+        track = steps.faces(folder, models["face_landmarker"], cuts)
+        fit = steps.pose(folder, track, (clip.height, clip.width), cuts)
         origin = {"emotion": emotion, **steps.origin(expression, units)}
-        steps.expression(folder, track, network, units, origin)
-        made_by = steps.parse(folder, parser)
+        steps.expression(folder, track, network, units, origin, cuts)
+        made_by = steps.parse(folder, parser, cuts)
         used = steps.sound(folder, features, clip.num_frames, heard)
         late = intake.lateness(folder, track)
         report = clip_report.write(
@@ -99,9 +99,13 @@ def preprocess(
                 "audio features": ", ".join(features),
                 "emotion network": emotion,
                 "consent": f"{consent}: {CONSENTS[consent]}",
-                **_facts(rows, cuts, heard, late),
+                "sound": _level(heard),
             },
+            late,
+            checks=rows,
+            cuts=cuts,
             seconds=folder.seconds,
+            moved=heard["av_offset"],
         )
         dataset.save_meta(
             folder.path,
@@ -139,14 +143,10 @@ def check_only(path, size=None, max_seconds=None, av_offset=0.0) -> str:
     return video_check.table(rows)
 
 
-def _facts(rows, cuts, heard, late):
-    """{name: text} for the report: the video check, and what the whole clip says."""
-    facts = {f"check: {r.name}": f"{r.verdict}: {r.found}. {r.advice}".strip(". ") for r in rows}
-    facts["cuts"] = f"before frames {', '.join(map(str, cuts))}" if cuts else "none"
-    facts["sound"] = f"{heard['gain_db']:+.1f} dB to the common level"
-    if heard["av_offset"]:
-        facts["sound"] += f", moved by {-heard['av_offset']:+.3f} s as asked"
-    return facts | {"lips and sound, whole clip": late.told(heard["av_offset"])}
+def _level(heard):
+    """In words: what was done to the sound."""
+    told = f"{heard['gain_db']:+.1f} dB to the common level"
+    return told + (f", moved by {-heard['av_offset']:+.3f} s" if heard["av_offset"] else "")
 
 
 def _ask_consent(parser):

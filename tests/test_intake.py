@@ -82,7 +82,8 @@ def test_a_holed_clip_and_a_disk_that_fills_up(holed, tmp_path, monkeypatch, cap
     assert len(meta["window"]) == 4 and meta["window"][2] == meta["window"][3]
     assert meta["sound"]["av_offset"] == 0 and not meta["sound"]["lateness"]["certain"]
     page = (out / "report.html").read_text()
-    assert "check: face in view" in page and "lips and sound, whole clip" in page
+    assert "usable: 90% of the frames" in page and "not certain" in page
+    assert "0.40 to 0.52 s, 1.60 to 1.64 s" in page  # where no face was seen
     _moved_sound(holed, out, monkeypatch, never)
 
 

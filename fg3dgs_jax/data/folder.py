@@ -49,6 +49,7 @@ class Folder:
         self._state["done"][stage] = made_by
         seconds = self._state.setdefault("seconds", {})
         seconds[stage] = round(time.monotonic() - self._since, 2)
+        self._since = time.monotonic()
         self.save("state", self._state)
 
     @property
