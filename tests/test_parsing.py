@@ -152,6 +152,23 @@ def test_torso_over_plate_is_the_frame_outside_the_head():
     assert error.mean() < 1 and np.percentile(error, 99) < 6
 
 
+def test_a_sliver_beside_the_jaw_is_head_and_carries_no_neck():
+    image, mask = person()
+    for canvas, colour in ((image, (60, 60, 60)), (mask, 1.0)):  # a shadow that hangs on the neck
+        cv2.ellipse(canvas, (128, 120), (52, 67), 0, 20, 62, colour, 3)
+    parsed = parsing.parse(image, landmarks(), mask)
+    shadow = np.zeros((SIZE, SIZE), np.uint8)
+    cv2.ellipse(shadow, (128, 120), (52, 67), 0, 24, 50, 1, 1)
+    assert parsing.head_mask(parsed.labels)[shadow > 0].mean() > 0.9
+    wrong = np.where((shadow > 0) & (parsed.alpha > 0.5), LABELS["cloth"], parsed.labels)
+    room = np.full_like(image, ROOM)
+    for labels in (parsed.labels, wrong):  # other parsers may leave it with the clothes
+        layer = layers.torso_layer(image, labels, parsed.alpha, room)
+        above = np.cumsum(shadow[::-1], 0)[::-1] > 0
+        above &= (cv2.dilate(shadow, np.ones((7, 7))) == 0) & (np.arange(SIZE) > 160)
+        assert above.sum() > 1000 and not layer[above][:, 3].any()
+
+
 def test_neck_goes_on_behind_the_chin_and_not_into_the_hair():
     image, mask = person()
     parsed = parsing.parse(image, landmarks(), mask)

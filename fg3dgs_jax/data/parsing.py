@@ -66,6 +66,7 @@ def parse(frame, points, confidence) -> Parsed:
     person, alpha = person_and_alpha(frame, confidence, face)
     head = head_region(points, person, face)
     head = person & ~_without_crumbs(person & ~head, CRUMB * alpha.size)
+    head |= skin.slivers(person & ~head, head, points)  # the jaw's shadow is no cloth
     labels = np.zeros(shape, np.uint8)
     labels[person] = LABELS["cloth"]
     lab = cv2.cvtColor(cv2.GaussianBlur(frame, (5, 5), 1.2), cv2.COLOR_RGB2LAB).astype(np.float32)

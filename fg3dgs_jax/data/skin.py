@@ -53,11 +53,8 @@ def without_slivers(skin, head, face, points):
     _, parts = cv2.connectedComponents(((skin & above) | face).astype(np.uint8))
     middle = np.clip(points[NOSE_BASE].astype(int), 0, np.array(skin.shape[::-1]) - 1)
     skin = skin & (~above | (parts == parts[middle[1], middle[0]]))
-    hair = (head & ~face & ~skin).astype(np.uint8)
-    kernel = _sliver_kernel(points)
-    thick = cv2.morphologyEx(hair, cv2.MORPH_OPEN, kernel)
-    near = cv2.dilate((skin | face).astype(np.uint8), kernel)  # loose strands stay hair
-    return skin | ((hair > thick) & (near > 0) & ~above)
+    hair = head & ~face & ~skin
+    return skin | (slivers(hair, skin | face, points) & ~above)  # loose strands stay hair
 
 
 def neck_mask(points, lab, body):
@@ -82,13 +79,13 @@ def neck_mask(points, lab, body):
         return np.zeros_like(body)
     neck = (parts == 1 + np.argmax(stats[1:, cv2.CC_STAT_AREA])) & body
     # The neck's rim, mixed with the room's colour, is no collar: no cloth is that thin.
-    cloth = (body & ~neck).astype(np.uint8)
-    kernel = _sliver_kernel(points)
-    thick = cv2.morphologyEx(cloth, cv2.MORPH_OPEN, kernel)
-    return neck | ((cloth > thick) & (cv2.dilate(neck.astype(np.uint8), kernel) > 0))
+    return neck | slivers(body & ~neck, neck, points)
 
 
-def _sliver_kernel(points):
-    """Structuring element of what is too thin to be a part."""
+def slivers(part, beside, points):
+    """bool [H, W]: where `part` is too thin to be one and lies at `beside`."""
     width = np.linalg.norm(np.diff(points[list(FACE_SIDES)], axis=0))
-    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * round(SLIVER * width / 2) + 1,) * 2)
+    side = 2 * round(SLIVER * width / 2) + 1
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+    thick = cv2.morphologyEx(part.astype(np.uint8), cv2.MORPH_OPEN, kernel) > 0
+    return part & ~thick & (cv2.dilate(beside.astype(np.uint8), kernel) > 0)
