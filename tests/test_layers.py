@@ -13,7 +13,8 @@ LEVELS = {
     **dict.fromkeys(("data", "experts", "models", "rasterizer"), 2),  # never sideways
     **dict.fromkeys(("audio_features", "avatar", "face_parsers"), 3),
     **dict.fromkeys(("training", "evaluation", "intake", "preprocessing"), 4),
-    "importing": 4.5,  # an order of steps, as the programs are, that one of them calls
+    # Orders of steps, as the programs are, that one of them calls.
+    **dict.fromkeys(("from_video", "importing"), 4.5),
 }  # every other module is a program: 5
 LOWEST = {"types": 0}
 TRAINING = dict.fromkeys(("ssim_ffi", "losses", "density", "optim", "parallel", "checkpoint"), 0)
