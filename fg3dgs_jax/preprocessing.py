@@ -27,6 +27,7 @@ MIN_FACES = 0.5  # of the frames must show a face
 LAYERS_VERSION = 3  # of labels, plate and torso: older ones are made again
 MAX_SECOND_FACE = 0.2  # of the frames may show a second face
 FACES_CHUNK = 1500  # frames, a minute: what an interruption costs at most
+LABELS_CHUNK = 500
 
 
 class PreprocessError(ValueError):
@@ -168,13 +169,7 @@ def parse(folder, parser, cuts=()):
     frames = np.load(folder.path / "frames.npy", mmap_mode="r")
     with np.load(folder.path / "landmarks.npz") as fields:
         points = over_time.smooth(fields["pixels"], cuts=cuts)
-    labels = folder.array("labels", frames.shape[:3])
-    alphas = folder.array("alpha", frames.shape[:3])
-    found = parser.parse(frames, points, dataset.FPS)
-    found = label_smoothing.smooth(found, points, cuts=cuts)
-    bar = tqdm(found, "labels", len(frames), unit="frame")
-    for i, parsed in enumerate(releasing(bar, frames, labels, alphas)):
-        labels[i], alphas[i] = parsed.labels, np.rint(255 * parsed.alpha)
+    labels, alphas = label(folder, parser, frames, points, made_by, cuts)
     some = np.unique(np.linspace(0, len(frames) - 1, min(60, len(frames))).astype(int))
     plate, _ = layers.background_plate(frames[some], np.maximum(labels[some], alphas[some]))
     torso = folder.array("torso", (*frames.shape[:3], 4))
@@ -186,9 +181,32 @@ def parse(folder, parser, cuts=()):
     dataset.save_arrays(folder.path, background=plate)
     folder.keep("labels", labels)
     folder.keep("torso", torso)
-    (folder.path / ".alpha.part.npy").unlink()
+    pathlib.Path(alphas.filename).unlink()
     folder.finish("layers", made_by)
     return made_by
+
+
+def label(folder, parser, frames, points, made_by, cuts=()):
+    """Labels and alphas uint8 [T, H, W] of frames [T, H, W, 3], still to be kept.
+
+    Chunk by chunk, each begun afresh and with the neighbours that its first and last frames are
+    smoothed with: work taken up after an interruption gives the same.
+    """
+    shape, reach = frames.shape[:3], label_smoothing.REACH
+    arrays, done = folder.resumable("layers", made_by, {"labels": shape, "alpha": shape})
+    with tqdm(total=len(frames), initial=done, desc="labels", unit="frame") as bar:
+        for start in range(done, len(frames), LABELS_CHUNK):
+            stop = min(start + LABELS_CHUNK, len(frames))
+            part = slice(max(start - reach, 0), min(stop + reach, len(frames)))
+            inside = [c - part.start for c in cuts if part.start < c < part.stop]
+            found = parser.parse(frames[part], points[part], dataset.FPS)
+            found = label_smoothing.smooth(found, points[part], cuts=inside)
+            for i, parsed in enumerate(releasing(found, frames, *arrays), part.start):
+                if start <= i < stop:
+                    arrays[0][i], arrays[1][i] = parsed.labels, np.rint(255 * parsed.alpha)
+                    bar.update()
+            folder.filled("layers", made_by, stop, arrays)
+    return arrays
 
 
 def extractors(wanted):
