@@ -132,10 +132,11 @@ def test_other_errors_of_a_disk_keep_their_own_words(tmp_path):
 def test_landmarks_go_on_at_the_chunk_where_they_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr(preprocessing, "FACES_CHUNK", 10)
     frames = np.arange(35, dtype=np.uint8)[:, None, None, None] + np.zeros((1, 4, 4, 3), np.uint8)
-    seen = []
+    seen, begun = [], []
 
     def detect(_model, chunk, _fps, bar):
         numbers = [int(f[0, 0, 0]) for f in bar(chunk)]
+        begun.append(numbers[0])
         if len(seen) == 20 and "again" not in seen:
             raise KeyboardInterrupt
         seen.extend(numbers)
@@ -152,11 +153,12 @@ def test_landmarks_go_on_at_the_chunk_where_they_stopped(tmp_path, monkeypatch):
     target = folder.Folder(tmp_path / "o", {"a": 1})
     np.save(target.path / "frames.npy", frames)
     with pytest.raises(KeyboardInterrupt):
-        preprocessing.faces(target, "model")
+        preprocessing.faces(target, "model", [17])
     target.clean(whole=False)
     assert seen == list(range(20))
     seen.append("again")
-    track = preprocessing.faces(folder.Folder(tmp_path / "o", {"a": 1}), "model")
+    track = preprocessing.faces(folder.Folder(tmp_path / "o", {"a": 1}), "model", [17])
+    assert begun == [0, 10, 17, 20, 20, 30]  # another scene is begun afresh
     assert seen == [*range(20), "again", *range(20, 35)]
     np.testing.assert_array_equal(track.pixels[:, 0, 0], np.arange(35))
     assert track.names == ("a", "b") and not track.valid[3] and not list(target.path.glob(".*"))
