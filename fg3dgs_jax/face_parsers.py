@@ -36,7 +36,7 @@ class FaceParser:
 
         Args:
           frames: uint8 [T, H, W, 3] RGB, in order; a memory map will do.
-          points: float [T, 478, 2] px, smoothed with `parsing.smooth_in_time`.
+          points: float [T, 478, 2] px, smoothed with `over_time.smooth`.
           fps: frames a second.
           progress: wraps the frames, e.g. for a bar.
         """

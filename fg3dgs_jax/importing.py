@@ -10,6 +10,7 @@ import pathlib
 import numpy as np
 from tqdm import tqdm
 
+from fg3dgs_jax import intake
 from fg3dgs_jax import preprocessing as steps
 from fg3dgs_jax.data import (
     clip_report,
@@ -18,7 +19,7 @@ from fg3dgs_jax.data import (
     import_poses,
     importers,
     openface,
-    parsing,
+    over_time,
     video,
 )
 from fg3dgs_jax.data.folder import Folder, releasing, stream
@@ -85,7 +86,8 @@ def import_folder(path, out, consent, features=None, expression=None, emotion=No
             "audio features": ", ".join((*sorted(source.features), *wanted)),
             "consent": ": ".join(consent),
         }
-        report = clip_report.write(folder.path, facts, defects, folder.seconds)
+        late = intake.lateness(folder, track)
+        report = clip_report.write(folder.path, facts, late, defects, seconds=folder.seconds)
         dataset.save_meta(
             folder.path,
             num_frames=source.num_frames,
@@ -151,7 +153,7 @@ def pose(folder, source, track):
                 "world_to_camera": fit.world_to_camera, "valid": fit.valid, "error": fit.error,
                 "focal": np.float64(source.intrinsics[0]), "head_points": fit.points,
             },
-            landmarks={"pixels": parsing.bridge(track.pixels, track.valid), "valid": track.valid},
+            landmarks={"pixels": over_time.bridge(track.pixels, track.valid), "valid": track.valid},
         )  # fmt: skip
         folder.save("gauge", {"scale": fit.scale, "origin": fit.origin.tolist()})
         folder.finish("pose")
@@ -164,7 +166,7 @@ def layers(folder, source):
     if not folder.has("layers", outputs):
         frames = np.load(folder.path / "frames.npy", mmap_mode="r")
         with np.load(folder.path / "landmarks.npz") as fields:
-            points = parsing.smooth_in_time(fields["pixels"])
+            points = over_time.smooth(fields["pixels"])
         labels = folder.array("labels", frames.shape[:3])
         torso = folder.array("torso", (*frames.shape[:3], 4))
         unknown = []

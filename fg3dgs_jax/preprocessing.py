@@ -3,6 +3,7 @@
 A step that is done for the same input is not done again; the program `preprocess` says their order.
 """
 
+import itertools
 import pathlib
 
 import numpy as np
@@ -14,7 +15,7 @@ from fg3dgs_jax.data import (
     expressions,
     label_smoothing,
     layers,
-    parsing,
+    over_time,
     threads,
     tracking,
     video,
@@ -23,27 +24,30 @@ from fg3dgs_jax.data.folder import releasing, stream
 from fg3dgs_jax.experts import emotions, face_landmarker, files, weights
 
 MIN_FACES = 0.5  # of the frames must show a face
-LAYERS_VERSION = 2  # of labels, plate and torso: older ones are made again
+LAYERS_VERSION = 3  # of labels, plate and torso: older ones are made again
 MAX_SECOND_FACE = 0.2  # of the frames may show a second face
 FACES_CHUNK = 1500  # frames, a minute: what an interruption costs at most
+LABELS_CHUNK = 500
 
 
 class PreprocessError(ValueError):
     """A video that cannot become a processed folder; one line."""
 
 
-def faces(folder, model):
+def faces(folder, model, cuts=()):
     """Landmarks of every frame; returns the FaceTrack. `model`: face_landmarker.task.
 
-    Every chunk is begun afresh, so that work taken up after an interruption gives the same.
+    Every chunk is begun afresh, so that work taken up after an interruption gives the same. So is
+    every scene (`cuts`: the frames that begin one), for the landmarker follows a face from frame to
+    frame.
     """
     if not folder.has("faces", ("faces.npz",)):
         frames = np.load(folder.path / "frames.npy", mmap_mode="r")
-        starts = range(0, len(frames), FACES_CHUNK)
-        for k, start in enumerate(starts):
+        starts = sorted({*range(0, len(frames), FACES_CHUNK), *cuts})
+        for k, (start, stop) in enumerate(itertools.pairwise([*starts, len(frames)])):
             if folder.chunk("faces", k).exists():
                 continue
-            chunk = frames[start : start + FACES_CHUNK]
+            chunk = frames[start:stop]
             name = f"landmarks {k + 1}/{len(starts)}"
             bar = lambda x: tqdm(stream(x), name, len(x), unit="frame")  # noqa: B023, E731
             track = face_landmarker.detect(model, chunk, dataset.FPS, bar)
@@ -84,7 +88,7 @@ def check_faces(num_faces):
         )
 
 
-def pose(folder, track, size):
+def pose(folder, track, size, cuts=()):
     """Cameras and landmarks; returns the fields of camera.npz. `size`: (height, width) px."""
     if not folder.has("pose", ("camera.npz", "landmarks.npz"), tracking.MADE_BY):
         folder.begin("pose")
@@ -92,7 +96,7 @@ def pose(folder, track, size):
         bar = lambda x: tqdm(x, "head pose", unit="round")  # noqa: E731
         fit = tracking.fit_head(
             track.pixels, track.depth, track.rotation, track.valid, size, frames=frames,
-            progress=bar,
+            progress=bar, cuts=cuts,
         )  # fmt: skip
         dataset.save_arrays(
             folder.path,
@@ -100,7 +104,7 @@ def pose(folder, track, size):
                 "world_to_camera": fit.world_to_camera, "valid": fit.valid, "error": fit.error,
                 "focal": np.float64(fit.focal), "head_points": fit.points,
             },
-            landmarks={"pixels": parsing.bridge(track.pixels, track.valid), "valid": track.valid},
+            landmarks={"pixels": over_time.bridge(track.pixels, track.valid), "valid": track.valid},
         )  # fmt: skip
         folder.finish("pose", tracking.MADE_BY)
     with np.load(folder.path / "camera.npz") as fields:
@@ -133,11 +137,11 @@ def origin(expression, units):
     }
 
 
-def expression(folder, track, network, units, origin):
+def expression(folder, track, network, units, origin, cuts=()):
     """Emotions, blendshapes, gaze, action units."""
     if folder.has("expression", ("expression.npz",), origin):
         return
-    e, names = expressions.expression_channels(track.blendshapes, track.names, track.valid)
+    e, names = expressions.expression_channels(track.blendshapes, track.names, track.valid, cuts)
     if units is not None:
         e, names = expressions.with_openface(e, names, units)
     if network is not None:
@@ -147,7 +151,7 @@ def expression(folder, track, network, units, origin):
         pairs = zip(stream(frames), points, strict=True)
         bar = tqdm(pairs, "emotion", len(frames), unit="frame")
         found = np.stack([network.call(frame, face) for frame, face in bar])
-        e = np.concatenate([parsing.smooth_in_time(found, track.valid), e], 1)
+        e = np.concatenate([over_time.smooth(found, track.valid, cuts), e], 1)
         names = (*network.names, *names)
     folder.begin("expression")
     dataset.save_arrays(
@@ -156,7 +160,7 @@ def expression(folder, track, network, units, origin):
     folder.finish("expression", origin)
 
 
-def parse(folder, parser):
+def parse(folder, parser, cuts=()):
     """Labels, plate, torso; returns what they depend on."""
     made_by = parser.made_by | {"version": LAYERS_VERSION}
     if folder.has("layers", ("labels.npy", "torso.npy", "background.png"), made_by):
@@ -164,13 +168,8 @@ def parse(folder, parser):
     folder.begin("layers")
     frames = np.load(folder.path / "frames.npy", mmap_mode="r")
     with np.load(folder.path / "landmarks.npz") as fields:
-        points = parsing.smooth_in_time(fields["pixels"])
-    labels = folder.array("labels", frames.shape[:3])
-    alphas = folder.array("alpha", frames.shape[:3])
-    found = label_smoothing.smooth(parser.parse(frames, points, dataset.FPS), points)
-    bar = tqdm(found, "labels", len(frames), unit="frame")
-    for i, parsed in enumerate(releasing(bar, frames, labels, alphas)):
-        labels[i], alphas[i] = parsed.labels, np.rint(255 * parsed.alpha)
+        points = over_time.smooth(fields["pixels"], cuts=cuts)
+    labels, alphas = label(folder, parser, frames, points, made_by, cuts)
     some = np.unique(np.linspace(0, len(frames) - 1, min(60, len(frames))).astype(int))
     plate, _ = layers.background_plate(frames[some], np.maximum(labels[some], alphas[some]))
     torso = folder.array("torso", (*frames.shape[:3], 4))
@@ -182,9 +181,32 @@ def parse(folder, parser):
     dataset.save_arrays(folder.path, background=plate)
     folder.keep("labels", labels)
     folder.keep("torso", torso)
-    (folder.path / ".alpha.part.npy").unlink()
+    pathlib.Path(alphas.filename).unlink()
     folder.finish("layers", made_by)
     return made_by
+
+
+def label(folder, parser, frames, points, made_by, cuts=()):
+    """Labels and alphas uint8 [T, H, W] of frames [T, H, W, 3], still to be kept.
+
+    Chunk by chunk, each begun afresh and with the neighbours that its first and last frames are
+    smoothed with: work taken up after an interruption gives the same.
+    """
+    shape, reach = frames.shape[:3], label_smoothing.REACH
+    arrays, done = folder.resumable("layers", made_by, {"labels": shape, "alpha": shape})
+    with tqdm(total=len(frames), initial=done, desc="labels", unit="frame") as bar:
+        for start in range(done, len(frames), LABELS_CHUNK):
+            stop = min(start + LABELS_CHUNK, len(frames))
+            part = slice(max(start - reach, 0), min(stop + reach, len(frames)))
+            inside = [c - part.start for c in cuts if part.start < c < part.stop]
+            found = parser.parse(frames[part], points[part], dataset.FPS)
+            found = label_smoothing.smooth(found, points[part], cuts=inside)
+            for i, parsed in enumerate(releasing(found, frames, *arrays), part.start):
+                if start <= i < stop:
+                    arrays[0][i], arrays[1][i] = parsed.labels, np.rint(255 * parsed.alpha)
+                    bar.update()
+            folder.filled("layers", made_by, stop, arrays)
+    return arrays
 
 
 def extractors(wanted):

@@ -6,7 +6,7 @@ import re
 import cv2
 import numpy as np
 
-from fg3dgs_jax.data import clip_report, folder, preview
+from fg3dgs_jax.data import av_offset, clip_report, folder, preview, timeline
 from fg3dgs_jax.data.dataset import LABELS
 from tests.test_parsing import landmarks
 
@@ -27,20 +27,68 @@ def test_a_blinking_part_is_measured_and_warned_of():
     labels[::2, :5] = 0
     shares = clip_report.flicker(labels, points)
     assert still == {"head": 0, "hair": 0} and shares["hair"] > 0.2
-    lines = list(clip_report._warnings(np.array([True, False]), 0.01, shares, 0.0))
-    assert len(lines) == 5 and "1 of 2 frames" in lines[0]
-    assert not list(clip_report._warnings(np.ones(2, bool), 0.001, still, 0.5))
+    valid, unsure = np.array([True, False]), av_offset.Offset(0.0, False, 0.0, 0.0, "noise")
+    lines = list(clip_report._warnings(valid, np.array([0.01, 0.0]), shares, 0.0, unsure))
+    assert len(lines) == 5 and "1 of 2 frames (0.04 to 0.08 s)" in lines[0]
+    assert not list(clip_report._warnings(valid | True, np.full(2, 0.001), still, 0.5, unsure))
+
+
+def test_what_is_certain_about_lips_and_sound_is_warned_of():
+    def told(late):
+        return list(clip_report._warnings(np.ones(9, bool), np.zeros(9), {}, 0.0, late))
+
+    in_step = av_offset.Offset(0.01, True, 9.0, 0.0, "")
+    assert not told(in_step)  # though loudness and opening hardly correlate
+    (line,) = told(in_step._replace(seconds=0.28))
+    assert "280 ms late" in line and "--av_offset 0.28" in line
+    assert "hardly go together" in told(in_step._replace(certain=False))[0]
+
+
+def test_frames_that_the_fit_loses_and_cuts_are_named_by_their_time():
+    error = np.zeros(100)
+    error[50:55] = 0.03
+    in_step = av_offset.Offset(0.0, True, 9.0, 0.0, "")
+    (line,) = clip_report._warnings(np.ones(100, bool), error, {}, 0.5, in_step)
+    assert "5 frames (2.00 to 2.20 s)" in line
+    assert clip_report.told_cuts([20, 50]) == "another scene begins at 0.80 s, 2.00 s"
+    assert clip_report.told_cuts(list(range(25, 400, 25))).endswith("10.00 s and 5 more")
+
+
+def test_curves_lie_over_the_sound_on_one_clock():
+    t = np.arange(100)
+    strip = timeline.Strip("mouth", {"opening": np.where(t == 40, 1.0, 0.0)}, (0.0, 1.0))
+    loud = np.where((t > 20) & (t < 60), 1.0, 0.0)
+    picture = timeline.draw([strip, strip], loud, t != 80, [70], size=(1200, 100))
+    assert picture.shape == (200 + timeline.FOOT, 1200, 3)
+
+    def at(k):
+        return round(np.interp(k, [0, 99], [timeline.LEFT, 1200 - timeline.RIGHT]))
+
+    grey, white = (
+        [(picture[50, at(k)] == colour).all() for k in (10, 30, 50, 75)]
+        for colour in (timeline.SOUND, (255, 255, 255))
+    )
+    assert grey == [False, True, True, False] and white == [True, False, False, True]
+    red = (picture[:100, :, 0] > 150) & (picture[:100, :, 1] < 90)
+    columns = np.flatnonzero(red[10:40, timeline.LEFT :].any(0)) + timeline.LEFT
+    assert np.abs(columns - at(40)).max() <= 14  # the peak is where it is heard
+    assert (picture[150, at(70)] == timeline.CUT).all()
+    assert (picture[99 - 40, at(80)] == timeline.GAP).all()
 
 
 def test_the_page_stands_alone(tmp_path):
     picture = np.full((40, 60, 3), (200, 30, 60), np.uint8)
     path = preview.write_report(
-        tmp_path, {"source": "<a>.mp4"}, {"Plate": picture}, ["look & see"], {"pose": 1.25}
+        tmp_path,
+        {"clip": {"source": "<a>.mp4"}, "check": {"cuts": "bad: <3>"}},
+        {"Plate": picture},
+        ["look & see"],
     )
     page = path.read_text()
-    assert "&lt;a&gt;.mp4" in page and "look &amp; see" in page and "1.2 s" in page
+    assert "&lt;a&gt;.mp4" in page and "look &amp; see" in page and "<td>&lt;a" in page
+    assert '<td class="bad">bad: &lt;3&gt;</td>' in page
     (source,) = re.findall(r'src="([^"]+)"', page)  # nothing else is loaded
-    data = base64.b64decode(source.removeprefix("data:image/jpeg;base64,"))
+    data = base64.b64decode(source.removeprefix("data:image/png;base64,"))  # the smaller here
     shown = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
     assert np.abs(shown.astype(int) - picture).max() < 12
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fg3dgs_jax import intake, preprocess, preprocessing
-from fg3dgs_jax.data import dataset, folder, video, video_writer
+from fg3dgs_jax.data import dataset, folder, parsing, video, video_writer
 from fg3dgs_jax.experts import face_landmarker
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -82,7 +82,8 @@ def test_a_holed_clip_and_a_disk_that_fills_up(holed, tmp_path, monkeypatch, cap
     assert len(meta["window"]) == 4 and meta["window"][2] == meta["window"][3]
     assert meta["sound"]["av_offset"] == 0 and not meta["sound"]["lateness"]["certain"]
     page = (out / "report.html").read_text()
-    assert "check: face in view" in page and "lips and sound, whole clip" in page
+    assert "usable: 90% of the frames" in page and "not certain" in page
+    assert "0.40 to 0.52 s, 1.60 to 1.64 s" in page  # where no face was seen
     _moved_sound(holed, out, monkeypatch, never)
 
 
@@ -110,6 +111,8 @@ def test_too_little_room_is_told_before_the_work(tmp_path, monkeypatch):
     np.save(tmp_path / "o" / "frames.npy", np.zeros(3))
     with pytest.raises(folder.DiskFullError, match="for labels, the disk"):
         target.make_room({"frames": (10**9, 10**4, 3), "labels": (10**9, 10**4)})
+    target.resumable("layers", True, {"labels": (3,)})  # what is being filled has its room
+    target.make_room({"frames": (10**9, 10**4, 3), "labels": (10**9, 10**4)})
 
 
 def test_other_errors_of_a_disk_keep_their_own_words(tmp_path):
@@ -129,10 +132,11 @@ def test_other_errors_of_a_disk_keep_their_own_words(tmp_path):
 def test_landmarks_go_on_at_the_chunk_where_they_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr(preprocessing, "FACES_CHUNK", 10)
     frames = np.arange(35, dtype=np.uint8)[:, None, None, None] + np.zeros((1, 4, 4, 3), np.uint8)
-    seen = []
+    seen, begun = [], []
 
     def detect(_model, chunk, _fps, bar):
         numbers = [int(f[0, 0, 0]) for f in bar(chunk)]
+        begun.append(numbers[0])
         if len(seen) == 20 and "again" not in seen:
             raise KeyboardInterrupt
         seen.extend(numbers)
@@ -149,11 +153,12 @@ def test_landmarks_go_on_at_the_chunk_where_they_stopped(tmp_path, monkeypatch):
     target = folder.Folder(tmp_path / "o", {"a": 1})
     np.save(target.path / "frames.npy", frames)
     with pytest.raises(KeyboardInterrupt):
-        preprocessing.faces(target, "model")
+        preprocessing.faces(target, "model", [17])
     target.clean(whole=False)
     assert seen == list(range(20))
     seen.append("again")
-    track = preprocessing.faces(folder.Folder(tmp_path / "o", {"a": 1}), "model")
+    track = preprocessing.faces(folder.Folder(tmp_path / "o", {"a": 1}), "model", [17])
+    assert begun == [0, 10, 17, 20, 20, 30]  # another scene is begun afresh
     assert seen == [*range(20), "again", *range(20, 35)]
     np.testing.assert_array_equal(track.pixels[:, 0, 0], np.arange(35))
     assert track.names == ("a", "b") and not track.valid[3] and not list(target.path.glob(".*"))
@@ -161,6 +166,50 @@ def test_landmarks_go_on_at_the_chunk_where_they_stopped(tmp_path, monkeypatch):
     target.chunk("faces", 0).write_bytes(b"old")
     folder.Folder(tmp_path / "o", {"a": 2})
     assert not list(target.path.glob(".*chunk*"))
+
+
+def test_labels_go_on_at_the_chunk_where_they_stopped(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    frames = np.zeros((35, 32, 32, 3), np.uint8)
+    frames[:, 0, 0, 0] = np.arange(35)
+    points = np.repeat(rng.uniform(4, 28, (1, 478, 2)), 35, 0).astype(np.float32)
+    drawn = np.where(rng.random((35, 32, 32)) < 0.5, 1, 17).astype(np.uint8)
+    seen = []
+
+    class Parser:
+        def parse(self, chunk, _points, _fps):
+            for frame in chunk:
+                if len(seen) == 27 and "again" not in seen:
+                    raise KeyboardInterrupt
+                seen.append(i := int(frame[0, 0, 0]))
+                yield parsing.Parsed(drawn[i], np.full((32, 32), i / 255, np.float32))
+
+    def label(name, chunk, made_by="a"):
+        monkeypatch.setattr(preprocessing, "LABELS_CHUNK", chunk)
+        target = folder.Folder(tmp_path / name, {"a": 1})
+        return target, preprocessing.label(target, Parser(), frames, points, made_by, [17])
+
+    with pytest.raises(KeyboardInterrupt):
+        label("o", 10)
+    folder.Folder(tmp_path / "o", {"a": 1}).clean(whole=False)
+    assert seen == [*range(12), *range(8, 22), 18]
+    seen.append("again")
+    target, (labels, alphas) = label("o", 10)
+    assert seen[28:] == [*range(18, 32), *range(28, 35)]
+    whole = label("whole", 100)[1]  # in one go
+    np.testing.assert_array_equal(labels, whole[0])
+    assert (alphas[:, 3, 3] == np.arange(35)).all() and not np.array_equal(labels, drawn)
+    target.keep("labels", labels)
+    target.finish("layers", "a")
+    assert (tmp_path / "o" / "labels.npy").exists() and "layers" not in target._state["filling"]
+    # What another parser left is not taken up, nor what was left of another video.
+    label("whole", 100)
+    seen.clear()
+    seen.append("again")
+    label("whole", 100, "b")
+    assert len(seen) == 36
+    folder.Folder(tmp_path / "whole", {"a": 2})
+    assert not list((tmp_path / "whole").glob(".*"))
 
 
 def test_streaming_a_memory_map_gives_its_rows_and_its_memory_back(tmp_path):

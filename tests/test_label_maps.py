@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fg3dgs_jax.data import dataset, label_maps, parsing
+from fg3dgs_jax.data import dataset, label_maps, outlines
 from fg3dgs_jax.data.dataset import LABELS
 from tests.test_parsing import HAIR, ROOM, SHIRT, SIZE, landmarks, person
 
@@ -11,7 +11,7 @@ SHAPE = (SIZE, SIZE)
 
 
 def inside(outline, points):
-    return parsing.polygon(points[list(outline)], SHAPE)
+    return outlines.polygon(points[list(outline)], SHAPE)
 
 
 @pytest.fixture
@@ -26,8 +26,8 @@ def drawn():
     for name, outline in (
         ("left_eye", dataset.LEFT_EYE),
         ("right_eye", dataset.RIGHT_EYE),
-        ("left_brow", parsing.LEFT_BROW),
-        ("right_brow", parsing.RIGHT_BROW),
+        ("left_brow", outlines.LEFT_BROW),
+        ("right_brow", outlines.RIGHT_BROW),
         ("lower_lip", dataset.OUTER_LIPS),
         ("mouth", dataset.INNER_LIPS),
     ):

@@ -29,9 +29,9 @@ def shifted(labels, t):
     return np.roll(labels, (round(0.6 * t), round(1.7 * t)), (0, 1))
 
 
-def smoothed(labels, points):
+def smoothed(labels, points, cuts=()):
     parsed = (parsing.Parsed(one, np.float32(t)) for t, one in enumerate(labels))
-    out = list(label_smoothing.smooth(parsed, points))
+    out = list(label_smoothing.smooth(parsed, points, cuts=cuts))
     assert [one.alpha for one in out] == list(range(len(labels)))  # each frame keeps its own
     return np.stack([one.labels for one in out])
 
@@ -55,6 +55,15 @@ def test_a_frame_that_differs_is_outvoted_in_the_heads_frame(drawn):
     assert head_error.max() < 0.02 * parsing.head_mask(true[4]).sum()
     assert hair_before > 0.15
     assert label_smoothing.flicker(out[3:6], points[3:6], (17,)) < 0.05
+
+
+def test_scenes_are_voted_on_by_themselves(drawn):
+    labels = np.stack([shifted(drawn, t) for t in range(COUNT)])
+    labels[4:] = labels[4:, ::-1, ::-1]  # another scene
+    points = moving_points()
+    out = smoothed(labels, points, cuts=[4])
+    np.testing.assert_array_equal(out[:4], smoothed(labels[:4], points[:4]))
+    np.testing.assert_array_equal(out[4:], smoothed(labels[4:], points[4:]))
 
 
 def test_a_still_clip_comes_back_as_it_was(drawn):

@@ -7,11 +7,14 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1] / "fg3dgs_jax"
 LEVELS = {
-    **dict.fromkeys(("types", "geometry", "native", "mel"), 1),  # types is below, see LOWEST
+    **dict.fromkeys(
+        ("types", "geometry", "native", "mel", "user_cache"), 1
+    ),  # types is below, see LOWEST
     **dict.fromkeys(("data", "experts", "models", "rasterizer"), 2),  # never sideways
     **dict.fromkeys(("audio_features", "avatar", "face_parsers", "sync_experts"), 3),
     **dict.fromkeys(("training", "evaluation", "intake", "preprocessing"), 4),
-    "importing": 4.5,  # an order of steps, as the programs are, that one of them calls
+    # Orders of steps, as the programs are, that one of them calls.
+    **dict.fromkeys(("from_video", "importing"), 4.5),
 }  # every other module is a program: 5
 LOWEST = {"types": 0}
 TRAINING = dict.fromkeys(("ssim_ffi", "losses", "density", "optim", "parallel", "checkpoint"), 0)

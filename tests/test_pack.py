@@ -1,6 +1,7 @@
 """A processed folder as one file: what comes back, who reads it, and what is refused."""
 
 import json
+import os
 import zipfile
 
 import numpy as np
@@ -80,6 +81,20 @@ def test_readers_of_folders_read_the_file_and_unpack_it_once(packed, cache, caps
     on_device = batches.device_clip(again, "mel", ("AU45",))
     assert on_device.frames.shape == (10, 62, 62, 3)
     assert (clip.path / "audio.wav").exists()
+
+
+def test_the_files_last_used_stay_in_the_cache(packed, cache, tmp_path, capsys):
+    places = []
+    for k in range(pack.KEPT + 2):
+        other = tmp_path / f"{k}.fg3dgs"
+        _damage(packed, other, lambda name, data: data)
+        with zipfile.ZipFile(other, "a") as archive:
+            archive.comment = b"%d" % k  # another digest
+        places.append(pack.opened(other))
+        os.utime(places[-1].parent, (1e9 + k,) * 2)
+        pack.opened(tmp_path / "0.fg3dgs")  # is always the last one used
+    assert [p.exists() for p in places] == [True, False, False, *[True] * (pack.KEPT - 1)]
+    assert len(list((cache / "fg3dgs" / "clips").iterdir())) == pack.KEPT
 
 
 def _damage(packed, target, change):

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from fg3dgs_jax.data import dataset, expressions, layers, parsing
+from fg3dgs_jax.data import dataset, expressions, layers, outlines, over_time, parsing
 from fg3dgs_jax.data.dataset import LABELS
 
 SIZE = 256
@@ -25,10 +25,10 @@ def landmarks(opening=10.0):
     points[list(dataset.INNER_LIPS)] = ring(20, (128, 155), (14, opening / 2), -np.pi / 2)
     points[list(dataset.RIGHT_EYE)] = ring(16, (105, 105), (10, 5), -np.pi / 2, -1)
     points[list(dataset.LEFT_EYE)] = ring(16, (151, 105), (10, 5))
-    points[list(parsing.RIGHT_BROW)] = ring(10, (105, 90), (12, 3))
-    points[list(parsing.LEFT_BROW)] = ring(10, (151, 90), (12, 3))
-    points[list(parsing.NOSE)] = ring(24, (128, 122), (8, 14))
-    points[list(parsing.CHEEKS)] = ring(10, (128, 128), (30, 12))
+    points[list(outlines.RIGHT_BROW)] = ring(10, (105, 90), (12, 3))
+    points[list(outlines.LEFT_BROW)] = ring(10, (151, 90), (12, 3))
+    points[list(outlines.NOSE)] = ring(24, (128, 122), (8, 14))
+    points[list(outlines.CHEEKS)] = ring(10, (128, 128), (30, 12))
     points[168], points[2] = (128, 105), (128, 136)
     return points
 
@@ -63,7 +63,7 @@ def test_every_part_gets_its_label():
 def test_head_mask_is_the_drawn_head():
     image, mask = person()
     head = parsing.head_mask(parsing.parse(image, landmarks(), mask).labels)
-    true = (np.abs(image.astype(int) - HAIR).sum(-1) == 0) | parsing.polygon(
+    true = (np.abs(image.astype(int) - HAIR).sum(-1) == 0) | outlines.polygon(
         ring(90, (128, 120), (50, 65)), (SIZE, SIZE)
     )
     assert (head & true).sum() / (head | true).sum() > 0.95
@@ -77,7 +77,7 @@ def test_shut_mouth_has_no_inside():
 
 def test_teeth_are_the_bright_grey_pixels_of_the_mouth():
     image, mask = person()
-    interior = parsing.polygon(landmarks()[list(dataset.INNER_LIPS)], (SIZE, SIZE))
+    interior = outlines.polygon(landmarks()[list(dataset.INNER_LIPS)], (SIZE, SIZE))
     image[interior] = (60, 10, 10)
     image[151:154, 120:137] = (230, 225, 215)
     labels = parsing.parse(image, landmarks(), mask).labels
@@ -87,16 +87,25 @@ def test_teeth_are_the_bright_grey_pixels_of_the_mouth():
 
 def test_polygon_of_a_square_has_its_area():
     corners = np.array([(10.0, 20.0), (30.0, 20.0), (30.0, 50.0), (10.0, 50.0)])
-    mask = parsing.polygon(corners, (64, 64))
+    mask = outlines.polygon(corners, (64, 64))
     assert abs(mask.sum() - 600) <= 60 and mask[21:49, 11:29].all()
 
 
 def test_smoothing_has_no_lag_and_keeps_cubics():
     t = np.linspace(-1, 1, 40)
     curve = (t**3 - 0.5 * t)[:, None]
-    np.testing.assert_allclose(parsing.smooth_in_time(curve)[2:-2], curve[2:-2], atol=1e-6)
+    np.testing.assert_allclose(over_time.smooth(curve)[2:-2], curve[2:-2], atol=1e-6)
     noise = np.random.default_rng(0).normal(size=(400, 3))
-    assert parsing.smooth_in_time(noise).std() < 0.8 * noise.std()
+    assert over_time.smooth(noise).std() < 0.8 * noise.std()
+
+
+def test_smoothing_does_not_reach_across_a_cut():
+    rows = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+    rows[23:] += 50
+    found = over_time.smooth(rows, cuts=[23])
+    np.testing.assert_array_equal(found[:23], over_time.smooth(rows[:23]))
+    np.testing.assert_array_equal(found[23:], over_time.smooth(rows[23:]))
+    assert (over_time.scenes(4, [1, 3]) == [0, 1, 1, 2]).all() and not over_time.scenes(2).any()
 
 
 def test_bridge_interpolates_frames_without_a_face():
@@ -104,7 +113,7 @@ def test_bridge_interpolates_frames_without_a_face():
     valid = np.array([1, 1, 0, 0, 1, 1], bool)
     broken = values.copy()
     broken[~valid] = 0
-    np.testing.assert_allclose(parsing.bridge(broken, valid), values)
+    np.testing.assert_allclose(over_time.bridge(broken, valid), values)
 
 
 def test_plate_is_seen_behind_a_moving_person():
@@ -141,6 +150,23 @@ def test_torso_over_plate_is_the_frame_outside_the_head():
     rim = cv2.dilate(head.astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
     error = np.abs(layers.over(torso, plate).astype(int) - image)[~rim]
     assert error.mean() < 1 and np.percentile(error, 99) < 6
+
+
+def test_a_sliver_beside_the_jaw_is_head_and_carries_no_neck():
+    image, mask = person()
+    for canvas, colour in ((image, (60, 60, 60)), (mask, 1.0)):  # a shadow that hangs on the neck
+        cv2.ellipse(canvas, (128, 120), (52, 67), 0, 20, 62, colour, 3)
+    parsed = parsing.parse(image, landmarks(), mask)
+    shadow = np.zeros((SIZE, SIZE), np.uint8)
+    cv2.ellipse(shadow, (128, 120), (52, 67), 0, 24, 50, 1, 1)
+    assert parsing.head_mask(parsed.labels)[shadow > 0].mean() > 0.9
+    wrong = np.where((shadow > 0) & (parsed.alpha > 0.5), LABELS["cloth"], parsed.labels)
+    room = np.full_like(image, ROOM)
+    for labels in (parsed.labels, wrong):  # other parsers may leave it with the clothes
+        layer = layers.torso_layer(image, labels, parsed.alpha, room)
+        above = np.cumsum(shadow[::-1], 0)[::-1] > 0
+        above &= (cv2.dilate(shadow, np.ones((7, 7))) == 0) & (np.arange(SIZE) > 160)
+        assert above.sum() > 1000 and not layer[above][:, 3].any()
 
 
 def test_neck_goes_on_behind_the_chin_and_not_into_the_hair():

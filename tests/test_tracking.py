@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.interpolate import interp1d
 
-from fg3dgs_jax.data import bundle_adjustment, dataset, parsing, photometric, synthetic, tracking
+from fg3dgs_jax.data import bundle_adjustment, dataset, outlines, photometric, synthetic, tracking
 
 SIZE = (512, 512)
 FOCAL = 1200.0
@@ -233,6 +233,18 @@ def test_a_quick_nod_keeps_its_height_and_its_moment():
     assert turns.max() > 0.85 * height
 
 
+def test_a_cut_is_not_smoothed_over():
+    kept = np.r_[0:30, 50:80]  # the head jumps by 8 degrees
+    pixels, depth, rough, rotation, poses = (values[kept] for values in clip())
+    fit = tracking.fit_head(pixels, depth, rough, np.ones(60, bool), SIZE, FOCAL, cuts=[30])
+    found = fit.world_to_camera[:, :3, :3].astype(np.float64)
+    off = np.degrees(relative_turns(found) - relative_turns(rotation))
+    moved = fit.world_to_camera[:, :3, 3] - poses[:, 3:]
+    for error in (off, 1e3 * (moved - moved.mean(0))):  # degrees, mm
+        size = np.linalg.norm(error, axis=-1)
+        assert size[28:32].max() < 1.5 * size.max(initial=0, where=abs(np.arange(60) - 30) > 4)
+
+
 def test_frames_at_the_end_without_a_face_stay_where_the_head_was():
     pixels, depth, rough, _, _ = clip()
     valid = np.arange(80) < 60
@@ -251,7 +263,7 @@ def textured_plane(frames=40):
     points[list(dataset.FACE_OVAL), :2] = ring
     parts = {
         dataset.RIGHT_EYE: (-0.035, -0.01), dataset.LEFT_EYE: (0.035, -0.01),
-        parsing.RIGHT_BROW: (-0.035, -0.03), parsing.LEFT_BROW: (0.035, -0.03),
+        outlines.RIGHT_BROW: (-0.035, -0.03), outlines.LEFT_BROW: (0.035, -0.03),
         dataset.OUTER_LIPS: (0.0, 0.05),
     }  # fmt: skip
     for ids, middle in parts.items():
@@ -307,6 +319,6 @@ def test_skin_points_keep_clear_of_mouth_and_eyes():
     skin = photometric.skin_points(points)
     assert 300 < len(skin) < 2000 and np.isfinite(skin).all()
     assert (skin[:, 1] < points[list(dataset.OUTER_LIPS), 1].min()).all()
-    for part in (dataset.LEFT_EYE, dataset.RIGHT_EYE, parsing.LEFT_BROW, parsing.RIGHT_BROW):
+    for part in (dataset.LEFT_EYE, dataset.RIGHT_EYE, outlines.LEFT_BROW, outlines.RIGHT_BROW):
         middle = points[list(part), :2].mean(0)
         assert np.linalg.norm(skin[:, :2] - middle, axis=-1).min() > photometric.BROW_MARGIN

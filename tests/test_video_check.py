@@ -100,6 +100,17 @@ def test_a_spoiled_clip_is_told_so(clip, track, monkeypatch, name, verdict, chan
     assert others <= {name, "length", "lips and sound", "camera", "sharpness", "cuts", "light"}
 
 
+def test_a_head_in_one_corner_is_no_camera_that_moves(clip, track, monkeypatch):
+    def change(i, picture):
+        picture = picture.copy()
+        corner = picture[: clip.height // 4, -clip.width // 5 :]
+        corner[:] = np.roll(corner, 4 * (i // 15 % 3), 1)
+        return picture
+
+    rows = verdicts(Spoiled(clip, change), track[0], monkeypatch)
+    assert rows["camera"].verdict == "good" and rows["camera"].found == "fixed"
+
+
 def test_faces_that_are_missing_or_too_many(clip, track, monkeypatch):
     counts = np.ones(len(track[0].num_faces), np.int32)
     counts[::10] = 0

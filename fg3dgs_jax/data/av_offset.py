@@ -45,7 +45,7 @@ class Offset(NamedTuple):
         if not self.certain:
             return f"not certain ({self.reason})"
         if abs(self.seconds) <= IN_STEP:
-            return f"in step ({1000 * self.seconds:+.0f} ms)"
+            return f"in step ({round(1000 * self.seconds):+d} ms)"
         way = "late" if self.seconds > 0 else "early"
         return (
             f"sound {abs(1000 * self.seconds):.0f} ms {way}: "

@@ -32,6 +32,7 @@ class Scales(NamedTuple):
     translation: float  # m a frame^3
     shape: float  # m from the first shape
     focal: float  # relative
+    cuts: tuple[int, ...] = ()  # frames that begin another scene: no motion leads to them
 
 
 class Unknowns(NamedTuple):
@@ -186,8 +187,7 @@ def _banded(blocks, right, poses, scales):
     """Lower banded form [6 (ORDER + 1) + 1, 6T] of the poses' matrix with its temporal prior, and
     its right side.
 
-    The prior has Cauchy's weights: a quick nod is hardly flattened, and a cut in the video not at
-    all.
+    The prior has Cauchy's weights, so that a quick nod is hardly flattened, and none across a cut.
     """
     num = len(poses)
     band = np.zeros((6 * ORDER + 1, num, 6))
@@ -201,6 +201,8 @@ def _banded(blocks, right, poses, scales):
         sigmas = np.repeat([scales.rotation, scales.translation], 3)
         bend = np.diff(poses, ORDER, axis=0)
         stiff = 1 / (1 + (bend / (QUICK * sigmas)) ** 2) / sigmas**2
+        for cut in scales.cuts:
+            stiff[max(cut - ORDER, 0) : cut] = 0
         for i, factor in enumerate(factors):
             rows = slice(i, i + num - ORDER)
             rhs[rows] -= factor * stiff * bend

@@ -211,7 +211,7 @@ def save_arrays(path, **arrays):
         if suffix == ".npz":
             np.savez(part, **value)
         elif suffix == ".png":
-            cv2.imwrite(str(part), value[..., ::-1])
+            part.write_bytes(cv2.imencode(".png", value[..., ::-1])[1])  # imwrite hides errors
         else:
             np.save(part, value)
         part.replace(path / f"{name}{suffix}")

@@ -6,8 +6,7 @@ place.
 
 import numpy as np
 
-from fg3dgs_jax.data import openface
-from fg3dgs_jax.data.parsing import smooth_in_time
+from fg3dgs_jax.data import openface, over_time
 
 # Action unit -> the blendshapes whose mean stands for it, in [0, 1]; not calibrated to OpenFace.
 ACTION_UNITS = {
@@ -25,9 +24,12 @@ GAZE = {
 }
 
 
-def expression_channels(blendshapes, names, valid):
-    """blendshapes [T, 52], their names, bool [T] -> float32 [T, 60] and its names (AU45 last)."""
-    smooth = np.clip(smooth_in_time(blendshapes, valid), 0, 1)
+def expression_channels(blendshapes, names, valid, cuts=()):
+    """blendshapes [T, 52], their names, bool [T] -> float32 [T, 60] and its names (AU45 last).
+
+    `cuts`: the frames that begin another scene, for `over_time.smooth`.
+    """
+    smooth = np.clip(over_time.smooth(blendshapes, valid, cuts), 0, 1)
     mean = lambda wanted: smooth[:, [names.index(n) for n in wanted]].mean(1)  # noqa: E731
     extra = {n: np.clip(mean(plus) - mean(minus), -1, 1) for n, (plus, minus) in GAZE.items()}
     extra |= {n: mean(parts) for n, parts in ACTION_UNITS.items()}

@@ -47,8 +47,10 @@ class Folder:
     def finish(self, stage, made_by=True):
         """Remembers that a stage is whole; for another `made_by` (JSON) it is done again."""
         self._state["done"][stage] = made_by
+        self._state.get("filling", {}).pop(stage, None)
         seconds = self._state.setdefault("seconds", {})
         seconds[stage] = round(time.monotonic() - self._since, 2)
+        self._since = time.monotonic()
         self.save("state", self._state)
 
     @property
@@ -71,13 +73,13 @@ class Folder:
         """The content of NAME.json."""
         return json.loads((self.path / f"{name}.json").read_text())
 
-    def array(self, name, shape):
+    def array(self, name, shape, suffix="part"):
         """A uint8 .npy file to fill; `keep` gives it its name when it is whole.
 
         Its room on the disk is taken at once: a disk that fills up under a memory map would kill
         the program without a word.
         """
-        part = self.path / f".{name}.part.npy"
+        part = self.path / f".{name}.{suffix}.npy"
         array = np.lib.format.open_memmap(part, "w+", np.uint8, shape)
         if hasattr(os, "posix_fallocate"):
             with open(part, "r+b") as file:
@@ -89,9 +91,33 @@ class Folder:
         return array
 
     def keep(self, name, array):
-        """Closes an array of `array` under its final name."""
+        """Closes an array of `array` or `resumable` under its final name."""
         array.flush()
-        (self.path / f".{name}.part.npy").replace(self.path / f"{name}.npy")
+        pathlib.Path(array.filename).replace(self.path / f"{name}.npy")
+
+    def resumable(self, stage, made_by, shapes):
+        """Arrays like those of `array` that outlive an interruption, to be filled row by row.
+
+        Args:
+          stage: whose arrays they are.
+          made_by: what their content depends on (JSON); what another one left is not taken up.
+          shapes: {name: shape}.
+
+        Returns:
+          ([array, ...] in the order of the names, how many rows are `filled` already).
+        """
+        paths = [self.path / f".{name}.filling.npy" for name in shapes]
+        left = self._state.get("filling", {}).get(stage, {})
+        if left.get("made_by") == made_by and all(path.exists() for path in paths):
+            return [np.lib.format.open_memmap(path, "r+") for path in paths], left["rows"]
+        return [self.array(name, shape, "filling") for name, shape in shapes.items()], 0
+
+    def filled(self, stage, made_by, rows, arrays):
+        """Remembers that the first `rows` of the arrays of `resumable` are there to stay."""
+        for array in arrays:
+            array.flush()
+        self._state.setdefault("filling", {})[stage] = {"made_by": made_by, "rows": rows}
+        self.save("state", self._state)
 
     def chunk(self, name, index):
         """Path of the file with chunk `index` of a long step, which outlives an interruption."""
@@ -100,6 +126,8 @@ class Folder:
     def forget_chunks(self, name="*"):
         """Removes the chunks of a step that is whole, or whose input has changed."""
         for path in self.path.glob(f".{name}.[0-9]*.chunk.npz"):
+            path.unlink(missing_ok=True)
+        for path in self.path.glob(f".{name}.filling.npy"):
             path.unlink(missing_ok=True)
 
     def make_room(self, arrays):
@@ -112,7 +140,9 @@ class Folder:
         Raises:
           DiskFullError: with the numbers.
         """
-        missing = {n: s for n, s in arrays.items() if not (self.path / f"{n}.npy").exists()}
+        names = ("{}.npy", ".{}.filling.npy")
+        there = {n for n in arrays if any((self.path / k.format(n)).exists() for k in names)}
+        missing = {n: s for n, s in arrays.items() if n not in there}
         needed = sum(int(np.prod(shape, dtype=np.int64)) for shape in missing.values())
         free = shutil.disk_usage(self.path).free
         if needed > free:

@@ -6,7 +6,7 @@ and hair are head); eyes, brows, nose and lips are in none, so that those come f
 
 import numpy as np
 
-from fg3dgs_jax.data import parsing
+from fg3dgs_jax.data import outlines, parsing
 from fg3dgs_jax.data.dataset import FACE_OVAL, LABELS, MOUTH_LABELS
 
 _MIDDLE, _GREY = 128, 50  # levels: between a colour's 0 and 255; between black and (100, 100, 100)
@@ -31,11 +31,11 @@ def labels_of(frame, points, found, teeth=None):
 
     Args:
       frame: uint8 [H, W, 3] RGB.
-      points: float [478, 2] px landmarks, smoothed with `parsing.smooth_in_time`.
+      points: float [478, 2] px landmarks, smoothed with `over_time.smooth`.
       found: uint8 [H, W], from `classes`.
       teeth: bool [H, W] of their teeth mask; None: told by colour inside the mouth.
     """
-    face = parsing.polygon(points[list(FACE_OVAL)], found.shape)
+    face = outlines.polygon(points[list(FACE_OVAL)], found.shape)
     mouth = found == LABELS["mouth"]
     head = mouth | (found == LABELS["skin"])
     drawn = np.where(head, np.uint8(LABELS["skin"]), found)

@@ -17,7 +17,7 @@ import numpy as np
 
 from fg3dgs_jax import geometry
 from fg3dgs_jax.data import tracking
-from fg3dgs_jax.data.parsing import bridge
+from fg3dgs_jax.data.over_time import bridge
 from fg3dgs_jax.types import Camera
 
 FLIP = np.diag([1.0, -1.0, -1.0])  # half a turn about x

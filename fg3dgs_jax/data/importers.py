@@ -15,13 +15,14 @@ odd but can be put right (`Source.defects`); nothing is written here.
 | `teeth_mask/i.npy` | teeth, if there |
 """
 
-import dataclasses
 import hashlib
 import json
 import pathlib
 
 import cv2
 import numpy as np
+
+from fg3dgs_jax.data.import_source import Source, SourceError, feature, numbered
 
 LAYOUT = "AD-NeRF, ER-NeRF, TalkingGaussian"
 TRANSFORMS = {"train": "transforms_train.json", "val": "transforms_val.json"}
@@ -30,79 +31,6 @@ FEATURES = {"aud_ds.npy": "deepspeech", "aud_eo.npy": "wav2vec2", "aud_hu.npy": 
 WINDOWS = {"deepspeech": (16, 29), "wav2vec2": (16, 44), "hubert": (2, 1024)}
 UNNAMED = "aud.npy"  # what DeepSpeech's script writes, and users must rename
 MAX_ROWS_OFF = 2  # feature rows more or fewer than frames that are not worth a word
-
-
-class SourceError(ValueError):
-    """A folder that cannot be imported; one line."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Source:
-    """A folder of that layout in which nothing needed is missing."""
-
-    path: pathlib.Path
-    num_frames: int
-    height: int
-    width: int
-    pictures: str  # the folder of the frames
-    poses: dict[int, np.ndarray]  # frame -> camera to world [4, 4], OpenGL axes, their unit
-    intrinsics: tuple[float, float, float]  # focal length, cx, cy px
-    splits: dict[str, tuple[int, ...]]  # "train", "val": frames
-    sound: pathlib.Path
-    features: dict[str, pathlib.Path]  # our extractor -> file
-    action_units: pathlib.Path | None
-    teeth: frozenset[int]  # frames with a mask
-    defects: tuple[str, ...]
-    digest: str  # of names, sizes and times of all that is read
-
-    def frame(self, i) -> np.ndarray:
-        """uint8 [H, W, 3] RGB."""
-        return self._picture(_numbered(self.path / self.pictures, i), 3)[..., ::-1]
-
-    def parsing(self, i) -> np.ndarray:
-        """uint8 [H, W, 3] RGB, colours that stand for labels."""
-        return self._picture(self.path / "parsing" / f"{i}.png", 3)[..., ::-1]
-
-    def torso(self, i) -> np.ndarray:
-        """uint8 [H, W, 4], straight alpha; clear pixels are black."""
-        rgba = self._picture(self.path / "torso_imgs" / f"{i}.png", 4)[..., [2, 1, 0, 3]]
-        return rgba * (rgba[..., 3:] > 0)
-
-    def plate(self) -> np.ndarray:
-        """uint8 [H, W, 3] RGB."""
-        return self._picture(self.path / "bc.jpg", 3)[..., ::-1]
-
-    def teeth_mask(self, i) -> np.ndarray | None:
-        """bool [H, W], or None where there is none."""
-        if i not in self.teeth:
-            return None
-        path = self.path / "teeth_mask" / f"{i}.npy"
-        mask = np.load(path)
-        if mask.shape != (self.height, self.width):
-            raise SourceError(f"{path} has shape {mask.shape}; expected {self._size}")
-        return mask.astype(bool)
-
-    def feature_rows(self, name) -> np.ndarray:
-        """float32 [T, A, D]; rows beyond the last frame fall away, lacking ones repeat the last."""
-        rows = _feature(self.features[name])[: self.num_frames]
-        more = self.num_frames - len(rows)
-        return np.pad(rows, ((0, more), (0, 0), (0, 0)), mode="edge").astype(np.float32)
-
-    @property
-    def _size(self):
-        return f"({self.height}, {self.width}) as the first frame"
-
-    def _picture(self, path, channels):
-        image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED if channels == 4 else cv2.IMREAD_COLOR)
-        if image is None:
-            raise SourceError(f"{path} cannot be read as a picture; expected one: make it again")
-        if image.shape[:2] != (self.height, self.width):
-            raise SourceError(f"{path} has size {image.shape[:2]}; expected {self._size}")
-        if image.ndim != 3 or image.shape[2] != channels or image.dtype != np.uint8:
-            raise SourceError(
-                f"{path} is {image.dtype} {image.shape}; expected uint8 with {channels} channels"
-            )
-        return image
 
 
 def open_source(path, also_missing=()) -> Source:
@@ -152,7 +80,7 @@ def open_source(path, also_missing=()) -> Source:
         defects.append(f"no teeth_mask for frames {lacking}: there teeth are told by colour")
     if pictures == "gt_imgs":
         defects.append("ori_imgs is not whole: gt_imgs taken, whose background is the plate")
-    first = _numbered(path / pictures, 0)
+    first = numbered(path / pictures, 0)
     image = cv2.imread(str(first))
     if image is None:
         raise SourceError(f"{first} cannot be read as a picture; expected one: make it again")
@@ -222,7 +150,7 @@ def _features(path, num_frames, defects):
     found = {}
     names = dict(FEATURES)
     if (path / UNNAMED).is_file():
-        shape = _feature(path / UNNAMED).shape[1:]
+        shape = feature(path / UNNAMED).shape[1:]
         name = next((n for n, window in WINDOWS.items() if window == shape), None)
         if name is None:
             defects.append(f"{UNNAMED} has windows {shape}, of no known extractor: left out")
@@ -232,7 +160,7 @@ def _features(path, num_frames, defects):
     for file, name in names.items():
         if not (path / file).is_file():
             continue
-        rows = _feature(path / file)
+        rows = feature(path / file)
         if rows.shape[1:] != WINDOWS[name]:
             raise SourceError(
                 f"{path / file} has shape {rows.shape}; expected [{num_frames}, "
@@ -245,18 +173,6 @@ def _features(path, num_frames, defects):
                 + ("cut" if len(rows) > num_frames else "its last row repeated")
             )
     return found
-
-
-def _feature(path):
-    try:
-        rows = np.load(path, mmap_mode="r")
-    except (ValueError, EOFError, OSError) as error:
-        raise SourceError(f"{path} cannot be read ({error}); expected an array") from None
-    if rows.ndim == 2 and rows.shape[1:] == (1024,):  # HuBERT's 50 rows a second
-        rows = rows[: len(rows) // 2 * 2].reshape(-1, 2, 1024)
-    if rows.ndim != 3 or not len(rows):
-        raise SourceError(f"{path} has shape {rows.shape}; expected [T, A, D]")
-    return rows
 
 
 def _json(path):
@@ -288,11 +204,6 @@ def _ids(folder, *suffixes):
 
 def _landmark_folder(path):
     return next((n for n in ("ori_imgs", "landmarks") if _ids(path / n, ".lms")), None)
-
-
-def _numbered(folder, i):
-    path = folder / f"{i}.jpg"
-    return path if path.exists() else folder / f"{i}.png"
 
 
 def _spans(numbers):

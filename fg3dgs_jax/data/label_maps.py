@@ -7,7 +7,7 @@ comes from the picture, as it does without a network (`data/parsing.py`).
 import cv2
 import numpy as np
 
-from fg3dgs_jax.data import parsing
+from fg3dgs_jax.data import outlines, parsing
 from fg3dgs_jax.data.dataset import FACE_OVAL, LABELS, LEFT_EYE, OUTER_LIPS, RIGHT_EYE
 
 # MediaPipe's selfie_multiclass
@@ -15,9 +15,9 @@ HAIR, BODY_SKIN, FACE_SKIN, CLOTHES, OTHERS = 1, 2, 3, 4, 5
 
 LIP_MARGIN = 0.04  # of the face's width: how far outside the lips' outline a tooth may be found
 _PAIRS = (  # of each: left and right, and where they are
-    ("left_brow", "right_brow", parsing.LEFT_BROW, parsing.RIGHT_BROW),
+    ("left_brow", "right_brow", outlines.LEFT_BROW, outlines.RIGHT_BROW),
     ("left_eye", "right_eye", LEFT_EYE, RIGHT_EYE),
-    ("left_ear", "right_ear", parsing.FACE_SIDES[1:], parsing.FACE_SIDES[:1]),
+    ("left_ear", "right_ear", outlines.FACE_SIDES[1:], outlines.FACE_SIDES[:1]),
 )
 
 
@@ -35,12 +35,12 @@ def from_celebamask(frame, points, parts, confidence, teeth=None) -> parsing.Par
 
     Args:
       frame: uint8 [H, W, 3] RGB.
-      points: float [478, 2] px, smoothed with `parsing.smooth_in_time`.
+      points: float [478, 2] px, smoothed with `over_time.smooth`.
       parts: uint8 [H, W], the likeliest class but background, 1 to 18.
       confidence: float32 [H, W] in [0, 1], 1 - the probability of background.
       teeth: bool [H, W] from another network; None: told by colour inside the mouth.
     """
-    face = parsing.polygon(points[list(FACE_OVAL)], frame.shape[:2])
+    face = outlines.polygon(points[list(FACE_OVAL)], frame.shape[:2])
     person, alpha = parsing.person_and_alpha(frame, confidence, face)
     labels = np.where(person, parts, LABELS["background"]).astype(np.uint8)
     own_sides(labels, points)
@@ -64,11 +64,11 @@ def from_multiclass(frame, points, confidences) -> parsing.Parsed:
       frame, points: as for `from_celebamask`.
       confidences: float32 [H, W, 6]: background, hair, body skin, face skin, clothes, others.
     """
-    face = parsing.polygon(points[list(FACE_OVAL)], frame.shape[:2])
+    face = outlines.polygon(points[list(FACE_OVAL)], frame.shape[:2])
     person, alpha = parsing.person_and_alpha(frame, 1 - confidences[..., 0], face)
     parts = np.where(person, 1 + confidences[..., 1:].argmax(-1), 0)
     head = parsing.head_region(points, person, face)
-    above = np.arange(len(frame))[:, None] < points[parsing.NOSE_BASE, 1]
+    above = np.arange(len(frame))[:, None] < points[outlines.NOSE_BASE, 1]
     labels = np.zeros(face.shape, np.uint8)
     labels[person] = LABELS["cloth"]
     labels[parts == BODY_SKIN] = LABELS["neck"]
@@ -96,8 +96,8 @@ def own_sides(labels, points):
 
 def _lips(points, shape):
     """bool [H, W]: the mouth with its lips, and a little around it."""
-    lips = parsing.polygon(points[list(OUTER_LIPS)], shape)
-    sides = points[list(parsing.FACE_SIDES)]
+    lips = outlines.polygon(points[list(OUTER_LIPS)], shape)
+    sides = points[list(outlines.FACE_SIDES)]
     reach = 1 + round(LIP_MARGIN * float(np.linalg.norm(sides[1] - sides[0])))
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1,) * 2)
     return cv2.dilate(lips.astype(np.uint8), kernel) > 0

@@ -3,8 +3,8 @@
 A parser looks at one frame at a time, so that the borders of hair, ears and neck shimmer, and a
 shimmering border is a shimmering seam in the trained head. Here the neighbours' labels are moved by
 the motion of the skull's landmarks, and every pixel of the head takes the class that most of the
-window gives it. The window is symmetric: nothing lags. What speech and blinks move (lips, mouth,
-teeth, eyes, brows) and the nose keep the outlines of their own frame.
+window gives it. The window is symmetric, so that nothing lags, and ends at a cut. What speech and
+blinks move (lips, mouth, teeth, eyes, brows) and the nose keep the outlines of their own frame.
 """
 
 import collections
@@ -12,6 +12,7 @@ import collections
 import cv2
 import numpy as np
 
+from fg3dgs_jax.data import over_time
 from fg3dgs_jax.data.dataset import HEAD_LABELS, LABELS, MOUTH_LABELS
 from fg3dgs_jax.data.parsing import Parsed
 from fg3dgs_jax.data.tracking import RIGID
@@ -41,7 +42,7 @@ def similarity(source, target):
     return np.array([[gain.real, -gain.imag, shift.real], [gain.imag, gain.real, shift.imag]])
 
 
-def smooth(parsed, points, reach=REACH):
+def smooth(parsed, points, reach=REACH, cuts=()):
     """Yields each frame's `Parsed` with labels voted over frames t - reach to t + reach.
 
     Holds 2 reach + 1 frames, however long the clip is.
@@ -49,9 +50,11 @@ def smooth(parsed, points, reach=REACH):
     Args:
       parsed: iterable of T `Parsed`, in order; their alphas stay as they are.
       points: float [T, 478, 2] px.
+      cuts: the frames that begin another scene.
     """
     window, first, count = collections.deque(), 0, len(points)
     rigid = np.asarray(points)[:, RIGID] - 0.5  # OpenCV's pixel centres are whole numbers
+    scene = over_time.scenes(count, cuts)
     source = iter(parsed)
     for t in range(count):
         while first + len(window) < min(t + reach + 1, count):
@@ -62,6 +65,7 @@ def smooth(parsed, points, reach=REACH):
         voters = [
             (one.labels, similarity(rigid[first + n], rigid[t]), reach + 1 - abs(first + n - t))
             for n, one in enumerate(window)
+            if scene[first + n] == scene[t]
         ]
         here = window[t - first]
         yield Parsed(vote(here.labels, voters), here.alpha)

@@ -8,6 +8,7 @@ from fg3dgs_jax.data.parsing import head_mask
 
 CLEARANCE = 0.016  # of the picture height: how far from the person a background pixel must lie
 UNDER_HEAD = 0.25  # of the head's height: how far the neck goes on upwards behind the jaw
+GOES_ON = 0.04  # of the picture height: how far down body must go from the head to be neck
 SIDES = 0.3  # of that at the neck's sides, for a round top
 FADE = 0.994  # darker with each row upwards: the shadow under the chin
 
@@ -95,10 +96,12 @@ def _under_head(frame, labels, head, solid):
     height, width = head.shape
     rows, columns = np.arange(height)[:, None], np.arange(width)
     alpha = np.zeros((height, width), np.float32)
-    # The lowest head pixel of a column, and body within 3 px under it.
+    # The lowest head pixel of a column, and body under it that goes on: a sliver beside the jaw or
+    # under an ear carries no neck.
     bottom = np.where(head.any(0), height - 1 - np.argmax(head[::-1], 0), -1)
-    below = [np.clip(bottom + k, 0, height - 1) for k in (1, 2, 3)]
-    meets = (bottom >= 0) & np.any([solid[b, columns] for b in below], 0)
+    depth = max(4, round(GOES_ON * height))
+    below = [solid[np.minimum(bottom + k, height - 1), columns] for k in range(1, depth)]
+    meets = (bottom >= 0) & np.any(below[:3], 0) & np.all(below[3:], 0)
     meets = cv2.morphologyEx(meets[None].astype(np.uint8), cv2.MORPH_OPEN, np.ones((1, 9)))[0] > 0
     if not meets.any():
         return frame.astype(np.float32), alpha

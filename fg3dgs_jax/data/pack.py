@@ -19,6 +19,7 @@ import zlib
 import numpy as np
 from tqdm import tqdm
 
+from fg3dgs_jax import user_cache
 from fg3dgs_jax.data import dataset, pack_video
 from fg3dgs_jax.data.folder import releasing
 
@@ -28,6 +29,7 @@ MANIFEST = "manifest.json"
 LEFT_OUT = ("state.json", "faces.npz")
 _ARRAYS = tuple(f"{name}.npy" for name in dataset.ARRAYS)  # these travel as video
 _BLOCK = 1 << 20
+KEPT = 4  # unpacked files in the cache; a minute at 512 px takes 3 GB
 
 
 class PackError(ValueError):
@@ -115,13 +117,12 @@ def unpack(file, out) -> pathlib.Path:
 def opened(file) -> pathlib.Path:
     """The folder of a packed one in the user's cache, unpacked there when it is first asked for.
 
-    It stands in `~/.cache/fg3dgs/clips` ($XDG_CACHE_HOME) under the file's digest, so that another
-    file of the same name is another folder.
+    It stands in `clips` there under the file's digest, so that another file of the same name is
+    another folder. The `KEPT` files last used stay; older ones make room when another comes.
     """
     file = pathlib.Path(file)
-    base = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
     name = file.name.removesuffix(SUFFIX)
-    place = base / "fg3dgs" / "clips" / _digest(file)[:16] / name
+    place = user_cache.cache_folder() / "clips" / _digest(file)[:16] / name
     if not (place / "meta.json").exists():
         print(f"unpacking {file} into {place} (once)", file=sys.stderr)
         try:
@@ -129,7 +130,19 @@ def opened(file) -> pathlib.Path:
         except (PackError, OSError):
             if not (place / "meta.json").exists():  # else another process was faster
                 raise
+        _forget(place.parent.parent, KEPT, place.parent)
+    os.utime(place.parent)
     return place
+
+
+def _forget(clips, count, but):
+    """Removes all folders of `clips` but the `count` that were used last, `but` among them."""
+    others = [p for p in clips.iterdir() if p.is_dir() and p != but]
+    others.sort(key=lambda p: p.stat().st_mtime)
+    for old in others[: max(0, len(others) - count + 1)]:
+        for whole in old.glob("*/meta.json"):  # first: what is left is not taken for a clip
+            whole.unlink(missing_ok=True)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def read_manifest(file) -> dict:

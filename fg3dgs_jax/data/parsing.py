@@ -12,26 +12,26 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from fg3dgs_jax.data import skin
 from fg3dgs_jax.data.dataset import FACE_OVAL, HEAD_LABELS, INNER_LIPS, LABELS, LEFT_EYE, RIGHT_EYE
+from fg3dgs_jax.data.outlines import (
+    CHIN,
+    FACE_SIDES,
+    FOREHEAD_TOP,
+    JAW_ANGLES,
+    LEFT_BROW,
+    LOBES,
+    LOWER_LIP,
+    NOSE,
+    NOSE_BASE,
+    NOSE_BRIDGE,
+    RIGHT_BROW,
+    UPPER_LIP,
+    polygon,
+)
 
-RIGHT_BROW = (70, 63, 105, 66, 107, 55, 65, 52, 53, 46)
-LEFT_BROW = (300, 293, 334, 296, 336, 285, 295, 282, 283, 276)
-NOSE = (168, 193, 245, 188, 174, 217, 198, 49, 48, 64, 98, 97, 2, 326, 327, 294, 278, 279, 420, 437,
-        399, 412, 465, 417)  # fmt: skip
-UPPER_LIP = (61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291, 308, 415, 310, 311, 312, 13, 82, 81,
-             80, 191, 78)  # fmt: skip
-LOWER_LIP = (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 308, 324, 318, 402, 317, 14, 87,
-             178, 88, 95, 78)  # fmt: skip
-FOREHEAD_TOP, CHIN, NOSE_BRIDGE, NOSE_BASE = 10, 152, 168, 2
-FACE_SIDES = (234, 454)  # the outline beside the ears
-LOBES = (132, 361)  # the outline beside the ear lobes
-JAW_ANGLES = (58, 288)
-CHEEKS = (50, 101, 118, 205, 280, 330, 347, 425, 151, 9)  # where skin is certainly seen
 SIDE_REACH = 0.32  # of the face's width: how far from the outline ears and hair may lie
 CRUMB = 0.003  # of the picture: smaller separate pieces of body beside the head are head
-SLIVER = 0.06  # of the face's width: a part beside the face or neck that is thinner is none
-GREY = 5.0  # of Lab: a face with less colour than this is not told from a collar by it
-COLLAR = 0.5  # of the face's colour for its light: cloth has less, skin has more
 JAW_EDGE = 0.015  # of the face's height: how far outside the outline the chin still shows
 MIN_OPENING = 1.0  # px between the inner lips below which the mouth is shut
 
@@ -41,27 +41,6 @@ class Parsed(NamedTuple):
 
     labels: np.ndarray  # uint8 [H, W]
     alpha: np.ndarray  # float32 [H, W], how much of a pixel is the person
-
-
-def bridge(values, valid):
-    """float32 [T, ...]: rows that are not valid are interpolated between those that are."""
-    flat, times = np.array(values, np.float32).reshape(len(values), -1), np.arange(len(values))
-    if valid.any() and not valid.all():
-        for k in range(flat.shape[1]):
-            flat[~valid, k] = np.interp(times[~valid], times[valid], flat[valid, k])
-    return flat.reshape(np.shape(values))
-
-
-def smooth_in_time(values, valid=None):
-    """Savitzky-Golay over axis 0, window 5, order 3: no lag, peaks kept."""
-    values = np.array(values, np.float32)
-    if valid is not None:
-        values = bridge(values, valid)
-    if len(values) < 5:
-        return values
-    padded = np.concatenate([values[:1]] * 2 + [values] + [values[-1:]] * 2)
-    kernel = np.array([-3, 12, 17, 12, -3], np.float32) / 35
-    return sum(w * padded[k : k + len(values)] for k, w in enumerate(kernel))
 
 
 def refine_alpha(confidence, frame, radius=3, eps=2e-4):
@@ -79,7 +58,7 @@ def parse(frame, points, confidence) -> Parsed:
 
     Args:
       frame: uint8 [H, W, 3] RGB.
-      points: float [478, 2] px, smoothed with `smooth_in_time`.
+      points: float [478, 2] px, smoothed with `over_time.smooth`.
       confidence: float32 [H, W] in [0, 1], the segmenter's person.
     """
     shape = frame.shape[:2]
@@ -87,14 +66,16 @@ def parse(frame, points, confidence) -> Parsed:
     person, alpha = person_and_alpha(frame, confidence, face)
     head = head_region(points, person, face)
     head = person & ~_without_crumbs(person & ~head, CRUMB * alpha.size)
+    head |= skin.slivers(person & ~head, head, points)  # the jaw's shadow is no cloth
     labels = np.zeros(shape, np.uint8)
     labels[person] = LABELS["cloth"]
     lab = cv2.cvtColor(cv2.GaussianBlur(frame, (5, 5), 1.2), cv2.COLOR_RGB2LAB).astype(np.float32)
-    labels[_neck_mask(points, lab, person & ~head)] = LABELS["neck"]
+    labels[skin.neck_mask(points, lab, person & ~head)] = LABELS["neck"]
     labels[head] = LABELS["hair"]
-    skin = _without_slivers(_skin_outside_face(points, lab, head, face), head, face, points)
-    labels[skin] = LABELS["skin"]
-    name_ears(labels, skin & ~face, points)
+    bare = skin.skin_outside_face(points, lab, head, face)
+    bare = skin.without_slivers(bare, head, face, points)
+    labels[bare] = LABELS["skin"]
+    name_ears(labels, bare & ~face, points)
     labels[face | under_chin(face, labels, points)] = LABELS["skin"]
     draw_features(labels, frame, points)
     return Parsed(labels, alpha)
@@ -139,15 +120,6 @@ def name_ears(labels, skin, points):
 def head_mask(labels):
     """bool [..., H, W]: everything but neck, clothes and background."""
     return np.isin(labels, HEAD_LABELS)
-
-
-def polygon(points, shape):
-    """bool [H, W]: the inside of an outline [P, 2] px; drawn with 1/16 px steps."""
-    mask = np.zeros(shape, np.uint8)
-    # A pixel's centre is at + 0.5 in our px, at + 0 in OpenCV's.
-    corners = np.rint((np.asarray(points, np.float64) - 0.5) * 16).astype(np.int32)
-    cv2.fillPoly(mask, [corners], 1, shift=4)
-    return mask.astype(bool)
 
 
 def teeth_mask(frame, interior):
@@ -232,79 +204,3 @@ def head_region(points, person, face):
     _, parts = cv2.connectedComponents(head)
     middle = np.clip(points[NOSE_BASE].astype(int), 0, [width - 1, height - 1])
     return (parts == parts[middle[1], middle[0]]) & (head > 0) | face
-
-
-def _skin_colour(points, lab):
-    """Median Lab of the face's skin, float32 [3]."""
-    limit = np.array(lab.shape[1::-1]) - 1
-    at = np.clip(points[list(CHEEKS)].astype(int), 0, limit)
-    return np.median(lab[at[:, 1], at[:, 0]], 0)
-
-
-def _skin_outside_face(points, lab, head, face):
-    """bool [H, W]: forehead above the outline, and ears, told from hair by colour."""
-    outside = head & ~face
-    if not outside.any():
-        return outside
-    skin = _skin_colour(points, lab)
-    rows = np.flatnonzero(outside.any(1))
-    top = outside.copy()
-    top[rows[0] + max(3, int(0.06 * (points[CHIN, 1] - rows[0]))) :] = False  # the crown is hair
-    hair = np.median(lab[top], 0) if top.any() else np.array([30, 128, 128], np.float32)
-    scale = np.array([1.0, 2.0, 2.0], np.float32)
-    to_skin = np.linalg.norm((lab - skin) * scale, axis=-1)
-    to_hair = np.linalg.norm((lab - hair) * scale, axis=-1)
-    closer = (outside & (to_skin < to_hair)).astype(np.uint8)
-    return (cv2.medianBlur(closer, 5) > 0) & outside
-
-
-def _without_slivers(skin, head, face, points):
-    """bool [H, W]: skin outside the face, less highlights in the hair, plus hair-thin hair.
-
-    Above the brows skin is forehead only where it hangs on the face. Below them a strip between the
-    outline and an ear, the neck or the room that is too thin for a sideburn is skin in shadow.
-    """
-    brows = points[list(RIGHT_BROW + LEFT_BROW), 1].max()
-    above = np.arange(len(skin))[:, None] < brows
-    _, parts = cv2.connectedComponents(((skin & above) | face).astype(np.uint8))
-    middle = np.clip(points[NOSE_BASE].astype(int), 0, np.array(skin.shape[::-1]) - 1)
-    skin = skin & (~above | (parts == parts[middle[1], middle[0]]))
-    hair = (head & ~face & ~skin).astype(np.uint8)
-    kernel = _sliver_kernel(points)
-    thick = cv2.morphologyEx(hair, cv2.MORPH_OPEN, kernel)
-    near = cv2.dilate((skin | face).astype(np.uint8), kernel)  # loose strands stay hair
-    return skin | ((hair > thick) & (near > 0) & ~above)
-
-
-def _neck_mask(points, lab, body):
-    """bool [H, W]: body pixels of the face's colour, under the jaw, that hang together with it."""
-    skin = _skin_colour(points, lab)
-    hue = np.linalg.norm(lab[..., 1:] - skin[1:], axis=-1)
-    alike = body & (hue < 20) & (lab[..., 0] > 0.25 * skin[0]) & (lab[..., 0] < skin[0] * 1.3)
-    tint = skin[1:] - 128
-    chroma = np.linalg.norm(tint)
-    if chroma > GREY:
-        # A shadow takes light and colour in proportion; a white collar has light without colour.
-        strength = (lab[..., 1:] - 128) @ (tint / chroma)
-        alike &= strength * skin[0] > COLLAR * chroma * lab[..., 0]
-    left, right = (points[k, 0] for k in LOBES)
-    margin = 0.12 * abs(right - left)
-    columns = np.arange(body.shape[1])
-    alike &= (columns > min(left, right) - margin) & (columns < max(left, right) + margin)
-    alike = cv2.morphologyEx(alike.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
-    alike = cv2.morphologyEx(alike, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
-    count, parts, stats, _ = cv2.connectedComponentsWithStats(alike)
-    if count < 2:
-        return np.zeros_like(body)
-    neck = (parts == 1 + np.argmax(stats[1:, cv2.CC_STAT_AREA])) & body
-    # The neck's rim, mixed with the room's colour, is no collar: no cloth is that thin.
-    cloth = (body & ~neck).astype(np.uint8)
-    kernel = _sliver_kernel(points)
-    thick = cv2.morphologyEx(cloth, cv2.MORPH_OPEN, kernel)
-    return neck | ((cloth > thick) & (cv2.dilate(neck.astype(np.uint8), kernel) > 0))
-
-
-def _sliver_kernel(points):
-    """Structuring element of what is too thin to be a part."""
-    width = np.linalg.norm(np.diff(points[list(FACE_SIDES)], axis=0))
-    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * round(SLIVER * width / 2) + 1,) * 2)

@@ -14,7 +14,7 @@ from scipy.interpolate import LinearNDInterpolator
 from fg3dgs_jax.data import bundle_adjustment
 from fg3dgs_jax.data.dataset import FACE_OVAL, LEFT_EYE, OUTER_LIPS, RIGHT_EYE
 from fg3dgs_jax.data.folder import releasing
-from fg3dgs_jax.data.parsing import LEFT_BROW, RIGHT_BROW
+from fg3dgs_jax.data.outlines import LEFT_BROW, RIGHT_BROW
 
 NUM_POINTS = 1200  # about
 FINE, COARSE = 1 / 512, 8 / 512  # of the picture height: standard deviations of the band-pass

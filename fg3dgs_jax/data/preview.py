@@ -20,6 +20,12 @@ COLOURS = np.array(
 CURVES = (
     (200, 30, 30), (20, 130, 20), (30, 60, 220), (180, 120, 0), (140, 0, 160), (0, 140, 150),
 )  # fmt: skip
+STYLE = (
+    "body{font:15px sans-serif;margin:2em;max-width:1500px}th{text-align:left;font-weight:normal;"
+    "padding-right:2em;vertical-align:top}img{max-width:100%}.warn,.bad{color:#a00000}"
+    ".usable{color:#8a5a00}.good{color:#207020}"
+)
+VERDICTS = ("good", "usable", "bad")
 
 
 def contact_sheet(frames, labels, torso, plate, points, count=6):
@@ -69,54 +75,28 @@ def read_picture(path):
     return np.ascontiguousarray(cv2.imread(str(path))[..., ::-1])
 
 
-def plot(curves, title, size=(900, 240)):
-    """uint8 picture of {name: [T]} curves, each scaled to its own range, written beside it."""
-    width, height = size
-    image = np.full((height, width, 3), 255, np.uint8)
-    cv2.putText(image, title, (8, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
-    for k, (name, values) in enumerate(curves.items()):
-        values = np.asarray(values, np.float64)
-        low, high = values.min(), values.max()
-        x = np.linspace(8, width - 8, len(values))
-        y = height - 10 - (values - low) / max(high - low, 1e-9) * (height - 60)
-        colour = CURVES[k % len(CURVES)]
-        line = np.rint(np.stack([x, y], -1)).astype(np.int32)
-        cv2.polylines(image, [line], False, colour, 1, cv2.LINE_AA)
-        text = f"{name} [{low:.3g}, {high:.3g}]"
-        at = (8 + (k % 3) * 290, 32 + 14 * (k // 3))
-        cv2.putText(image, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.4, colour, 1, cv2.LINE_AA)
-    return image
-
-
-def write_report(folder, facts, pictures, warnings=(), seconds=None) -> pathlib.Path:
+def write_report(folder, tables, pictures, warnings=()) -> pathlib.Path:
     """`report.html` in the folder: one page that carries its pictures in itself.
 
     Args:
       folder: the processed folder.
-      facts: {name: value} for the table at the top.
+      tables: {title: {name: value}}; values that begin with a verdict are coloured by it.
       pictures: {title: uint8 RGB [H, W, 3]}.
       warnings: lines to be read first.
-      seconds: {step: seconds it took}, where known.
     """
     folder = pathlib.Path(folder)
     told = "".join(f"<li>{html.escape(w)}</li>" for w in warnings)
     told = f'<ul class="warn">{told}</ul>' if told else "<p>Nothing to warn of.</p>"
-    times = {name: f"{value:.1f} s" for name, value in (seconds or {}).items()}
-    if times:
-        told_times = f"<h2>Time of each step, when it was last done</h2>{_table(times)}"
-    else:
-        told_times = ""
+    first, *others = (f"<h2>{html.escape(t)}</h2>{_table(rows)}" for t, rows in tables.items())
     shown = "".join(
         f'<h2>{html.escape(title)}</h2><img alt="{html.escape(title)}" src="{_inline(picture)}">'
         for title, picture in pictures.items()
     )
     page = (
         '<!doctype html><html lang="en"><meta charset="utf-8">'
-        f"<title>{html.escape(folder.name)}</title>"
-        "<style>body{font:15px sans-serif;margin:2em;max-width:1200px}th{text-align:left;"
-        "padding-right:2em}img{max-width:100%}.warn{color:#a00000}</style>"
-        f"<h1>What preprocessing found in {html.escape(str(facts.get('source', folder.name)))}</h1>"
-        f"{told}{_table(facts)}{shown}{told_times}</html>"
+        f"<title>{html.escape(folder.name)}</title><style>{STYLE}</style>"
+        f"<h1>What preprocessing found in {html.escape(folder.name)}</h1>"
+        f"{told}{first}{shown}{''.join(others)}</html>"
     )
     part = folder / ".report.part.html"
     part.write_text(page, encoding="utf-8")
@@ -126,14 +106,21 @@ def write_report(folder, facts, pictures, warnings=(), seconds=None) -> pathlib.
 
 def _table(rows):
     body = "".join(
-        f"<tr><th>{html.escape(str(k))}</th><td>{html.escape(str(v))}</td></tr>"
+        f"<tr><th>{html.escape(str(k))}</th><td{_class(str(v))}>{html.escape(str(v))}</td></tr>"
         for k, v in rows.items()
     )
     return f"<table>{body}</table>"
 
 
+def _class(text):
+    verdict = text.split(":")[0]
+    return f' class="{verdict}"' if verdict in VERDICTS else ""
+
+
 def _inline(picture, quality=88):
-    """A picture as a data URL: JPEG, for photographs are most of it."""
+    """A picture as a data URL: JPEG for photographs, PNG where that is smaller (drawings)."""
     bgr = np.ascontiguousarray(picture[..., ::-1])
-    data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-    return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
+    jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+    png = cv2.imencode(".png", bgr)[1]
+    kind, data = ("png", png) if len(png) < len(jpeg) else ("jpeg", jpeg)
+    return f"data:image/{kind};base64," + base64.b64encode(data.tobytes()).decode()

@@ -52,8 +52,9 @@ class HeadTrack(NamedTuple):
 
 
 def fit_head(
-    pixels, depth, rotation, valid, size, focal=None, rigid=RIGID, frames=None, progress=iter
-) -> HeadTrack:
+    pixels, depth, rotation, valid, size, focal=None, rigid=RIGID, frames=None, progress=iter,
+    cuts=(),
+) -> HeadTrack:  # fmt: skip
     """Fits shape, focal length and every pose together.
 
     Args:
@@ -66,6 +67,7 @@ def fit_head(
       rigid: which of the P points move with the skull.
       frames: uint8 [T, H, W, 3] for the alignment of skin (needs MediaPipe's 478 points), or None.
       progress: wraps the range of the alignment's rounds, each of which reads all frames.
+      cuts: the frames that begin another scene, over which no motion is smoothed.
 
     Raises:
       ValueError: fewer than two frames have a face.
@@ -78,35 +80,33 @@ def fit_head(
         )
     height, width = size
     centre = np.array([width, height]) / 2
-    pixels = np.asarray(pixels, np.float64)
+    every, pixels = pixels, np.asarray(pixels[:, rigid], np.float64)
     rotation = np.asarray(rotation, np.float64)
-    scale = _scales(pixels, depth)
+    scale = _scales(every, depth)
     free = focal is None
     if free:
         near, far = (d * np.median(scale[valid]) for d in DISTANCE_RANGE)
         focal = np.clip(FOCAL_PER_HEIGHT * height, near, far)
-    shape, poses = _first_guess(pixels, depth, rotation, valid, scale, focal, centre)
+    shape, poses = _first_guess(every, depth, rotation, valid, scale, focal, centre)
     scales = Scales(
         LANDMARK_SIGMA * height, ROTATION_SIGMA, TRANSLATION_SIGMA, SHAPE_SIGMA,
-        FOCAL_SIGMA if free else 1e-6,
+        FOCAL_SIGMA if free else 1e-6, tuple(cuts),
     )  # fmt: skip
     start = now = Unknowns(poses, shape[rigid], float(focal))
     weights = np.ones((len(pixels), len(rigid))) * valid[:, None]
     gaps = _gap_terms(poses, valid)
     for _ in range(ROUNDS):
         right = gaps[1] - np.einsum("tab,tb->ta", gaps[0], now.poses)
-        now = bundle_adjustment.step(
-            now, start, pixels[:, rigid], weights, centre, scales, (gaps[0], right)
-        )
-        weights = valid[:, None] * _steadiness(now, pixels[:, rigid], valid, centre)
+        now = bundle_adjustment.step(now, start, pixels, weights, centre, scales, (gaps[0], right))
+        weights = valid[:, None] * _steadiness(now, pixels, valid, centre)
     shape = bundle_adjustment.solve_points(
-        now, shape, pixels, valid, centre, scales.landmark, scales.shape
+        now, shape, every, valid, centre, scales.landmark, scales.shape
     )
     shape[rigid] = now.points
     if frames is not None:
-        now = _align(now, shape, frames, valid, pixels[:, rigid], weights, gaps, centre, scales,
+        now = _align(now, shape, frames, valid, pixels, weights, gaps, centre, scales,
                      progress)  # fmt: skip
-    residual = project(now.poses, shape[rigid], now.focal, centre) - pixels[:, rigid]
+    residual = project(now.poses, shape[rigid], now.focal, centre) - pixels
     error = np.sqrt((residual**2).sum(-1).mean(-1)) * valid
     matrices = np.tile(np.eye(4), (len(poses), 1, 1))
     matrices[:, :3, :3] = rotation_matrices(now.poses[:, :3])
@@ -179,20 +179,30 @@ def _gap_terms(poses, valid):
 
 def _scales(pixels, depth):
     """px a metre [T] at the eyes."""
-    a, b = OUTER_EYE_CORNERS
-    points = np.concatenate([pixels, np.asarray(depth, np.float64)[..., None]], -1)
-    return np.maximum(np.linalg.norm(points[:, a] - points[:, b], axis=-1) / EYE_DISTANCE, 1e-6)
+    eyes = list(OUTER_EYE_CORNERS)
+    a, b = np.concatenate([pixels[:, eyes], depth[:, eyes, None]], -1, dtype=np.float64).swapaxes(
+        0, 1
+    )
+    return np.maximum(np.linalg.norm(a - b, axis=-1) / EYE_DISTANCE, 1e-6)
 
 
 def _first_guess(pixels, depth, rotation, valid, scale, focal, centre):
     """The median face in the head frame [P, 3] m, and poses [T, 6] bridged over gaps."""
     a, b = OUTER_EYE_CORNERS
-    depth = np.asarray(depth, np.float64)
-    deep = (depth - (depth[:, a] + depth[:, b])[:, None] / 2) / scale[:, None]
-    z = (focal / scale)[:, None] + deep
-    camera = np.concatenate([(pixels - centre) / focal * z[..., None], z[..., None]], -1)
-    eyes = (camera[:, a] + camera[:, b]) / 2
-    shape = np.median(np.einsum("tij,tpi->tpj", rotation, camera - eyes[:, None])[valid], 0)
+    middle = np.mean(depth[:, (a, b)], 1, np.float64, keepdims=True)
+
+    def camera(some):
+        """Points [T, P', 3] m before the camera."""
+        z = (focal + depth[:, some] - middle) / scale[:, None]
+        return np.concatenate([(pixels[:, some] - centre) / focal * z[..., None], z[..., None]], -1)
+
+    eyes = camera((a, b)).mean(1)
+    shape = np.concatenate(
+        [
+            np.median(np.einsum("tij,tpi->tpj", rotation, camera(some) - eyes[:, None])[valid], 0)
+            for some in np.array_split(np.arange(pixels.shape[1]), 16)  # for memory
+        ]
+    )
     shape -= (shape[a] + shape[b]) / 2
     shape *= EYE_DISTANCE / np.linalg.norm(shape[a] - shape[b])
     # From between the eyes to the middle of the head: back towards the ears and a little up.

@@ -9,12 +9,12 @@ import contextlib
 import os
 import pathlib
 import shutil
-import sys
 import urllib.parse
 import zipfile
 
 from fg3dgs_jax.experts import converted, download, files, packages
 from fg3dgs_jax.experts.registry import REGISTRY, Package, WeightFile, WeightsMissing, is_path
+from fg3dgs_jax.user_cache import cache_folder
 
 try:
     import fcntl
@@ -40,19 +40,6 @@ def _names_on_disk(row):
     """Names that tell the row by themselves: "model.safetensors" does not."""
     plain = () if "/" in row.filename else (row.filename,)
     return *plain, f"{row.name}.npz"
-
-
-def cache_folder() -> pathlib.Path:
-    """~/.cache/fg3dgs ($XDG_CACHE_HOME), ~/Library/Caches/fg3dgs or %LOCALAPPDATA%/fg3dgs."""
-    if sys.platform == "darwin":
-        base = pathlib.Path.home() / "Library" / "Caches"
-    elif sys.platform == "win32":
-        base = pathlib.Path(
-            os.environ.get("LOCALAPPDATA") or pathlib.Path.home() / "AppData" / "Local"
-        )
-    else:
-        base = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
-    return base / "fg3dgs"
 
 
 def search_folders() -> list[pathlib.Path]:
