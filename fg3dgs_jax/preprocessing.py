@@ -126,7 +126,7 @@ def emotion_network(name=None):
 def origin(expression, units):
     """Where the action units come from, for meta.json."""
     if units is None:
-        return {"action_units": "blendshapes (proxies, not calibrated)"}
+        return {"action_units": "blendshapes (proxies, not calibrated; blinks unsmoothed)"}
     return {
         "action_units": "openface",
         "file": pathlib.Path(expression).name,

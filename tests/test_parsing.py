@@ -191,3 +191,14 @@ def test_action_units_and_gaze():
     assert found[-1] == "AU45" and np.isclose(row["AU45"], 0.6)
     assert np.isclose(row["gaze_x"], 0.5) and np.isclose(row["gaze_y"], -0.3)
     assert row["AU01"] == 0
+
+
+def test_a_blink_begins_when_the_lid_falls():
+    names = [n for parts in expressions.ACTION_UNITS.values() for n in parts]
+    names += [n for halves in expressions.GAZE.values() for parts in halves for n in parts]
+    values = np.full((20, len(names)), 0.1, np.float32)
+    values[8:11] = 0.9
+    e, found = expressions.expression_channels(values, tuple(names), np.arange(20) != 9)
+    column = dict(zip(found, e.T, strict=True))
+    np.testing.assert_allclose(column["AU45"], values[:, 0], atol=1e-6)
+    assert column["AU01"][7] > 0.15  # others are smoothed: brows are slow and noisy

@@ -30,6 +30,9 @@ def expression_channels(blendshapes, names, valid, cuts=()):
     `cuts`: the frames that begin another scene, for `over_time.smooth`.
     """
     smooth = np.clip(over_time.smooth(blendshapes, valid, cuts), 0, 1)
+    # A lid falls within a frame or two: smoothed, a blink would begin before the eye shuts.
+    blinks = [names.index(n) for n in ACTION_UNITS["AU45"]]
+    smooth[:, blinks] = np.clip(over_time.bridge(blendshapes[:, blinks], valid), 0, 1)
     mean = lambda wanted: smooth[:, [names.index(n) for n in wanted]].mean(1)  # noqa: E731
     extra = {n: np.clip(mean(plus) - mean(minus), -1, 1) for n, (plus, minus) in GAZE.items()}
     extra |= {n: mean(parts) for n, parts in ACTION_UNITS.items()}
