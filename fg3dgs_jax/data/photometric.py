@@ -57,17 +57,19 @@ def image_terms(frames, valid, poses, skin, focal, centre):
     """
     looks, template, residual = _compare(frames, valid, poses, skin, focal, centre)
     known = np.flatnonzero(valid)
-    noise = 1.4826 * np.median(np.abs(residual[known]), 0) + GREY_NOISE
-    # Geman-McClure: a hand before the face or a frown has no say at all.
-    weights = 1 / (1 + (residual / (2 * noise)) ** 2) ** 2 / (CORRELATED * noise) ** 2
-    weights *= np.asarray(valid)[:, None]
+    blocks = np.array_split(np.arange(len(skin)), 8)  # for memory, as the chunks below
+    middle = [np.median(np.abs(residual[known[:, None], some]), 0) for some in blocks]
+    noise = 1.4826 * np.concatenate(middle) + GREY_NOISE
     matrices, right = np.zeros((len(poses), 6, 6)), np.zeros((len(poses), 6))
     for begin in range(0, len(poses), bundle_adjustment.CHUNK // 8):
         part = slice(begin, begin + bundle_adjustment.CHUNK // 8)
         by_pose, _ = bundle_adjustment.jacobians(poses[part], skin, focal)
         slopes = (looks[part, :, 1:] + template[:, 1:]) / 2  # of second order, as in ESM
         by_pose = np.einsum("tpi,tpia->tpa", slopes, by_pose)
-        weighted = by_pose * weights[part, :, None]
+        # Geman-McClure: a hand before the face or a frown has no say at all.
+        weights = 1 / (1 + (residual[part] / (2 * noise)) ** 2) ** 2 / (CORRELATED * noise) ** 2
+        weights *= np.asarray(valid)[part, None]
+        weighted = by_pose * weights[..., None]
         matrices[part] = weighted.swapaxes(1, 2) @ by_pose
         right[part] = (weighted.swapaxes(1, 2) @ residual[part, :, None])[..., 0]
     return matrices, right
@@ -82,10 +84,10 @@ def deviation(frames, valid, poses, skin, focal, centre):
 def _compare(frames, valid, poses, skin, focal, centre):
     """What frames show at the points: grey level and slopes [T, S, 3] with their median [S, 3], and
     how far each grey level is from it [T, S]."""
-    shown = bundle_adjustment.project(poses, skin, focal, centre)
-    looks = np.zeros((*shown.shape[:2], 3), np.float32)
+    looks = np.zeros((len(poses), len(skin), 3), np.float32)
     for i in releasing(np.flatnonzero(valid), frames):
-        looks[i] = _look(frames[i], shown[i])
+        shown = bundle_adjustment.project(poses[i : i + 1], skin, focal, centre)[0]
+        looks[i] = _look(frames[i], shown)
     known = np.flatnonzero(valid)
     template = np.median(looks[known[:: max(1, len(known) // TEMPLATE_FRAMES)]], 0)
     gain = (looks[..., 0] @ template[:, 0]) / max((template[:, 0] ** 2).sum(), 1e-6)
