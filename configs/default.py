@@ -73,6 +73,7 @@ def get_config() -> ml_collections.ConfigDict:
                 scale=1.0,
                 audio_extractor="mel",
                 expression=EXPRESSION,
+                resident="auto",  # pictures on the device: "True", "False": read as needed
             ),
             model=default_model_config(),
             sh_degree=2,

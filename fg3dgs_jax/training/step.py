@@ -34,42 +34,34 @@ def init_state(regions, alive) -> TrainState:
 
 
 def make_train_step(config, stage, stage_number, nets, perceptual, clip_size, capacities=None):
-    """`step(state, clip) -> (state, metrics)`, to be run inside `parallel.pmap`.
+    """`step(state, clip, index, pictures=None) -> (state, metrics)`, to be run inside
+    `parallel.pmap`.
 
+    `index`, `pictures`: by region, the [batch] frames of this device (see `feed.py`).
     `capacities`: {region: the rasterizer's isect_capacity}; by default its default.
     """
     height, width = clip_size
     moving = stage.moving and config.moves
     noise = stage.audio_noise if moving else 0.0
-    base_key = jax.random.fold_in(jax.random.key(config.seed), stage_number)
 
-    @jax.named_scope("batch_preparation")
-    def pick(key, state, clip, progress):
-        """[batch] frame numbers for each region; the same ones for all where layers are fused."""
-        chosen = {}
-        for number, r in enumerate(REGIONS):
-            rule = stage.frames[r] if stage.frames is not None else None
-            source = "face" if stage.fused else r
-            key_r = jax.random.fold_in(key, 0 if stage.fused else number)
-            chosen[r] = batches.sample_frames(
-                key_r, state.step, clip, source, rule, progress, config.batch
-            )
-        return chosen
-
-    def loss_fn(regions, probes, state, clip, index, key, progress):
+    def loss_fn(regions, probes, state, clip, index, pictures, key, progress):
         regions = optim.freeze(regions, stage)
 
-        def one(index_b, probes_b, key_b):
+        def one(index_b, pictures_b, probes_b, key_b):
             key_b, key_noise = jax.random.split(key_b)
             with jax.named_scope("batch_preparation"):
-                frames = {r: batches.take(clip, index_b[r], key_noise, noise) for r in REGIONS}
+                frames = {
+                    r: batches.take(clip, i, key_noise, noise, pictures_b and pictures_b[r])
+                    for r, i in index_b.items()
+                }
             return stages.frame_loss(
                 config, stage, nets, perceptual, key_b, state.step, progress,
                 regions, state.alive, probes_b, frames, capacities,
             )  # fmt: skip
 
         key, key_guides = jax.random.split(key)
-        loss, (metrics, radii) = jax.vmap(one)(index, probes, jax.random.split(key, config.batch))
+        keys = parallel.frame_keys(key, config.batch)
+        loss, (metrics, radii) = jax.vmap(one)(index, pictures, probes, keys)
         loss = loss.mean()
         if moving and stage.losses.guides:
             with jax.named_scope("guides"):
@@ -80,16 +72,14 @@ def make_train_step(config, stage, stage_number, nets, perceptual, clip_size, ca
             loss, metrics = loss + stage.losses.guides * guides, {**metrics, "guides": guides}
         return loss, (metrics, radii)
 
-    def train_step(state: TrainState, clip):
-        key = parallel.device_key(jax.random.fold_in(base_key, state.step))
-        key_frames, key_loss = jax.random.split(key)
+    def train_step(state: TrainState, clip, index, pictures=None):
+        _, key = batches.step_keys(config.seed, stage_number, state.step)
         progress = state.step / stage.steps
-        index = pick(key_frames, state, clip, progress)
         probes = {r: jnp.zeros((config.batch, state.alive[r].shape[0], 2)) for r in REGIONS}
 
         value_and_grad = jax.value_and_grad(loss_fn, argnums=(0, 1), has_aux=True)
         (loss, (metrics, radii)), (grads, v_means2d) = value_and_grad(
-            state.regions, probes, state, clip, index, key_loss, progress
+            state.regions, probes, state, clip, index, pictures, key, progress
         )
         grads = parallel.mean(grads)
         with jax.named_scope("optimizer"):
@@ -125,9 +115,11 @@ def summary(metrics):
 
 
 def make_dispatch(config, stage, stage_number, nets, perceptual, clip_size, capacities=None):
-    """`dispatch(state, clip, steps) -> (state, metrics)`: many steps, then density control.
+    """`dispatch(state, clip, inputs) -> (state, metrics, metrics of each step [K])`: many steps,
+    then density control.
 
-    State and clip carry a leading device dimension (`parallel.replicate`); the state is donated.
+    All carry a leading device dimension (`parallel.replicate`), `inputs` (frame numbers and
+    pictures, see `feed.py`) then one of steps; the state is donated.
     """
     step = make_train_step(config, stage, stage_number, nets, perceptual, clip_size, capacities)
 
@@ -154,10 +146,10 @@ def make_dispatch(config, stage, stage_number, nets, perceptual, clip_size, capa
         opt_state = dict(state.opt_state, gaussians=moments)
         return state.replace(regions=regions, alive=alive, opt_state=opt_state, stats=stats), report
 
-    def run(state, clip, steps):
-        state, metrics = jax.lax.scan(lambda s, _: step(s, clip), state, None, length=steps)
+    def run(state, clip, inputs):
+        state, each = jax.lax.scan(lambda s, x: step(s, clip, *x), state, inputs)
         state, report = control(state)
         counts = {f"{r}/gaussians": state.alive[r].sum() for r in REGIONS}
-        return state, {**summary(metrics), **report, **counts}
+        return state, {**summary(each), **report, **counts}, each
 
-    return parallel.pmap(run, static_broadcasted_argnums=2, donate_argnums=0)
+    return parallel.pmap(run, donate_argnums=0)
