@@ -64,9 +64,9 @@ def small(folder, **steps):
     return config
 
 
-def still(folder, batch=1):
+def still(folder, batch=1, **steps):
     """As `small`, motion nets off: they quadruple the time that the stages take to compile."""
-    config = small(folder)
+    config = small(folder, **steps)
     config.moves = False
     config.batch = batch
     return config

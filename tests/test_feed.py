@@ -4,11 +4,10 @@ import jax
 import numpy as np
 import pytest
 
-from fg3dgs_jax import train
 from fg3dgs_jax.data import batches, dataset
 from fg3dgs_jax.training import feed, parallel
 from fg3dgs_jax.types import REGIONS
-from tests.painted import FRAMES, small, still
+from tests.painted import FRAMES, small
 
 
 def dispatches(folder, stage="motion", batch=2, resident=False, done=0):
@@ -83,13 +82,3 @@ def test_the_torso_lies_over_the_plate_as_in_the_clip(folder):
     object.__setattr__(clip, "torso", torso)
     found = jax.vmap(batches.torso_over, (None, 0))(clip.background, torso)
     np.testing.assert_allclose(np.asarray(found) * 255.0, clip.backgrounds(), atol=1e-3)
-
-
-def test_a_run_is_the_same_to_the_bit_without_resident_pictures(folder, tmp_path):
-    config = still(folder)
-    for resident in ("True", "False"):
-        config.data.resident = resident
-        train.fit(config, tmp_path / resident)
-    with np.load(tmp_path / "True/avatar.npz") as a, np.load(tmp_path / "False/avatar.npz") as b:
-        for name in a.files:
-            np.testing.assert_array_equal(a[name], b[name], err_msg=name)

@@ -6,7 +6,7 @@ import pytest
 
 from fg3dgs_jax import train
 from fg3dgs_jax.training import guard, stages
-from tests.painted import small
+from tests.painted import still
 
 
 def metrics(**bad):
@@ -52,4 +52,4 @@ def test_a_run_stops_at_the_poisoned_step(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(stages, "region_loss", poisoned)
     told = r"stage static, step 8: mouth/d_ssim is inf; the last checkpoint \(step 5\) is whole"
     with pytest.raises(FloatingPointError, match=told):
-        train.fit(small(folder, static=15), tmp_path / "run")
+        train.fit(still(folder, static=15), tmp_path / "run")

@@ -1,4 +1,5 @@
-"""A run shared by devices or by processes: the losses of one device with all the frames."""
+"""A run shared by devices or by processes, or that reads its pictures as it goes: the same run as
+on one device that holds the clip and takes all the frames."""
 
 import json
 import os
@@ -58,13 +59,14 @@ def metrics(workdir):
 
 @pytest.fixture(scope="module")
 def alone(folder, tmp_path_factory):
-    """The metrics of one device with two frames a step."""
+    """The workdir of one device with two frames a step."""
     workdir = tmp_path_factory.mktemp("alone")
     train.fit(still(folder, 2), workdir)
-    return metrics(workdir)
+    return workdir
 
 
 def assert_same(found, wanted):
+    found, wanted = metrics(found), metrics(wanted)
     assert [row["step"] for row in found] == [row["step"] for row in wanted] == [5, 10, 15]
     for a, b in zip(found, wanted, strict=True):
         assert set(a) == set(b) and a["stage"] == b["stage"]
@@ -72,9 +74,19 @@ def assert_same(found, wanted):
             np.testing.assert_allclose(a[name], b[name], rtol=1e-4, atol=1e-7, err_msg=name)
 
 
+def test_a_run_is_the_same_to_the_bit_without_resident_pictures(folder, tmp_path, alone):
+    config = still(folder, 2)
+    config.data.resident = "False"
+    train.fit(config, tmp_path / "run")
+    with np.load(alone / "avatar.npz") as a, np.load(tmp_path / "run/avatar.npz") as b:
+        assert set(a.files) == set(b.files)
+        for name in a.files:
+            np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
 def test_two_devices_are_one_with_double_the_batch(folder, tmp_path, alone):
     told = finish(program(folder, tmp_path / "run", "--profile", devices=2))
-    assert_same(metrics(tmp_path / "run"), alone)
+    assert_same(tmp_path / "run", alone)
     assert re.search(r"static: [\d.]+ ms a step", told) and "named scopes: batch" in told
 
 
@@ -90,7 +102,7 @@ def test_two_processes_share_a_run_and_write_it_once(folder, tmp_path, alone):
     finally:
         for p in processes:
             p.kill()
-    assert_same(metrics(workdir), alone)
+    assert_same(workdir, alone)
     assert ["trained" in t for t in told] == [True, False]
     assert sorted(p.name for p in (workdir / "checkpoints").iterdir()) == ["10", "15"]
     assert [len(list(workdir.glob(p))) for p in ("tensorboard/*", "samples/*.png")] == [1, 3]

@@ -85,10 +85,13 @@ def deal(tree):
 
 
 def ours(global_frames):
-    """This process's part [L, K, B] of [K, G] numbers: L local devices, B frames on each."""
+    """This process's part [L, K, B, ...] of numbers [K, G, ...] for K steps of G frames: L local
+    devices, B frames on each.
+    """
     found = np.asarray(global_frames)
-    shape = (len(found), jax.process_count(), jax.local_device_count(), -1)
-    return np.moveaxis(found.reshape(shape)[:, jax.process_index()], 1, 0)
+    steps, _, *rest = found.shape
+    found = found.reshape(steps, jax.process_count(), jax.local_device_count(), -1, *rest)
+    return np.moveaxis(found[:, jax.process_index()], 1, 0)
 
 
 def host_device():
