@@ -86,6 +86,7 @@ def fit(config, workdir, profile=False):
         batches.with_pictures(on_device, clip) if resident else on_device
     )
     lists = monitor_lists(state.alive, clip)
+    unwatched = contextlib.nullcontext()
 
     total = sum(stage.steps for stage in config.stages.values())
     with tqdm(
@@ -105,11 +106,11 @@ def fit(config, workdir, profile=False):
             )  # fmt: skip
             dispatch = make_dispatch(lists.capacities)
             state = parallel.replicate(state)
+            begin = time.perf_counter()
             for steps, inputs in feed.feed(
                 config, stage, number, clip, on_device, resident, done - start
             ):
-                begin = time.perf_counter()
-                with profiler.dispatch(name, steps) if profiler else contextlib.nullcontext():
+                with profiler.dispatch(name, steps, begin) if profiler else unwatched:
                     state, metrics, each = dispatch(state, clip_on_devices, inputs)
                     metrics = {k: float(v) for k, v in parallel.first(metrics).items()}
                 spent = time.perf_counter() - begin
@@ -137,6 +138,7 @@ def fit(config, workdir, profile=False):
                     if parallel.writes():
                         here = parallel.first(state)
                         draw_samples(workdir, config, clip, on_device, here, done)
+                begin = time.perf_counter()
             state = jax.device_get(parallel.first(state))
             start += stage.steps
     log.close()

@@ -65,14 +65,19 @@ class Profile:
         self._times = {}  # {stage: [ms a step of each dispatch]}
 
     @contextlib.contextmanager
-    def dispatch(self, stage: str, steps: int):
-        """Around a dispatch of so many steps, up to the end of its work on the device."""
+    def dispatch(self, stage: str, steps: int, begin: float):
+        """Around a dispatch of so many steps, up to the end of its work on the device.
+
+        `begin`: when its inputs began to be waited for, by `time.perf_counter`.
+        """
         times = self._times.setdefault(stage, [])
+        waited = time.perf_counter() - begin
         traced = 1 <= len(times) <= self.TRACED
         with jax.profiler.trace(self._folder / stage) if traced else contextlib.nullcontext():
             begin = time.perf_counter()
             yield
-            times.append(1e3 * (time.perf_counter() - begin) / steps)
+            spent = waited + time.perf_counter() - begin
+        times.append(1e3 * spent / steps)
 
     def report(self):
         """Prints the median time a step of each stage, and where the traces are."""
