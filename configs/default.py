@@ -78,6 +78,7 @@ def get_config() -> ml_collections.ConfigDict:
                 seconds=0.0,  # the most informative so many of the clip (0: all of it)
                 audio_extractor="mel",
                 expression=EXPRESSION,
+                resident="auto",  # pictures on the device: "True", "False": read as needed
             ),
             model=default_model_config(),
             layers=all_layers,  # what has no layer of its own belongs to the face's

@@ -4,6 +4,7 @@ python -m fg3dgs_jax.preprocess --video obama.mp4 --out data/obama --consent res
 python -m fg3dgs_jax.train --config configs/obama.py          # the paper's 3k + 47k + 10k steps
 python -m fg3dgs_jax.train --config configs/obama.py:cpu      # half resolution, two CPU cores
 python -m fg3dgs_jax.train --config configs/obama.py:static   # as cpu, motion networks off
+python -m fg3dgs_jax.train --config configs/obama.py:quick    # the most telling 10 s, for a trial
 python -m fg3dgs_jax.train --config configs/obama.py:cpu,no_fam  # an ablation: configs/variants.py
 """
 
@@ -12,15 +13,20 @@ import ml_collections
 from configs import default, variants
 from configs.cpu import sized_for_cpu
 
+FULL = dict(static=800, motion=9000, fusion=400, alignment=400)
+QUICK = dict(static=400, motion=2500, fusion=150, alignment=150)
+SIZES = dict(cpu=FULL, static=FULL, quick=QUICK)
+
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:
-    """The paper's setting, or with "cpu" or "static" and any of `variants.NAMED`, by commas."""
+    """The paper's setting, or that of a name in SIZES, and any of `variants.NAMED`, by commas."""
     wanted = [v for v in variant.split(",") if v]
-    size = next((v for v in wanted if v in ("cpu", "static")), "")
+    size = next((v for v in wanted if v in SIZES), "")
     if size:
-        config = sized_for_cpu(static=800, motion=9000, fusion=400, alignment=400)
+        config = sized_for_cpu(**SIZES[size])
         config.data.max_side = 256
-        config.moves = size == "cpu"
+        config.moves = size != "static"
+        config.data.seconds = 10.0 if size == "quick" else 0.0
     else:
         config = default.get_config()
     config.name = "_".join(["obama", *(v.replace("=", "_") for v in wanted)])

@@ -78,8 +78,8 @@ def apply(config: ml_collections.ConfigDict, variants) -> None:
             config.data.audio_extractor = value
         else:
             raise ValueError(
-                f"variant is {variant!r}; expected {', '.join(NAMED)}, lambda1=X (or 2, 3) or "
-                "audio=NAME"
+                f"variant is {variant!r}; expected one of the config's sizes, "
+                f"{', '.join(NAMED)}, lambda1=X (or 2, 3) or audio=NAME"
             )
 
 

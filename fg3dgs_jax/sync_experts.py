@@ -87,13 +87,13 @@ def wav2lip_loss(variables, clip, samples) -> Callable:
     return call
 
 
-def spoken_windows(clip, samples) -> np.ndarray:
+def spoken_windows(clip, samples, learnt) -> np.ndarray:
     """bool [T]: eq. (16) may look at the five frames from here on.
 
-    All of them are in the train split and show the face, and somebody speaks in the middle one: a
+    All of them are `learnt` (bool [T]) and show the face, and somebody speaks in the middle one: a
     silent mouth fits any shift.
     """
-    train = np.isin(np.arange(clip.num_frames), clip.split("train")) & clip.landmarks_valid
+    train = learnt & clip.landmarks_valid
     spoken = speech.speech_map(samples, clip.num_frames)
     found = np.zeros(clip.num_frames, bool)
     for start in range(clip.num_frames - WINDOW + 1):

@@ -4,8 +4,18 @@ python -m fg3dgs_jax.train --config configs/obama.py [--workdir runs/obama] [--c
 
 Resumes from the workdir by itself. Writes checkpoints (Orbax), `avatar.npz`, `metrics.jsonl`,
 TensorBoard events and sample pictures (truth | render | face | eyes | mouth | error) there.
+
+All devices of the machine share the work; `config.batch` is the frames a step on each of them.
+Several processes, on one machine or on many that share the workdir, train one avatar with
+
+    ... --distributed --coordinator HOST:PORT --num_processes 2 --process_id 0    # and 1
+
+or with JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID in the environment; a cluster
+that JAX knows (Slurm, Open MPI, TPU pods) needs --distributed only. `--profile` writes traces to
+the workdir's `profile/`, for TensorBoard or Perfetto, and prints each stage's time a step.
 """
 
+import contextlib
 import functools
 import json
 import pathlib
@@ -23,50 +33,67 @@ from tqdm import tqdm
 from fg3dgs_jax import avatar, native, rasterizer, sync_experts
 from fg3dgs_jax.data import batches, dataset, video
 from fg3dgs_jax.experts import lpips, weights
-from fg3dgs_jax.training import checkpoint, density, logging, parallel, stages, step
+from fg3dgs_jax.training import checkpoint, density, feed, guard, logging, parallel, stages, step
 from fg3dgs_jax.training.initial import init_regions
 
 WAITING_SHARE = 0.1  # capacity doubles when more than this share of it waits for a slot
 
 
-def fit(config, workdir):
+def fit(config, workdir, profile=False):
     """Runs every stage of `config` from where the workdir stands; returns seconds trained.
+
+    `profile`: write traces and print each stage's time a step.
 
     Raises:
       ValueError: a config, workdir or processed folder that cannot be used.
-      FloatingPointError: a loss that is not finite, naming stage and step.
+      FloatingPointError: a loss that is not finite, naming stage, step and term.
     """
     check(config)
     workdir = pathlib.Path(workdir)
     clip = dataset.load_clip(config.data.path, config.data.max_side)
+    resident = batches.fits(clip, config.data.resident)
     on_device = batches.device_clip(
-        clip, config.data.audio_extractor, config.data.expression, stages.region_labels(config)
-    )
+        clip, config.data.audio_extractor, config.data.expression, stages.region_labels(config),
+        resident=False, seconds=config.data.seconds,
+    )  # fmt: skip
     checkpoint.claim_workdir(workdir, config, on_device.audio.shape[1:])
+    say = print if parallel.writes() else lambda *_, **__: None
+    if not resident:
+        say("the clip's pictures do not stay on the device: they are read as they are needed")
     nets = avatar.make_nets(config)
     frozen = stages.Frozen(load_perceptual(config))
     if config.stages.alignment.steps:
-        frozen, on_device = ready_for_alignment(config, frozen, clip, on_device)
+        frozen, on_device = ready_for_alignment(config, frozen, clip, on_device, say)
     saved = checkpoint.Checkpoints(workdir, config.log.keep)
-    regions, alive = init_regions(jax.random.key(config.seed), clip, on_device, config, nets)
+    latest = saved.latest()
+    start_config = config.copy_and_resolve_references()
+    if latest is not None:  # whose values take the place of those the networks start from
+        start_config.warm_up.steps = 0
+    regions, alive = init_regions(jax.random.key(config.seed), clip, on_device, start_config, nets)
 
     counts = {
         r: parameter_overview.count_parameters(v.motion["params"]) for r, v in regions.items()
     }
-    print("motion nets:", ", ".join(f"{r} {n:,} parameters" for r, n in counts.items()))
+    say("motion nets:", ", ".join(f"{r} {n:,} parameters" for r, n in counts.items()))
 
-    latest = saved.latest()
     done, seconds = (0, 0.0) if latest is None else (latest[0], latest[1]["seconds"])
     state = step.init_state(regions, alive)
     if latest is not None:
         state = checkpoint.fill(state, latest[2])
-        print(f"resuming {workdir} at step {done} ({latest[1]['stage']})", flush=True)
-    log = logging.Log(workdir, done)
-    clip_on_devices = parallel.replicate(on_device)
+        say(f"resuming {workdir} at step {done} ({latest[1]['stage']})", flush=True)
+    last_saved = None if latest is None else done
+    log = logging.Log(workdir, done, parallel.writes())
+    profiler = logging.Profile(workdir / "profile") if profile and parallel.writes() else None
+    clip_on_devices = parallel.replicate(
+        batches.with_pictures(on_device, clip) if resident else on_device
+    )
     lists = monitor_lists(state.alive, clip)
+    unwatched = contextlib.nullcontext()
 
     total = sum(stage.steps for stage in config.stages.values())
-    with tqdm(total=total, initial=done, unit="step", dynamic_ncols=True) as bar:
+    with tqdm(
+        total=total, initial=done, unit="step", dynamic_ncols=True, disable=not parallel.writes()
+    ) as bar:
         start = 0  # the total step at which the stage begins
         for number, (name, stage) in enumerate(stages_in_order(config)):
             if done >= start + stage.steps and done > 0:
@@ -81,21 +108,21 @@ def fit(config, workdir):
             )  # fmt: skip
             dispatch = make_dispatch(lists.capacities)
             state = parallel.replicate(state)
-            while done < start + stage.steps:
-                begin = time.perf_counter()
-                steps = min(config.steps_per_dispatch, start + stage.steps - done)
-                state, metrics = dispatch(state, clip_on_devices, steps)
-                metrics = {k: float(v) for k, v in parallel.first(metrics).items()}
-                done += steps
+            begin = time.perf_counter()
+            for steps, inputs in feed.feed(
+                config, stage, number, clip, on_device, resident, done - start
+            ):
+                with profiler.dispatch(name, steps, begin) if profiler else unwatched:
+                    state, metrics, each = dispatch(state, clip_on_devices, inputs)
+                    metrics = {k: float(v) for k, v in parallel.first(metrics).items()}
                 spent = time.perf_counter() - begin
+                if not np.isfinite(metrics["loss"]):
+                    each = jax.device_get(parallel.first(each))
+                    guard.check_losses(each, name, done, last_saved)
+                done += steps
                 seconds += spent
                 bar.update(steps)
                 bar.set_postfix(loss=f"{metrics['loss']:.4f}")
-                if not np.isfinite(metrics["loss"]):
-                    raise FloatingPointError(
-                        f"the loss is {metrics['loss']} in stage {name}, steps {done - steps} to "
-                        f"{done}; the last checkpoint is whole: lower the stage's learning rates"
-                    )
                 last = done == start + stage.steps
                 if last or crossed(done, steps, config.log.every):
                     log.write(done, name, {**metrics, "steps_per_second": steps / spent})
@@ -104,15 +131,25 @@ def fit(config, workdir):
                     dispatch = make_dispatch(lists.capacities)
                 if last or crossed(done, steps, config.log.checkpoint_every):
                     here = jax.device_get(parallel.first(state))
+                    guard.check_state(here, name, done, last_saved)
                     saved.save(done, name, here, seconds)
-                    avatar.save(workdir, here.regions, here.alive)
+                    last_saved = done
+                    if parallel.writes():
+                        avatar.save(workdir, here.regions, here.alive)
                 if last or crossed(done, steps, config.log.samples_every):
-                    draw_samples(workdir, config, clip, on_device, parallel.first(state), done)
+                    if parallel.writes():
+                        here = parallel.first(state)
+                        draw_samples(workdir, config, clip, on_device, here, done)
+                begin = time.perf_counter()
             state = jax.device_get(parallel.first(state))
             start += stage.steps
-    avatar.save(workdir, state.regions, state.alive)
     log.close()
-    (workdir / "train.json").write_text(json.dumps({"train_seconds": seconds, "steps": done}))
+    if parallel.writes():
+        avatar.save(workdir, state.regions, state.alive)
+        summary = {"train_seconds": seconds, "steps": done}
+        (workdir / "train.json").write_text(json.dumps(summary))
+    if profiler:
+        profiler.report()
     return seconds
 
 
@@ -156,7 +193,7 @@ def load_perceptual(config):
     return lambda x, y: lpips.lpips(params, x, y)
 
 
-def ready_for_alignment(config, frozen, clip, on_device):
+def ready_for_alignment(config, frozen, clip, on_device, say=print):
     """`frozen` with the expert of eq. (16), None where it is not found, and the clip with the
     frames at which it may look.
     """
@@ -164,7 +201,8 @@ def ready_for_alignment(config, frozen, clip, on_device):
     if not path.is_file():
         raise ValueError(f"{path} is missing, which eq. (16) listens to; run preprocess again")
     samples = video.read_wav(path)
-    windows = sync_experts.spoken_windows(clip, samples)
+    learnt = batches.learnt_frames(clip, config.data.seconds)
+    windows = sync_experts.spoken_windows(clip, samples, learnt)
     if not windows.any():
         raise ValueError(
             f"{clip.path} has no five frames of speech in its train split, which eq. (16) needs; "
@@ -173,9 +211,9 @@ def ready_for_alignment(config, frozen, clip, on_device):
     on_device = on_device._replace(eligible=on_device.eligible | {"windows": windows})
     sync = sync_experts.load(config.sync_expert, clip, samples)
     if sync is None:
-        print("no lip-sync expert found: training without eq. (16) (see: experts train_sync)")
+        say("no lip-sync expert found: training without eq. (16) (see: experts train_sync)")
         return frozen, on_device
-    print(f"eq. (16) listens to {sync.name}")
+    say(f"eq. (16) listens to {sync.name}")
     return frozen._replace(sync=sync.call), on_device
 
 
@@ -219,7 +257,7 @@ def draw_samples(workdir, config, clip, on_device, state, done, count=3):
     drawer = avatar.Avatar(config, state.regions, state.alive)
     rows = []
     for i in np.linspace(*clip.split("test")[[0, -1]], count).astype(int):
-        batch = batches.take(on_device, i)
+        batch = batches.take(on_device, i, pictures=batches.read_pictures(clip, i))
         one = jax.tree.map(lambda x: x[None], batch)
         drawn = drawer.draw(*one.conditions, one.camera, one.background)
         drawn = jax.device_get(jax.tree.map(lambda x: x[0], drawn))
@@ -233,6 +271,13 @@ _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, e.g. con
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder of the run; by default runs/NAME, the config's name"
 )
+_PROFILE = flags.DEFINE_bool(
+    "profile", False, "Write profiler traces to WORKDIR/profile, print each stage's time a step"
+)
+_DISTRIBUTED = flags.DEFINE_bool("distributed", False, "This is one of several processes")
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0")
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes", lower_bound=1)
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them, from 0", lower_bound=0)
 
 
 def main(argv):
@@ -242,11 +287,15 @@ def main(argv):
     config = _CONFIG.value
     workdir = _WORKDIR.value or f"runs/{config.name}"
     try:
-        seconds = fit(config, workdir)
+        if _DISTRIBUTED.value:
+            parallel.connect(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+        seconds = fit(config, workdir, _PROFILE.value)
     except (ValueError, FloatingPointError) as error:
         print(f"train: {error}", file=sys.stderr)
         return 1
-    print(f"trained {workdir} in {seconds:.0f} s")
+    if parallel.writes():
+        print(f"trained {workdir} in {seconds:.0f} s")
+    parallel.disconnect()
     return 0
 
 

@@ -30,7 +30,7 @@ import numpy as np
 from fg3dgs_jax import avatar, native, train
 from fg3dgs_jax.data import batches, dataset, video
 from fg3dgs_jax.evaluation import drawing
-from fg3dgs_jax.training import initial, parallel, stages, step
+from fg3dgs_jax.training import feed, initial, parallel, stages, step
 
 # The first pattern that is found in an operation's name or custom call decides. Names are those of
 # jax.named_scope and of the Flax modules.
@@ -175,18 +175,21 @@ def bench_stage(subject, flags, name, progress):
     number = [n for n, _ in number].index(name)
     one = step.make_train_step(config, stage, number, subject.nets, subject.frozen, subject.size)
 
-    def many(state, clip):
-        return jax.lax.scan(lambda s, _: one(s, clip), state, None, length=flags.steps)
+    def many(state, clip, index):
+        return jax.lax.scan(lambda s, i: one(s, clip, i), state, index)
 
     at = jnp.int32(progress * stage.steps)
+    pick = feed.make_picker(config, stage, number, config.batch * jax.device_count())
+    index = pick(subject.on_device, at + jnp.arange(flags.steps))
+    index = parallel.deal({r: parallel.ours(x) for r, x in index.items()})
 
     def fresh():
         state = step.init_state(subject.regions, subject.alive).replace(step=at)
         return jax.block_until_ready(parallel.replicate(state))
 
     clip = parallel.replicate(subject.on_device)
-    program = parallel.pmap(many, donate_argnums=0).lower(fresh(), clip).compile()
-    run = Run(lambda state: program(state, clip), fresh)
+    program = parallel.pmap(many, donate_argnums=0).lower(fresh(), clip, index).compile()
+    run = Run(lambda state: program(state, clip, index), fresh)
     return measure(run, program.as_text(), flags.steps, flags.repeats)
 
 

@@ -16,3 +16,13 @@ def _compiled_programs_are_forgotten():
     import jax
 
     jax.clear_caches()
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    """The processed folder of a painted head."""
+    from tests import painted
+
+    path = tmp_path_factory.mktemp("painted")
+    painted.paint(path)
+    return path

@@ -9,7 +9,7 @@ from configs import quickstart
 from fg3dgs_jax import avatar, sync_experts, train
 from fg3dgs_jax.data import audio, batches, dataset, video
 from fg3dgs_jax.experts import sync_expert, wav2lip
-from fg3dgs_jax.training import initial, optim, stages, step
+from fg3dgs_jax.training import feed, initial, optim, parallel, stages, step
 from tests import fake_avatar
 
 
@@ -73,14 +73,14 @@ def test_wav2lips_expert_pulls_at_the_mouth_and_nowhere_else(folder):
 
 def test_windows_are_spoken_and_end_with_the_train_split(folder):
     clip, samples = opened(folder)
-    quiet = samples.copy()
+    quiet, learnt = samples.copy(), batches.learnt_frames(clip)
     quiet[30 * 640 : 60 * 640] = 0
-    found = sync_experts.spoken_windows(clip, quiet)
+    found = sync_experts.spoken_windows(clip, quiet, learnt)
     assert not found[30:56].any() and found[:25].any()
     last = int(clip.split("train")[-1])
     assert not found[last - 3 :].any()
     clip.landmarks_valid[12] = False
-    assert not sync_experts.spoken_windows(clip, samples)[8:13].any()
+    assert not sync_experts.spoken_windows(clip, samples, learnt)[8:13].any()
 
 
 def test_no_expert_is_none_and_a_wrong_one_a_clear_line(folder, tmp_path, monkeypatch):
@@ -102,7 +102,7 @@ def aligning(folder, expert):
     """(config, state before, state after two steps of alignment, metrics)."""
     config = quickstart.get_config()
     config.data.path, config.data.expression = str(folder), ("AU01", "AU45")
-    config.warm_up.steps, config.stages.alignment.steps = 0, 10
+    config.warm_up.steps, config.stages.alignment.steps = 0, 2
     config.sync_expert, config.stages.alignment.losses.lpips = str(expert), 0.0
     for region in config.layers:
         config.regions[region].update(num=60, capacity=64, max_capacity=64)
@@ -114,14 +114,11 @@ def aligning(folder, expert):
     regions, alive = initial.init_regions(jax.random.key(0), clip, device, config, nets)
     state = step.init_state(regions, alive)
     row = config.stages.alignment
-    one = step.make_train_step(config, row, 3, nets, frozen, (clip.height, clip.width))
-    after, metrics = state, None
-    run = jax.pmap(one, axis_name="frames")
-    more = lambda tree: jax.tree.map(lambda x: jnp.asarray(x)[None], tree)  # noqa: E731
-    after, device = more(state), more(device)
-    for _ in range(2):
-        after, metrics = run(after, device)
-    return config, state, jax.tree.map(lambda x: x[0], (after, metrics))
+    one = step.make_dispatch(config, row, 3, nets, frozen, (clip.height, clip.width))
+    ((_, inputs),) = feed.feed(config, row, 3, clip, device, True, 0)
+    before = jax.device_get(state)
+    after, metrics, _ = one(parallel.replicate(state), parallel.replicate(device), inputs)
+    return config, before, parallel.first((after, metrics))
 
 
 def test_only_the_mouths_net_and_the_colours_move(aligning):

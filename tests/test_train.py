@@ -14,65 +14,7 @@ from fg3dgs_jax.data import batches, dataset
 from fg3dgs_jax.rasterizer import CapacityMonitor
 from fg3dgs_jax.training import checkpoint, initial, optim, parallel, stages, step
 from fg3dgs_jax.types import REGIONS
-
-SIZE, FRAMES = 32, 22
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A processed folder of a painted head whose mouth opens and whose eyes shut."""
-    path = tmp_path_factory.mktemp("clip")
-    labels = np.zeros((FRAMES, SIZE, SIZE), np.uint8)
-    labels[:, 6:26, 8:24] = 1
-    landmarks = np.full((FRAMES, 478, 2), 16.0, np.float32)
-    rng = np.random.default_rng(0)
-    for i in range(FRAMES):
-        opening = i % 4
-        labels[i, 20 : 21 + opening, 13:19] = 11
-        labels[i, 12 : 14 - (i % 7 == 0), 11:14] = 5
-        labels[i, 12 : 14 - (i % 7 == 0), 18:21] = 4
-        for points, center, half in (
-            (dataset.OUTER_LIPS, (16, 21), (4, 3)), (dataset.RIGHT_EYE, (12.5, 13), (2, 1)),
-            (dataset.LEFT_EYE, (19.5, 13), (2, 1)),
-        ):  # fmt: skip
-            angle = np.linspace(0, 2 * np.pi, len(points), endpoint=False)
-            circle = np.stack([np.cos(angle), np.sin(angle)], -1)
-            landmarks[i, points] = np.array(center) + circle * half
-        landmarks[i, dataset.INNER_LIPS[:11]] = 16, 20
-        landmarks[i, dataset.INNER_LIPS[11:]] = 16, 20 + opening
-    colors = rng.integers(40, 220, (20, 3)).astype(np.uint8)
-    pose = np.tile(np.eye(4, dtype=np.float32), (FRAMES, 1, 1))
-    pose[:, 2, 3] = 0.9
-    names = np.array(quickstart.get_config().data.expression)
-    expression = np.zeros((FRAMES, len(names)), np.float32)
-    expression[:, -1] = np.arange(FRAMES) % 7 == 0
-    opening = (np.arange(FRAMES) % 4)[:, None, None]
-    dataset.save_arrays(
-        path, frames=colors[labels], labels=labels, torso=np.zeros((*labels.shape, 4), np.uint8),
-        background=np.broadcast_to(colors[0], (SIZE, SIZE, 3)),
-        camera=dict(world_to_camera=pose, valid=np.ones(FRAMES, bool)),
-        landmarks=dict(pixels=landmarks, valid=np.ones(FRAMES, bool)),
-        expression=dict(e=expression, names=names),
-        audio_mel=np.broadcast_to(opening / 3, (FRAMES, 16, 80)).astype(np.float32),
-    )  # fmt: skip
-    dataset.save_meta(path, num_frames=FRAMES, width=SIZE, height=SIZE,
-                      intrinsics=(120.0, 120.0, 16.0, 16.0), source="painted")  # fmt: skip
-    return path
-
-
-def small(folder, **steps):
-    config = quickstart.get_config()
-    config.data.path = str(folder)
-    config.steps_per_dispatch = config.log.checkpoint_every = config.log.every = 5
-    config.log.samples_every = 1000
-    config.warm_up.steps = 2
-    for region in REGIONS:
-        config.regions[region].update(num=60, capacity=64, max_capacity=64)
-    for name in ("static", "motion", "fusion"):
-        config.stages[name].steps = steps.get(name, 5)
-        if config.stages[name].density is not None:
-            config.stages[name].density.update(start=0)
-    return config
+from tests.painted import FRAMES, SIZE, small
 
 
 class Killed(Exception):
@@ -126,15 +68,19 @@ def test_a_killed_run_goes_on_to_the_same_bits(
 
     save, calls = checkpoint.Checkpoints.save, []
 
-    def dies_before_the_third(self, *args):
-        if len(calls) == 2:
+    def dies_before_the_second(self, *args):
+        if len(calls) == 1:
             raise Killed
         calls.append(args[0])
         save(self, *args)
 
-    monkeypatch.setattr(checkpoint.Checkpoints, "save", dies_before_the_third)
-    with pytest.raises(Killed):
-        train.fit(config, tmp_path / "killed")
+    # So it goes on from a stage's end, from within the next one, and from that one's end.
+    for saved in (5, 10, 15):
+        monkeypatch.setattr(checkpoint.Checkpoints, "save", dies_before_the_second)
+        with pytest.raises(Killed):
+            train.fit(config, tmp_path / "killed")
+        assert calls == [saved]
+        calls.clear()
     monkeypatch.setattr(checkpoint.Checkpoints, "save", save)
     train.fit(config, tmp_path / "killed")
 
@@ -383,7 +329,8 @@ def test_the_step_lowers_for_cuda_without_a_gpu(folder, monkeypatch):
     )
     add_device = lambda tree: jax.tree.map(lambda x: jnp.asarray(x)[None], tree)  # noqa: E731
     state, clip = add_device(step.init_state(regions, alive)), add_device(device)
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (state, clip))
+    index = add_device({r: jnp.zeros(1, jnp.int32) for r in REGIONS})
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (state, clip, index))
     module = lower(*shapes).mlir_module()
     for name in targets:
         assert f"@{name}" in module, name

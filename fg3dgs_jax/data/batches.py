@@ -1,8 +1,11 @@
 """A clip on the device and the frames taken from it; all randomness from `fold_in(key, step)`.
 
-So step s of a run sees the same frame whether or not the run was interrupted before.
+So step s of a run sees the same frame whether or not the run was interrupted before. The pictures
+are the bulk of a clip: they lie on the device where they fit, else the frames picked are read from
+the memory-mapped files and come with each dispatch (`training/feed.py`).
 """
 
+import os
 from typing import NamedTuple
 
 import jax
@@ -10,18 +13,28 @@ import jax.numpy as jnp
 import numpy as np
 
 from fg3dgs_jax import geometry
-from fg3dgs_jax.data import dataset
+from fg3dgs_jax.data import dataset, segments
 from fg3dgs_jax.types import REGIONS, Array, Batch, Camera, Conditions
 
 MIN_PIXELS = 20 / 512**2  # a layer is not trained on frames that show less of its region (share)
+RESIDENT_SHARE = 0.5  # of the free memory: what pictures may take, a step's work needs the rest
+
+
+class Pictures(NamedTuple):
+    """What is seen of some frames; they stay uint8 until they are used."""
+
+    frames: Array | None  # uint8 [..., H, W, 3]
+    labels: Array | None  # uint8 [..., H, W]
+    torso: Array | None  # uint8 [..., H, W, 4]
 
 
 class DeviceClip(NamedTuple):
-    """Every frame of a clip as arrays; images stay uint8 until they are used."""
+    """Every frame of a clip as arrays; without pictures (None) where they do not fit."""
 
-    frames: Array  # uint8 [T, H, W, 3]
-    labels: Array  # uint8 [T, H, W]
-    backgrounds: Array  # uint8 [T, H, W, 3]
+    frames: Array | None  # uint8 [T, H, W, 3]
+    labels: Array | None  # uint8 [T, H, W]
+    torso: Array | None  # uint8 [T, H, W, 4], straight alpha
+    plate: Array  # uint8 [H, W, 3], what is behind the torso
     world_to_camera: Array  # [T, 4, 4]
     intrinsics: Array  # [4] fx, fy, cx, cy px
     audio: Array  # [T, A, D]
@@ -35,18 +48,23 @@ class DeviceClip(NamedTuple):
     eligible: dict[str, Array]  # region -> bool [T]: train frames that show the region
 
 
-def device_clip(clip: dataset.Clip, extractor: str, expression_names, classes=None) -> DeviceClip:
+def device_clip(
+    clip: dataset.Clip, extractor: str, expression_names, classes=None, resident: bool = True,
+    seconds: float = 0.0,
+) -> DeviceClip:  # fmt: skip
     """Uploads a clip; frames outside the train split are never eligible.
 
-    `classes`: {region: label classes} that say which frames show a region, by default eyes and
-    inside of the mouth.
+    Args:
+      classes: {region: label classes} that say which frames show a region, by default eyes and
+        inside of the mouth.
+      resident: with its pictures.
+      seconds: see `learnt_frames`.
     """
     classes = {"eyes": dataset.EYE_LABELS, "mouth": dataset.MOUTH_LABELS} | (classes or {})
-    train = np.isin(np.arange(clip.num_frames), clip.split("train"))
-    labels = np.asarray(clip.labels)
+    train = learnt_frames(clip, seconds)
     pixels = MIN_PIXELS * clip.height * clip.width
     seen = {"face": train & clip.valid} | {
-        r: train & (np.isin(labels, classes[r]).sum((1, 2)) >= pixels) for r in ("eyes", "mouth")
+        r: train & (_pixels_of(clip, classes[r]) >= pixels) for r in ("eyes", "mouth")
     }
     eligible = {r: seen[r] if seen[r].any() else train for r in REGIONS}
     guide_pixels = jnp.asarray(clip.landmarks[:, dataset.GUIDES])
@@ -58,10 +76,11 @@ def device_clip(clip: dataset.Clip, extractor: str, expression_names, classes=No
     )
     blink = clip.expression_channels(["AU45"])[:, 0]
     audio = jnp.asarray(clip.audio_features(extractor))
-    return DeviceClip(
-        frames=jnp.asarray(clip.frames),
-        labels=jnp.asarray(labels),
-        backgrounds=jnp.asarray(clip.backgrounds()),
+    found = DeviceClip(
+        frames=None,
+        labels=None,
+        torso=None,
+        plate=jnp.asarray(clip.background),
         world_to_camera=jnp.asarray(clip.world_to_camera),
         intrinsics=intrinsics,
         audio=audio,
@@ -77,6 +96,82 @@ def device_clip(clip: dataset.Clip, extractor: str, expression_names, classes=No
         },
         eligible={r: jnp.asarray(eligible[r]) for r in REGIONS},
     )
+    return jax.tree.map(jnp.asarray, with_pictures(found, clip)) if resident else found
+
+
+def learnt_frames(clip: dataset.Clip, seconds: float = 0.0) -> np.ndarray:
+    """bool [T]: the train split, or the most informative so many seconds of it (0: all)."""
+    frames = clip.split("train")
+    blink = clip.expression_channels(["AU45"])[frames]
+    seen = np.concatenate([clip.mouth_openings()[frames, None], blink], 1)
+    chosen = frames[segments.most_informative(seen, seconds, dataset.FPS)]
+    return np.isin(np.arange(clip.num_frames), chosen)
+
+
+def with_pictures(device: DeviceClip, clip: dataset.Clip) -> DeviceClip:
+    """The same with the clip's own arrays as pictures, to be uploaded straight from the files."""
+    return device._replace(frames=clip.frames, labels=clip.labels, torso=clip.torso)
+
+
+def without_pictures(device: DeviceClip) -> DeviceClip:
+    return device._replace(frames=None, labels=None, torso=None)
+
+
+def fits(clip: dataset.Clip, setting) -> bool:
+    """Whether a clip's pictures are to lie on each local device: `data.resident` of a config.
+
+    Args:
+      setting: "True", "False", or "auto": where they take less than half of the free memory.
+
+    Raises:
+      ValueError: another setting.
+    """
+    if setting not in ("auto", "True", "False"):
+        raise ValueError(f"data.resident is {setting!r}; expected 'auto', 'True' or 'False'")
+    if setting != "auto":
+        return setting == "True"
+    wanted = clip.frames.nbytes + clip.labels.nbytes + clip.torso.nbytes
+    told = jax.local_devices()[0].memory_stats() or {}
+    if "bytes_limit" in told:
+        free = told["bytes_limit"] - told.get("bytes_in_use", 0)
+    else:  # a CPU: its devices share the machine's memory
+        free = _available_bytes() / jax.local_device_count()
+    return wanted <= RESIDENT_SHARE * free
+
+
+def _available_bytes():
+    """Of the machine's memory: what may be taken without swapping, where the system tells."""
+    try:
+        with open("/proc/meminfo") as file:
+            told = dict(line.split(":") for line in file)
+        return int(told["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _pixels_of(clip, classes):
+    """[T] pixels of some label classes, frame by frame: the labels may not fit in memory."""
+    return np.array([np.isin(labels, classes).sum() for labels in clip.labels])
+
+
+def read_pictures(clip: dataset.Clip, index, with_torso=True) -> Pictures:
+    """The pictures of frames `index` [...] in host memory."""
+    index = np.asarray(index)
+
+    def read(array):
+        # One by one: an advanced index of a memory map reads through a copy of its own.
+        out = np.empty(index.shape + array.shape[1:], array.dtype)
+        for place, i in np.ndenumerate(index):
+            out[place] = array[i]
+        return out
+
+    return Pictures(read(clip.frames), read(clip.labels), read(clip.torso) if with_torso else None)
+
+
+def step_keys(seed: int, stage_number: int, step):
+    """(key of a step's frames, key of its loss): a step of a stage draws the same in every run."""
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), stage_number), step)
+    return tuple(jax.random.split(key))
 
 
 def _score(values, train, percentile):
@@ -106,18 +201,23 @@ def sample_frames(key, step, clip: DeviceClip, region: str, rule, progress, coun
 
 
 def guide_frames(key, step, clip: DeviceClip, count: int, noise) -> Batch:
-    """A Batch of [count] random train frames, to take landmarks from; for `noise` see `take`."""
+    """A Batch of [count] random train frames, to take landmarks from; for `noise` see `take`.
+
+    Nothing of it is seen: labels are blank, they only tell the picture's size.
+    """
     key_frames, key_noise = jax.random.split(key)
     index = sample_frames(key_frames, step, clip, "face", None, 0.0, count)
     keys = jax.random.split(key_noise, count)
-    return jax.vmap(lambda i, k: take(clip, i, k, noise))(index, keys)
+    unseen = Pictures(None, jnp.zeros(clip.plate.shape[:2], jnp.uint8), None)
+    return jax.vmap(lambda i, k: take(clip, i, k, noise, unseen))(index, keys)
 
 
-def take(clip: DeviceClip, index, key=None, noise=0.0) -> Batch:
+def take(clip: DeviceClip, index, key=None, noise=0.0, pictures: Pictures | None = None) -> Batch:
     """Frame `index` [] of the clip as a Batch without batch dimension.
 
     With `noise` the audio features get so many standard deviations of white noise (key: consumed):
-    a short clip's sounds could otherwise be learnt by heart.
+    a short clip's sounds could otherwise be learnt by heart. `pictures`: of this frame, where the
+    clip has none; a field is None where its picture is.
     """
     total = clip.audio.shape[0]
     rows = index + jnp.arange(-4, 4)
@@ -126,15 +226,26 @@ def take(clip: DeviceClip, index, key=None, noise=0.0) -> Batch:
     if noise:
         size = noise * clip.audio_scale
         windows = windows + size * jax.random.normal(key, windows.shape)
+    if pictures is None:
+        at = lambda x: None if x is None else x[index]  # noqa: E731
+        pictures = Pictures(at(clip.frames), at(clip.labels), at(clip.torso))
+    frame, labels, torso = pictures
     return Batch(
         index=index,
         conditions=Conditions(windows, clip.expression[index]),
         camera=Camera(clip.world_to_camera[index], *clip.intrinsics),
-        image=clip.frames[index].astype(jnp.float32) / 255.0,
-        labels=clip.labels[index],
-        background=clip.backgrounds[index].astype(jnp.float32) / 255.0,
+        image=None if frame is None else frame.astype(jnp.float32) / 255.0,
+        labels=labels,
+        background=None if torso is None else torso_over(clip.plate, torso),
         lips_box=clip.lips_boxes[index],
         eyes_box=clip.eyes_boxes[index],
         guides=clip.guides,
         guide_pixels=clip.guide_pixels[index],
     )
+
+
+def torso_over(plate, torso):
+    """B of eq. (14), [H, W, 3] in [0, 1], from uint8 layers; rounded as in `Clip.backgrounds`."""
+    share = torso[..., 3:].astype(jnp.float32) / 255.0
+    mixed = torso[..., :3] * share + plate * (1.0 - share)
+    return jnp.rint(mixed) / 255.0

@@ -13,6 +13,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from fg3dgs_jax import avatar
+from fg3dgs_jax.training import parallel
+
+FREE = ("log.", "data.resident")  # settings that may change between a run and its resumption
 
 
 class ConfigMismatch(ValueError):
@@ -20,7 +23,10 @@ class ConfigMismatch(ValueError):
 
 
 class Checkpoints:
-    """The checkpoints of one workdir, numbered by the steps done in all stages."""
+    """The checkpoints of one workdir, numbered by the steps done in all stages.
+
+    Of several processes all call every method: Orbax has them wait for each other, and one write.
+    """
 
     def __init__(self, workdir, keep: int = 2):
         folder = pathlib.Path(workdir).resolve() / "checkpoints"
@@ -71,7 +77,8 @@ def fill(template, leaves):
 def claim_workdir(workdir, config, audio_window):
     """Writes the resolved config into a workdir, or checks it against the one already there.
 
-    `log` may differ (how often to report, sample and save changes no result).
+    `log` may differ (how often to report, sample and save changes no result), and where pictures
+    lie. Of several processes one writes.
 
     Args:
       audio_window: (W, D) of the folder's audio features, kept as `data.audio_window`: the avatar
@@ -94,12 +101,14 @@ def claim_workdir(workdir, config, audio_window):
                 f"[W, D] of {list(audio_window)}; {workdir} was trained on {before}: use features "
                 "of the same extractor, or another --workdir"
             )
-        odd = [k for k in _differences(ours, theirs) if not k.startswith("log.")]
+        odd = [k for k in _differences(ours, theirs) if not k.startswith(FREE)]
         if odd:
             raise ConfigMismatch(
                 f"{workdir} was made with another config (it differs in {', '.join(odd[:4])}); "
                 "use another --workdir, or delete this one to start over"
             )
+    if not parallel.writes():
+        return
     workdir.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     part.write_text(json.dumps(ours, indent=1))

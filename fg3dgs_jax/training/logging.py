@@ -1,9 +1,13 @@
-"""What a run leaves to look at: `metrics.jsonl`, TensorBoard events, sample pictures."""
+"""What a run leaves to look at: `metrics.jsonl`, TensorBoard events, sample pictures, profiles."""
 
+import contextlib
 import json
 import pathlib
+import statistics
+import time
 
 import cv2
+import jax
 import numpy as np
 from tensorboard.compat.proto import event_pb2, summary_pb2
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
@@ -15,7 +19,10 @@ class Log:
     clu's metric writers need TensorFlow; tensorboard's own event writer does not.
     """
 
-    def __init__(self, workdir, resume_step: int):
+    def __init__(self, workdir, resume_step: int, writes: bool = True):
+        self._events = None
+        if not writes:  # another process does
+            return
         self._path = pathlib.Path(workdir) / "metrics.jsonl"
         rows = []
         if self._path.exists():
@@ -26,6 +33,8 @@ class Log:
         self._events = EventFileWriter(str(pathlib.Path(workdir) / "tensorboard"))
 
     def write(self, step: int, stage: str, scalars: dict):
+        if self._events is None:
+            return
         scalars = {k: float(v) for k, v in scalars.items()}
         with self._path.open("a") as file:
             file.write(json.dumps({"step": step, "stage": stage, **scalars}) + "\n")
@@ -38,7 +47,46 @@ class Log:
         )
 
     def close(self):
-        self._events.close()
+        if self._events is not None:
+            self._events.close()
+
+
+class Profile:
+    """Times every dispatch, and traces a few of each stage into `folder`/STAGE.
+
+    A stage's first dispatch compiles it and is left out of both.
+    """
+
+    TRACED = 2  # dispatches of a stage
+    SCOPES = "batch_preparation, colors, composite, losses, lpips, guides, optimizer"
+
+    def __init__(self, folder):
+        self._folder = pathlib.Path(folder)
+        self._times = {}  # {stage: [ms a step of each dispatch]}
+
+    @contextlib.contextmanager
+    def dispatch(self, stage: str, steps: int, begin: float):
+        """Around a dispatch of so many steps, up to the end of its work on the device.
+
+        `begin`: when its inputs began to be waited for, by `time.perf_counter`.
+        """
+        times = self._times.setdefault(stage, [])
+        waited = time.perf_counter() - begin
+        traced = 1 <= len(times) <= self.TRACED
+        with jax.profiler.trace(self._folder / stage) if traced else contextlib.nullcontext():
+            begin = time.perf_counter()
+            yield
+            spent = waited + time.perf_counter() - begin
+        times.append(1e3 * spent / steps)
+
+    def report(self):
+        """Prints the median time a step of each stage, and where the traces are."""
+        for stage, times in self._times.items():
+            # Those under the tracer are slower; they count where there are no others.
+            counted = times[1 + self.TRACED :] or times[1:] or times
+            note = "" if times[1:] else ", compiling included: the stage has one dispatch only"
+            print(f"{stage}: {statistics.median(counted):.2f} ms a step{note}")
+        print(f"traces: {self._folder} (named scopes: {self.SCOPES})")
 
 
 def _parse(line):

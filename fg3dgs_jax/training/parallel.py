@@ -1,19 +1,68 @@
 """Data parallelism over frames, with `jax.pmap`; the only file that knows of several devices.
 
 Every device holds the whole state and draws frames of its own; gradients and statistics are
-averaged over the axis. One device is the same program with an axis of length one.
+averaged over the axis. One device is the same program with an axis of length one. Devices may
+belong to several processes: each then feeds its own, and the first one writes what a run leaves.
+What is random is numbered by the frame within the step, never by the device, so how many devices
+share the work changes nothing but rounding.
 """
 
+import os
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 AXIS = "frames"
 
 
+def connect(coordinator=None, num_processes=None, process_id=None):
+    """Joins the processes of one run; before anything else touches a device.
+
+    Args:
+      coordinator: HOST:PORT of process 0, else $JAX_COORDINATOR_ADDRESS.
+      num_processes, process_id: else $JAX_NUM_PROCESSES and $JAX_PROCESS_ID. What neither tells,
+        JAX asks the cluster for (Slurm, Open MPI, Kubernetes, TPU pods).
+
+    Raises:
+      ValueError: one line, if it cannot be found out who takes part, or someone does not come.
+    """
+    coordinator = coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS")
+    given = {"JAX_NUM_PROCESSES": num_processes, "JAX_PROCESS_ID": process_id}
+    try:
+        count, number = (
+            int(os.environ[name]) if value is None and name in os.environ else value
+            for name, value in given.items()
+        )
+        jax.distributed.initialize(coordinator, count, number)
+    except (ValueError, RuntimeError) as error:
+        told = str(error).splitlines()[0]
+        raise ValueError(
+            f"the processes of the run do not find each other ({told}); expected --coordinator "
+            "HOST:PORT, --num_processes N and --process_id 0..N-1, or JAX_COORDINATOR_ADDRESS, "
+            "JAX_NUM_PROCESSES and JAX_PROCESS_ID"
+        ) from error
+
+
+def disconnect():
+    """Leaves the run, after the others have come to its end too; nothing in a run by itself."""
+    if jax.process_count() > 1:
+        jax.distributed.shutdown()
+
+
+def writes() -> bool:
+    """Whether this process is the one that writes logs, pictures and the avatar."""
+    return jax.process_index() == 0
+
+
 def pmap(function, **options):
     """`jax.pmap` over the leading device dimension, the axis named `AXIS`."""
     return jax.pmap(function, axis_name=AXIS, **options)
+
+
+def _sharding():
+    return NamedSharding(Mesh(jax.local_devices(), (AXIS,)), PartitionSpec(AXIS))
 
 
 def replicate(tree):
@@ -22,13 +71,35 @@ def replicate(tree):
     (Placed otherwise, the second call of a pmapped function would compile it again, and every call
     would move the arrays.)
     """
-    devices = jax.local_devices()
-    sharding = NamedSharding(Mesh(devices, (AXIS,)), PartitionSpec(AXIS))
+    count, sharding = jax.local_device_count(), _sharding()
 
     def copy(x):
-        return jax.device_put(np.broadcast_to(x, (len(devices), *np.shape(x))), sharding)
+        return jax.device_put(np.broadcast_to(x, (count, *np.shape(x))), sharding)
 
     return jax.tree.map(copy, tree)
+
+
+def deal(tree):
+    """Host arrays with a leading dimension of local devices, each part on its device."""
+    return jax.device_put(tree, _sharding())
+
+
+def ours(global_frames):
+    """This process's part [L, K, B, ...] of numbers [K, G, ...] for K steps of G frames: L local
+    devices, B frames on each.
+    """
+    found = np.asarray(global_frames)
+    steps, _, *rest = found.shape
+    found = found.reshape(steps, jax.process_count(), jax.local_device_count(), -1, *rest)
+    return np.moveaxis(found[:, jax.process_index()], 1, 0)
+
+
+def host_device():
+    """A CPU, whatever else computes, or the default device where JAX was told to use no CPU."""
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError:
+        return jax.local_devices()[0]
 
 
 def first(tree):
@@ -36,9 +107,10 @@ def first(tree):
     return jax.tree.map(lambda x: x[0], tree)
 
 
-def device_key(key):
-    """A key of its own for each device."""
-    return jax.random.fold_in(key, jax.lax.axis_index(AXIS))
+def frame_keys(key, count: int):
+    """[count] keys for a device's frames, each of the frame's number within the whole step."""
+    numbers = jax.lax.axis_index(AXIS) * count + jnp.arange(count)
+    return jax.vmap(lambda number: jax.random.fold_in(key, number))(numbers)
 
 
 def mean(tree):

@@ -34,9 +34,11 @@ def init_state(regions, alive) -> TrainState:
 
 
 def make_train_step(config, stage, stage_number, nets, frozen, clip_size, capacities=None):
-    """`step(state, clip) -> (state, metrics)`, to be run inside `parallel.pmap`.
+    """`step(state, clip, index, pictures=None) -> (state, metrics)`, to be run inside
+    `parallel.pmap`.
 
-    `frozen`: stages.Frozen; `capacities`: {region: the rasterizer's isect_capacity}; by default its
+    `index`, `pictures`: by region, the [batch x window] frames of this device (see `feed.py`).
+    `frozen`: stages.Frozen. `capacities`: {region: the rasterizer's isect_capacity}; by default its
     default.
     """
     height, width = clip_size
@@ -44,30 +46,16 @@ def make_train_step(config, stage, stage_number, nets, frozen, clip_size, capaci
     moving = stage.moving and config.moves
     noise = stage.audio_noise if moving else 0.0
     aligned = stage.window > 1 and frozen.sync is not None
-    base_key = jax.random.fold_in(jax.random.key(config.seed), stage_number)
 
-    @jax.named_scope("batch_preparation")
-    def pick(key, state, clip, progress):
-        """[drawn] frame numbers for each region; the same ones for all where layers are fused."""
-        chosen = {}
-        for r in config.layers:
-            rule = stage.frames[r] if stage.frames is not None else None
-            source = ("face" if stage.window == 1 else "windows") if stage.fused else r
-            key_r = jax.random.fold_in(key, 0 if stage.fused else REGIONS.index(r))
-            first = batches.sample_frames(
-                key_r, state.step, clip, source, rule, progress, config.batch
-            )
-            chosen[r] = (first[:, None] + jnp.arange(stage.window)).reshape(-1)
-        return chosen
-
-    def loss_fn(regions, probes, state, clip, index, key, progress):
+    def loss_fn(regions, probes, state, clip, index, pictures, key, progress):
         regions = optim.freeze(regions, stage)
 
-        def one(index_b, probes_b, key_b):
+        def one(index_b, pictures_b, probes_b, key_b):
             key_b, key_noise = jax.random.split(key_b)
             with jax.named_scope("batch_preparation"):
                 frames = {
-                    r: batches.take(clip, index_b[r], key_noise, noise) for r in config.layers
+                    r: batches.take(clip, i, key_noise, noise, pictures_b and pictures_b[r])
+                    for r, i in index_b.items()
                 }
             return stages.frame_loss(
                 config, stage, nets, frozen.perceptual, key_b, state.step, progress,
@@ -75,7 +63,8 @@ def make_train_step(config, stage, stage_number, nets, frozen, clip_size, capaci
             )  # fmt: skip
 
         key, key_guides = jax.random.split(key)
-        loss, images, metrics, radii = jax.vmap(one)(index, probes, jax.random.split(key, drawn))
+        keys = parallel.frame_keys(key, drawn)
+        loss, images, metrics, radii = jax.vmap(one)(index, pictures, probes, keys)
         loss = loss.mean()
         if aligned:
             windows = [x.reshape(config.batch, stage.window, *x.shape[1:]) for x in images]
@@ -95,16 +84,14 @@ def make_train_step(config, stage, stage_number, nets, frozen, clip_size, capaci
             loss, metrics = loss + stage.losses.guides * guides, {**metrics, "guides": guides}
         return loss, (metrics, radii)
 
-    def train_step(state: TrainState, clip):
-        key = parallel.device_key(jax.random.fold_in(base_key, state.step))
-        key_frames, key_loss = jax.random.split(key)
+    def train_step(state: TrainState, clip, index, pictures=None):
+        _, key = batches.step_keys(config.seed, stage_number, state.step)
         progress = state.step / stage.steps
-        index = pick(key_frames, state, clip, progress)
         probes = {r: jnp.zeros((drawn, state.alive[r].shape[0], 2)) for r in config.layers}
 
         value_and_grad = jax.value_and_grad(loss_fn, argnums=(0, 1), has_aux=True)
         (loss, (metrics, radii)), (grads, v_means2d) = value_and_grad(
-            state.regions, probes, state, clip, index, key_loss, progress
+            state.regions, probes, state, clip, index, pictures, key, progress
         )
         grads = parallel.mean(grads)
         with jax.named_scope("optimizer"):
@@ -140,9 +127,11 @@ def summary(metrics):
 
 
 def make_dispatch(config, stage, stage_number, nets, frozen, clip_size, capacities=None):
-    """`dispatch(state, clip, steps) -> (state, metrics)`: many steps, then density control.
+    """`dispatch(state, clip, inputs) -> (state, metrics, metrics of each step [K])`: many steps,
+    then density control.
 
-    State and clip carry a leading device dimension (`parallel.replicate`); the state is donated.
+    All carry a leading device dimension (`parallel.replicate`), `inputs` (frame numbers and
+    pictures, see `feed.py`) then one of steps; the state is donated.
     """
     step = make_train_step(config, stage, stage_number, nets, frozen, clip_size, capacities)
 
@@ -170,10 +159,10 @@ def make_dispatch(config, stage, stage_number, nets, frozen, clip_size, capaciti
         opt_state = dict(state.opt_state, gaussians=moments)
         return state.replace(regions=regions, alive=alive, opt_state=opt_state, stats=stats), report
 
-    def run(state, clip, steps):
-        state, metrics = jax.lax.scan(lambda s, _: step(s, clip), state, None, length=steps)
+    def run(state, clip, inputs):
+        state, each = jax.lax.scan(lambda s, x: step(s, clip, *x), state, inputs)
         state, report = control(state)
         counts = {f"{r}/gaussians": state.alive[r].sum() for r in config.layers}
-        return state, {**summary(metrics), **report, **counts}
+        return state, {**summary(each), **report, **counts}, each
 
-    return parallel.pmap(run, static_broadcasted_argnums=2, donate_argnums=0)
+    return parallel.pmap(run, donate_argnums=0)
