@@ -318,7 +318,7 @@ def test_the_step_lowers_for_cuda_without_a_gpu(folder, monkeypatch):
     regions, alive = initial.init_regions(jax.random.key(0), clip, device, config, nets)
     capacities = {"face": 12_345, "eyes": 12_346, "mouth": 12_347}
     run = step.make_train_step(
-        config, config.stages.motion, 1, nets, None, (SIZE, SIZE), capacities
+        config, config.stages.motion, 1, nets, stages.Frozen(), (SIZE, SIZE), capacities
     )
     monkeypatch.setenv("FG3DGS_BACKEND", "cuda")  # only now: what is above runs here
     groups = ("rasterizer", "hash_encoding")
