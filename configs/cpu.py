@@ -32,9 +32,15 @@ def sized_for_cpu(
     config.stages.static.steps = static
     config.stages.motion.steps = motion
     config.stages.fusion.steps = fusion
+    config.stages.fusion.losses.lpips, config.stages.fusion.lpips.start = 0.5, 0.5
     config.stages.alignment.steps = alignment
     config.stages.alignment.lpips.update(side=32, count=2)  # of each of the five frames
+    # Not the paper's colours: they would please an expert as small as ours without the lips moving.
+    config.stages.alignment.learn.gaussians.update(sh_band_0=None, sh_rest=None)
+    config.stages.alignment.motion_of = ("face", "mouth")  # lips are part of the face's layer
     config.stages.alignment.learn.motion.update(
-        attentive=default.schedule(1e-4), other=default.schedule(1e-4)
+        tables=default.schedule(1e-4, 1e-5),
+        attentive=default.schedule(1e-4, 1e-5),
+        other=default.schedule(1e-5, 1e-6),
     )
     return config

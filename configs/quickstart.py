@@ -19,6 +19,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     config.data.path = "data/quickstart"
     config.regions.face.update(num=3000, capacity=5120, max_capacity=5120)
     config.regions.mouth.num = 600
+    config.stages.fusion.losses.lpips = 0.0  # no pretrained network: nothing to download
     if variant == "tiny":
         config.name = "quickstart_tiny"
         config.data.max_side = 96

@@ -25,14 +25,12 @@ def single(config):
 
 
 def no_hrpa(config):
-    """Without high-frequency-refined alignment: the fusion goes on alone, with LPIPS at the end."""
+    """Without high-frequency-refined alignment: the fusion takes its steps, with LPIPS."""
     fusion, alignment = config.stages.fusion, config.stages.alignment
     if not alignment.steps:
         return
     fusion.losses.lpips = alignment.losses.lpips
-    fusion.lpips = alignment.lpips
-    fusion.lpips.start = fusion.steps / (fusion.steps + alignment.steps)
-    fusion.lpips.count = alignment.lpips.count * alignment.window
+    fusion.lpips.start *= fusion.steps / (fusion.steps + alignment.steps)
     fusion.steps += alignment.steps
     alignment.steps = 0
 

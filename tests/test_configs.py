@@ -56,9 +56,11 @@ def test_ablations_say_which_pixels_are_whose():
     assert set(lips["mouth"]) - set(full["mouth"]) == {12, 13}
 
 
-def test_without_alignment_as_many_steps_and_patches_are_left():
+def test_without_alignment_as_many_steps_are_left():
     with_it, without = load("obama", "cpu").stages, load("obama", "cpu,no_hrpa").stages
     assert without.fusion.steps == with_it.fusion.steps + with_it.alignment.steps
+    assert without.fusion.lpips.start * without.fusion.steps == 400  # as with it
+    without = load("obama", "no_hrpa").stages
     assert without.fusion.lpips.start == 0.5 and without.fusion.losses.lpips == 0.5
     assert load("obama", "lambda3=0.01").stages.alignment.losses.sync == 0.01
     assert load("obama", "lambda2=0.4").stages.alignment.losses.lpips == 0.4
