@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import quickstart
+from configs import default, quickstart
 from fg3dgs_jax import avatar, sync_experts, train
 from fg3dgs_jax.data import audio, batches, dataset, video
 from fg3dgs_jax.experts import sync_expert, wav2lip
@@ -102,6 +102,7 @@ def aligning(folder, expert):
     """(config, state before, state after two steps of alignment, metrics)."""
     config = quickstart.get_config()
     config.data.path, config.data.expression = str(folder), ("AU01", "AU45")
+    config.stages.alignment = default.get_config().stages.alignment  # the paper's
     config.warm_up.steps, config.stages.alignment.steps = 0, 2
     config.sync_expert, config.stages.alignment.losses.lpips = str(expert), 0.0
     for region in config.layers:
