@@ -17,7 +17,7 @@ from fg3dgs_jax.geometry import short_spread
 from fg3dgs_jax.models import head
 from fg3dgs_jax.rasterizer import RasterAux, render
 from fg3dgs_jax.rasterizer.sh import eval_sh
-from fg3dgs_jax.types import Array, Camera, Conditions, GaussianDeltas, Gaussians
+from fg3dgs_jax.types import REGIONS, Array, Camera, Conditions, GaussianDeltas, Gaussians
 
 CONFIG_FILE = "config.json"  # the resolved config of a workdir
 BACK_TO_FRONT = ("eyes", "mouth", "face")
@@ -142,10 +142,12 @@ class Avatar:
             if background.dtype == jnp.uint8:
                 background = background.astype(jnp.float32) / 255.0
             image, layers = draw(nets, regions, alive, conditions, camera, background)
+            # A region without a layer of its own is clear: its pixels belong to the face's.
+            black = jnp.zeros_like(image)
             return Frame(
                 jnp.clip(image, 0.0, 1.0),
-                {r: layer.image for r, layer in layers.items()},
-                {r: layer.alpha for r, layer in layers.items()},
+                {r: layers[r].image if r in layers else black for r in REGIONS},
+                {r: layers[r].alpha if r in layers else black[..., 0] for r in REGIONS},
                 jnp.any(jnp.stack([layer.aux.overflow for layer in layers.values()])),
             )
 

@@ -67,6 +67,17 @@ def test_a_saved_avatar_draws_the_same_frame(trained, tmp_path):
     np.testing.assert_allclose(before.image, after.image, atol=1e-6)
 
 
+def test_a_region_without_a_layer_is_clear(trained):
+    config, regions, alive = trained
+    config = config.copy_and_resolve_references()
+    config.layers = ("face",)
+    frame = draw(avatar.Avatar(config, {"face": regions["face"]}, {"face": alive["face"]}))
+    assert frame.alphas["face"].max() > 0.05
+    for region in ("eyes", "mouth"):
+        assert not frame.layers[region].any() and not frame.alphas[region].any()
+    np.testing.assert_array_equal(frame.image, np.clip(frame.layers["face"], 0.0, 1.0))
+
+
 def test_no_avatar_is_one_clear_line(tmp_path):
     with pytest.raises(avatar.AvatarError, match="does not exist; train one"):
         avatar.load(tmp_path / "nothing")
