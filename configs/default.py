@@ -67,7 +67,7 @@ def get_config() -> ml_collections.ConfigDict:
         eyes=dict(score="blink", every=7, low=(0.0, 0.0), high=(0.1, 1.0)),
         mouth=dict(score="opening", every=7, low=(0.9, 0.0), high=(1.0, 1.0)),
     )
-    return ml_collections.ConfigDict(
+    config = ml_collections.ConfigDict(
         dict(
             name="default",
             seed=0,
@@ -179,3 +179,11 @@ def get_config() -> ml_collections.ConfigDict:
             ),
         )
     )
+    # Rows that were written with the same dict would share it: a change of one would be a change of
+    # both.
+    return ml_collections.ConfigDict(_apart(config.to_dict()))
+
+
+def _apart(value):
+    """A copy in which no dict stands twice."""
+    return {k: _apart(v) for k, v in value.items()} if isinstance(value, dict) else value

@@ -2,6 +2,7 @@
 
 import importlib
 
+import ml_collections
 import pytest
 
 from configs import variants
@@ -34,6 +35,20 @@ def test_loads(name, variant):
         assert set(row.losses) == set(load("default", None).stages.motion.losses)
         assert row.losses.l1 == 1.0
         assert row.losses.d_ssim == (0.3 if "lambda1" in (variant or "") else 0.2)  # lambda_1
+
+
+def test_no_two_stages_share_a_table():
+    def tables(value):
+        if isinstance(value, ml_collections.ConfigDict):
+            yield id(value)
+            for inner in value.values():
+                yield from tables(inner)
+
+    found = list(tables(load("default", None)))
+    assert len(found) == len(set(found))
+    stages = load("obama", "cpu").stages
+    assert stages.alignment.learn.gaussians.sh_rest is None
+    assert stages.fusion.learn.gaussians.sh_rest
 
 
 def test_the_paper_setting():
