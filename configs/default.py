@@ -27,7 +27,7 @@ def schedule(start, end=None):
 
 def get_config() -> ml_collections.ConfigDict:
     gaussians = dict(
-        means=schedule(3.2e-5, 3.2e-7),  # 3DGS 1.6e-4 x a scene extent of 0.2 m
+        means=None,  # set by the stage: one fall over both, see below
         sh_band_0=schedule(2.5e-3),
         sh_rest=schedule(1.25e-4),
         logit_opacities=schedule(0.05),
@@ -46,8 +46,11 @@ def get_config() -> ml_collections.ConfigDict:
         grad_threshold=dict(face=5e-4, eyes=2e-4, mouth=2e-4),  # of |dL/d means2d| in NDC units
         split_scale=0.0015,  # larger Gaussians are split, smaller ones cloned
         max_scale=0.02,
-        min_opacity=(0.05, 0.05),
+        min_opacity=(0.05, 0.0653),  # 0.05 + 0.25 x iteration / 49,000, TalkingGaussian's face
     )
+    # 3DGS's 1.6e-4 x a scene extent of 0.2 m, a hundredth of it after 45,000 iterations.
+    early = dict(gaussians, means=schedule(3.2e-5, 2.354e-5))  # the first 3,000
+    late = dict(gaussians, means=schedule(2.354e-5, 1.918e-7))  # the 47,000 after them
     no_losses = dict.fromkeys(
         ("l1", "d_ssim", "detail", "guides", "alpha", "motion", "attention", "lpips", "sync"), 0.0
     )
@@ -106,7 +109,7 @@ def get_config() -> ml_collections.ConfigDict:
                     fused=False,
                     moving=False,
                     window=1,  # consecutive frames a step, where layers are fused
-                    learn=dict(gaussians=gaussians, motion=dict.fromkeys(motion)),
+                    learn=dict(gaussians=early, motion=dict.fromkeys(motion)),
                     opacities_of=all_layers,
                     motion_of=all_layers,  # whose nets learn
                     frames=static_frames,
@@ -121,13 +124,13 @@ def get_config() -> ml_collections.ConfigDict:
                     fused=False,
                     moving=True,
                     window=1,
-                    learn=dict(gaussians=gaussians, motion=motion),
+                    learn=dict(gaussians=late, motion=motion),
                     opacities_of=all_layers,
                     motion_of=all_layers,
                     frames=motion_frames,
                     audio_noise=0.0,  # standard deviations of the features
                     guide_frames=8,  # landmarks of so many frames a step, where `guides` weighs
-                    density=dict(density, start=0, stop=0.95, min_opacity=(0.05, 0.30)),
+                    density=dict(density, start=0, stop=0.95, min_opacity=(0.0653, 0.3051)),
                     losses=dict(
                         no_losses,
                         l1=1.0,
@@ -161,6 +164,7 @@ def get_config() -> ml_collections.ConfigDict:
                     fused=True,
                     moving=True,
                     window=5,
+                    sync_paints=True,  # eq. (16) reaches the colours as well as the motion
                     learn=dict(
                         gaussians=colors,
                         motion=dict(

@@ -38,7 +38,7 @@ class Region(NamedTuple):
 class Layer(NamedTuple):
     """One region, drawn alone."""
 
-    image: Array  # [H, W, 3] premultiplied, over black or the background asked for
+    image: Array  # [H, W, 3] premultiplied, over black or the background asked for; 6 if `twice`
     alpha: Array  # [H, W]
     gates: Array | None  # [H, W, 2] rendered audio and expression gates (eq. 6 and 10)
     deltas: GaussianDeltas | None
@@ -68,13 +68,14 @@ def make_nets(config):
 
 def draw_layer(
     net, region: Region, alive, conditions, camera, *, width, height, background=None,
-    with_gates=False, probe=None, capacity=None,
+    with_gates=False, twice=False, probe=None, capacity=None,
 ):  # fmt: skip
     """One region under one camera; `net` None leaves it static (eq. 3). Differentiable.
 
     `background` [3]: drawn over that colour. `with_gates`: also where each condition is listened
-    to, two more channels of the same pass; it needs a net. `capacity`: the rasterizer's
-    `isect_capacity`.
+    to, two more channels of the same pass; it needs a net. `twice`: the image has six channels, the
+    same colours again without gradient to them, so that a loss of these moves and does not paint.
+    `capacity`: the rasterizer's `isect_capacity`.
     """
     deltas = None
     gaussians = region.gaussians
@@ -86,13 +87,15 @@ def draw_layer(
     if with_gates:
         colors = jnp.concatenate([colors, jnp.stack([gates.audio, gates.expression], -1)], -1)
         background = background if background is None else jnp.pad(background, (0, 2))
+    if twice:
+        colors = jnp.concatenate([colors, jax.lax.stop_gradient(colors)], -1)
     out = render(
         drawn.means, drawn.quats, drawn.scales, drawn.opacities, colors, camera,
         width=width, height=height, background=background, means2d_probe=probe,
         isect_capacity=capacity,
     )  # fmt: skip
-    gate_image = out.image[..., 3:] if with_gates else None
-    return Layer(out.image[..., :3], out.alpha, gate_image, deltas, out.aux)
+    image, gate_image = (out.image[..., :3], out.image[..., 3:]) if with_gates else (out.image, None)
+    return Layer(image, out.alpha, gate_image, deltas, out.aux)
 
 
 @jax.named_scope("colors")
@@ -105,27 +108,32 @@ def _colors(drawn, camera, degree):
 @jax.named_scope("composite")
 def composite(layers: dict[str, Layer], background):
     """Eq. (14) in premultiplied colours: face over mouth over eyes over the real background."""
-    image = background  # [H, W, 3]
+    image = background  # [H, W, 3], or twice that where the layers have six channels
     for region in BACK_TO_FRONT:
         if region not in layers:  # its pixels belong to the face's layer
             continue
-        clear = short_spread(1.0 - layers[region].alpha, -1, 3)
+        clear = short_spread(1.0 - layers[region].alpha, -1, image.shape[-1])
         image = layers[region].image + clear * image
     return image
 
 
-def draw(nets, regions, alive, conditions, camera, background, *, probes=None, capacities=None):
-    """All layers under one camera over `background` [H, W, 3] -> (Frame image, layers)."""
+def draw(
+    nets, regions, alive, conditions, camera, background, *, twice=False, probes=None,
+    capacities=None,
+):  # fmt: skip
+    """All layers under one camera over `background` [H, W, 3] -> (Frame image, layers); `twice`: as
+    in `draw_layer`, [H, W, 6].
+    """
     height, width = background.shape[:2]
     layers = {
         r: draw_layer(
             nets and nets[r], regions[r], alive[r], conditions, camera,
-            width=width, height=height, probe=probes and probes[r],
+            width=width, height=height, twice=twice, probe=probes and probes[r],
             capacity=(capacities or {}).get(r),
         )
         for r in regions
     }  # fmt: skip
-    return composite(layers, background), layers
+    return composite(layers, jnp.tile(background, 1 + twice)), layers
 
 
 class Avatar:

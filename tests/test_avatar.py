@@ -83,3 +83,36 @@ def test_no_avatar_is_one_clear_line(tmp_path):
         avatar.load(tmp_path / "nothing")
     with pytest.raises(avatar.AvatarError, match="holds no trained avatar yet"):
         avatar.load(tmp_path)
+
+
+def test_drawn_twice_the_second_picture_moves_and_does_not_paint(trained):
+    config, regions, alive = trained
+    nets, rng = avatar.make_nets(config), np.random.default_rng(0)
+    pose = jnp.eye(4).at[2, 3].set(1.0)
+    camera = Camera(pose, *jnp.array([60.0, 60.0, 16.0, 16.0]))
+    conditions = Conditions(*(jnp.asarray(rng.random(s), jnp.float32) for s in ((8, 16, 80), 8)))
+    target = jnp.asarray(rng.random((32, 32, 3)), jnp.float32)
+
+    def loss(regions, first):
+        background = jnp.zeros((32, 32, 3))
+        image, _ = avatar.draw(
+            nets, regions, alive, conditions, camera, background, twice=first is not None
+        )
+        part = image if first is None else image[..., first : first + 3]
+        return jnp.sum(jnp.square(part - target))
+
+    value_and_grad = jax.jit(jax.value_and_grad(loss), static_argnums=1)
+    (once, wanted), (painted, paints), (moved, moves) = (
+        value_and_grad(regions, first) for first in (None, 0, 3)
+    )
+    np.testing.assert_allclose([painted, moved], once, rtol=1e-6)
+    for region in REGIONS:
+        np.testing.assert_allclose(
+            paints[region].gaussians.sh, wanted[region].gaussians.sh, rtol=1e-4, atol=1e-5
+        )
+        assert np.any(wanted[region].gaussians.sh) and not np.any(moves[region].gaussians.sh)
+        # Colours also change with the direction one looks from, a little; the rest is the same.
+        a, b = moves[region].gaussians, wanted[region].gaussians
+        np.testing.assert_allclose(a.logit_opacities, b.logit_opacities, rtol=1e-4, atol=1e-5)
+        assert all(np.any(leaf) for leaf in jax.tree.leaves(moves[region].gaussians.means))
+        assert np.isfinite(jax.tree.leaves(moves[region].motion)[0]).all()

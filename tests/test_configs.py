@@ -7,6 +7,7 @@ import pytest
 
 from configs import variants
 from fg3dgs_jax import train
+from fg3dgs_jax.training import optim
 from fg3dgs_jax.training import stages as stages_lib
 from fg3dgs_jax.types import REGIONS
 
@@ -46,9 +47,30 @@ def test_no_two_stages_share_a_table():
 
     found = list(tables(load("default", None)))
     assert len(found) == len(set(found))
-    stages = load("obama", "cpu").stages
-    assert stages.alignment.learn.gaussians.sh_rest is None
-    assert stages.fusion.learn.gaussians.sh_rest
+
+
+def test_rates_and_floors_are_talkinggaussians_iteration_by_iteration():
+    """Spec, section 11: rates of means over the scene's extent, the face's opacity floor."""
+    stages = load("default", None).stages
+    lengths = {"static": 3000, "motion": 47_000}
+
+    def at(iteration):
+        name = "static" if iteration < 3000 else "motion"
+        done = (iteration - 3000 * (name == "motion")) / lengths[name]
+        return stages[name], done
+
+    for iteration, expected in [
+        (0, 1.6e-4), (2999, 1.177e-4), (3000, 1.177e-4), (10_000, 5.75e-5), (20_000, 2.07e-5),
+        (30_000, 7.43e-6), (45_000, 1.6e-6),
+    ]:  # fmt: skip
+        stage, done = at(iteration)
+        assert optim.rate(stage.learn.gaussians.means, done) == pytest.approx(
+            0.2 * expected, rel=3e-3
+        )
+    for iteration, expected in [(9000, 0.0959), (25_000, 0.1776), (45_000, 0.2796)]:
+        stage, done = at(iteration)
+        low, high = stage.density.min_opacity
+        assert low + done * (high - low) == pytest.approx(expected, abs=1e-4)
 
 
 def test_the_paper_setting():

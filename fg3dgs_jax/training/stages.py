@@ -156,23 +156,24 @@ def frame_loss(
 
     `capacities`: {region: the rasterizer's isect_capacity}.
 
-    Returns (loss, (drawn, filmed) [H, W, 3] where layers are fused or None, metrics, radii by
-    region).
+    Returns (loss, (drawn, filmed) [H, W, 3] for `alignment_loss` where layers are fused or None,
+    metrics, radii by region).
     """
     nets = nets if stage.moving and config.moves else None
     metrics, radii = {}, {}
     if stage.fused:
         batch = batches["face"]
         image, layers = avatar.draw(
-            nets, regions, alive, batch.conditions, batch.camera, batch.background, probes=probes,
-            capacities=capacities,
+            nets, regions, alive, batch.conditions, batch.camera, batch.background,
+            twice=stage.window > 1 and not stage.sync_paints, probes=probes, capacities=capacities,
         )  # fmt: skip
+        image, watched = image[..., :3], image[..., -3:]
         loss, terms = fused_loss(stage, perceptual, key, image, batch, progress)
         metrics = {**terms, "psnr": losses.psnr(image, batch.image)}
         for r in config.layers:
             metrics |= list_metrics(r, layers[r])
             radii[r] = layers[r].aux.radii
-        return loss, (image, batch.image), metrics, radii
+        return loss, (watched, batch.image), metrics, radii
     loss = 0.0
     for r in config.layers:
         batch = batches[r]
