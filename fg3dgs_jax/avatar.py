@@ -94,7 +94,8 @@ def draw_layer(
         width=width, height=height, background=background, means2d_probe=probe,
         isect_capacity=capacity,
     )  # fmt: skip
-    image, gate_image = (out.image[..., :3], out.image[..., 3:]) if with_gates else (out.image, None)
+    image = out.image[..., :3] if with_gates else out.image
+    gate_image = out.image[..., 3:] if with_gates else None
     return Layer(image, out.alpha, gate_image, deltas, out.aux)
 
 
