@@ -101,7 +101,9 @@ def get_config() -> ml_collections.ConfigDict:
             batch=1,  # frames a step and device
             steps_per_dispatch=100,
             # The face's net on landmarks alone, before the stages; 0 steps: not at all.
-            warm_up=dict(steps=0, rate=schedule(1e-3, 1e-4), frames=8, audio_noise=2.0),
+            warm_up=dict(
+                steps=0, rate=schedule(1e-3, 1e-4), frames=8, audio_noise=2.0, au_jitter=0.05
+            ),
             log=dict(every=200, samples_every=2000, checkpoint_every=2000, keep=2),
             stages=dict(
                 static=dict(
@@ -114,6 +116,7 @@ def get_config() -> ml_collections.ConfigDict:
                     motion_of=all_layers,  # whose nets learn
                     frames=static_frames,
                     audio_noise=0.0,
+                    au_jitter=0.0,
                     density=density,
                     losses=dict(no_losses, l1=1.0, d_ssim=0.2),
                     hair_every=1,
@@ -129,6 +132,7 @@ def get_config() -> ml_collections.ConfigDict:
                     motion_of=all_layers,
                     frames=motion_frames,
                     audio_noise=0.0,  # standard deviations of the features
+                    au_jitter=0.05,  # of AU45, either way, as ER-NeRF
                     guide_frames=8,  # landmarks of so many frames a step, where `guides` weighs
                     density=dict(density, start=0, stop=0.95, min_opacity=(0.0653, 0.3051)),
                     losses=dict(
@@ -153,6 +157,7 @@ def get_config() -> ml_collections.ConfigDict:
                     motion_of=(),
                     frames=None,
                     audio_noise=0.0,
+                    au_jitter=0.0,
                     density=None,
                     losses=dict(no_losses, l1=1.0, d_ssim=0.2),
                     hair_every=1,
@@ -175,6 +180,7 @@ def get_config() -> ml_collections.ConfigDict:
                     motion_of=("mouth",),
                     frames=None,
                     audio_noise=0.0,
+                    au_jitter=0.0,
                     density=None,
                     losses=dict(no_losses, l1=1.0, d_ssim=0.2, lpips=0.5, sync=0.03),
                     hair_every=1,

@@ -1,5 +1,7 @@
 """Writing a processed folder's files: whole, or an error."""
 
+import json
+
 import cv2
 import numpy as np
 import pytest
@@ -23,3 +25,12 @@ def test_a_plate_that_cannot_be_written_is_an_error(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         dataset.save_arrays(tmp_path, background=np.zeros((4, 4, 3), np.uint8))
     assert not (tmp_path / "background.png").exists()
+
+
+def test_the_last_eleventh_is_for_the_test(tmp_path):
+    """Spec, section 11: F = 6500."""
+    dataset.save_meta(
+        tmp_path, num_frames=6500, width=8, height=8, intrinsics=(8, 8, 4, 4), source="none"
+    )
+    split = json.loads((tmp_path / "meta.json").read_text())["split"]
+    assert split == {"train": [0, 5909], "test": [5909, 6500]}

@@ -256,6 +256,34 @@ def test_noise_is_measured_in_deviations_of_the_train_split(folder):
     np.testing.assert_allclose((noisy - clean).std(), expected, rtol=0.1)
 
 
+def test_jitter_moves_the_blink_and_nothing_else(folder):
+    device = batches.device_clip(dataset.load_clip(folder), "mel", ("AU01", "AU45"))
+    clean = batches.take(device, jnp.int32(9)).conditions
+    off = [
+        batches.take(device, jnp.int32(9), jax.random.key(k), jitter=0.05).conditions
+        for k in range(50)
+    ]
+    np.testing.assert_array_equal(off[0].audio, clean.audio)
+    moved = np.stack([o.expression - clean.expression for o in off])
+    assert not moved[:, 0].any() and 0.03 < np.abs(moved[:, 1]).max() <= 0.05 + 1e-6
+
+
+def test_one_guide_frame_in_each_step_blinks(folder):
+    clip = dataset.load_clip(folder)
+    device = batches.device_clip(clip, "mel", ("AU45",))
+    blinks = np.zeros(FRAMES, np.float32)
+    blinks[5] = 1.0
+    device = device._replace(scores={**device.scores, "blink": jnp.asarray(blinks)})
+    first, others = [], []
+    for k in range(60):
+        index = batches.guide_frames(jax.random.key(k), device, 8).index
+        assert set(map(int, index)) <= set(map(int, clip.split("train")))
+        first.append(int(index[0]))
+        others += map(int, index[1:])
+    assert 0.5 < np.mean(np.array(first) == 5) < 0.9  # deeper than half: 2 of 3
+    assert len(set(first)) > 5 and np.mean(np.array(others) == 5) < 0.2
+
+
 def test_guides_teach_the_lips_to_open_with_the_sound(folder):
     """Landmarks alone, no picture: the face's net learns which sounds part the painted lips."""
     config = small(folder)

@@ -190,49 +190,69 @@ def sample_frames(key, step, clip: DeviceClip, region: str, rule, progress, coun
         there is none, the nearest.
       progress: share of the stage done, in [0, 1].
     """
-    far = jnp.where(clip.eligible[region], 0.0, 1e6)
-    if rule is not None:
-        low, high = (a + progress * (b - a) for a, b in (rule.low, rule.high))
-        score = clip.scores[rule.score]
-        outside = jnp.maximum(low - score, 0.0) + jnp.maximum(score - high, 0.0)
-        far = far + jnp.where(step % rule.every == 0, 1e3 * outside, 0.0)
-    # Gumbel noise picks uniformly among frames at distance 0, else the nearest.
-    return jax.lax.top_k(jax.random.gumbel(key, far.shape) * 1e-3 - far, count)[1]
+    if rule is None:
+        return _pick(key, clip, region, 0.0, count)
+    low, high = (a + progress * (b - a) for a, b in (rule.low, rule.high))
+    score = clip.scores[rule.score]
+    outside = jnp.maximum(low - score, 0.0) + jnp.maximum(score - high, 0.0)
+    return _pick(key, clip, region, jnp.where(step % rule.every == 0, outside, 0.0), count)
 
 
-def guide_frames(key, step, clip: DeviceClip, count: int, noise) -> Batch:
-    """A Batch of [count] random train frames, to take landmarks from; for `noise` see `take`.
+def _pick(key, clip: DeviceClip, region: str, far, count: int):
+    """Frames [count] of a region: any of those at distance `far` 0, else the nearest."""
+    far = jnp.where(clip.eligible[region], 1e3 * far, 1e6)
+    return jax.lax.top_k(jax.random.gumbel(key, clip.eligible[region].shape) * 1e-3 - far, count)[1]
+
+
+def guide_frames(key, clip: DeviceClip, count: int, noise=0.0, jitter=0.0) -> Batch:
+    """A Batch of [count] random train frames, to take landmarks from; `noise`, `jitter`: see
+    `take`.
+
+    The first is of a random depth of blink, half as often again of the deepest: lids are shut in a
+    few frames of a thousand, and a net that hardly ever met them does not shut them.
 
     Nothing of it is seen: labels are blank, they only tell the picture's size.
     """
-    key_frames, key_noise = jax.random.split(key)
-    index = sample_frames(key_frames, step, clip, "face", None, 0.0, count)
+    key_frames, key_depth, key_blink, key_noise = jax.random.split(key, 4)
+    index = _pick(key_frames, clip, "face", 0.0, count)
+    depth = jnp.minimum(1.5 * jax.random.uniform(key_depth), 1.0)
+    blinking = _pick(key_blink, clip, "face", jnp.abs(clip.scores["blink"] - depth), 1)
+    index = index.at[0].set(blinking[0])
     keys = jax.random.split(key_noise, count)
     unseen = Pictures(None, jnp.zeros(clip.plate.shape[:2], jnp.uint8), None)
-    return jax.vmap(lambda i, k: take(clip, i, k, noise, unseen))(index, keys)
+    return jax.vmap(lambda i, k: take(clip, i, k, noise, jitter, unseen))(index, keys)
 
 
-def take(clip: DeviceClip, index, key=None, noise=0.0, pictures: Pictures | None = None) -> Batch:
+def take(
+    clip: DeviceClip, index, key=None, noise=0.0, jitter=0.0, pictures: Pictures | None = None
+) -> Batch:  # fmt: skip
     """Frame `index` [] of the clip as a Batch without batch dimension.
 
     With `noise` the audio features get so many standard deviations of white noise (key: consumed):
-    a short clip's sounds could otherwise be learnt by heart. `pictures`: of this frame, where the
-    clip has none; a field is None where its picture is.
+    a short clip's sounds could otherwise be learnt by heart. With `jitter` AU45 is off by up to so
+    much: it was measured in pictures, and no two of a shut eye gave the same. `pictures`: of this
+    frame, where the clip has none; a field is None where its picture is.
     """
     total = clip.audio.shape[0]
     rows = index + jnp.arange(-4, 4)
     windows = clip.audio[jnp.clip(rows, 0, total - 1)]
     windows = jnp.where(((rows >= 0) & (rows < total))[:, None, None], windows, 0.0)
+    expression = clip.expression[index]
+    if noise or jitter:
+        key_audio, key_blink = jax.random.split(key)
     if noise:
         size = noise * clip.audio_scale
-        windows = windows + size * jax.random.normal(key, windows.shape)
+        windows = windows + size * jax.random.normal(key_audio, windows.shape)
+    if jitter:
+        off = jax.random.uniform(key_blink, minval=-jitter, maxval=jitter)
+        expression = expression.at[-1].add(off)
     if pictures is None:
         at = lambda x: None if x is None else x[index]  # noqa: E731
         pictures = Pictures(at(clip.frames), at(clip.labels), at(clip.torso))
     frame, labels, torso = pictures
     return Batch(
         index=index,
-        conditions=Conditions(windows, clip.expression[index]),
+        conditions=Conditions(windows, expression),
         camera=Camera(clip.world_to_camera[index], *clip.intrinsics),
         image=None if frame is None else frame.astype(jnp.float32) / 255.0,
         labels=labels,

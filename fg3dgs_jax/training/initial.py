@@ -104,8 +104,9 @@ def learn_from_guides(key, net, motion, rows, device_clip, rule):
     def step(carry, number):
         params, state = carry
         frames = batches.guide_frames(
-            jax.random.fold_in(key, number), number, device_clip, rule.frames, rule.audio_noise
-        )
+            jax.random.fold_in(key, number), device_clip, rule.frames, rule.audio_noise,
+            rule.au_jitter,
+        )  # fmt: skip
         grads = jax.grad(lambda p: stages.guides_loss(net, {**motion, "params": p}, rows, frames))(
             params
         )

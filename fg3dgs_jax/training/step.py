@@ -44,7 +44,7 @@ def make_train_step(config, stage, stage_number, nets, frozen, clip_size, capaci
     height, width = clip_size
     drawn = config.batch * stage.window  # frames a step and layer
     moving = stage.moving and config.moves
-    noise = stage.audio_noise if moving else 0.0
+    noise = (stage.audio_noise, stage.au_jitter) if moving else (0.0, 0.0)
     aligned = stage.window > 1 and frozen.sync is not None
 
     def loss_fn(regions, probes, state, clip, index, pictures, key, progress):
@@ -54,7 +54,7 @@ def make_train_step(config, stage, stage_number, nets, frozen, clip_size, capaci
             key_b, key_noise = jax.random.split(key_b)
             with jax.named_scope("batch_preparation"):
                 frames = {
-                    r: batches.take(clip, i, key_noise, noise, pictures_b and pictures_b[r])
+                    r: batches.take(clip, i, key_noise, *noise, pictures_b and pictures_b[r])
                     for r, i in index_b.items()
                 }
             return stages.frame_loss(
@@ -74,9 +74,7 @@ def make_train_step(config, stage, stage_number, nets, frozen, clip_size, capaci
             metrics = {**metrics, "sync": sync, "sync_truth": ceiling}
         if moving and stage.losses.guides:
             with jax.named_scope("guides"):
-                frames = batches.guide_frames(
-                    key_guides, state.step, clip, stage.guide_frames, noise
-                )
+                frames = batches.guide_frames(key_guides, clip, stage.guide_frames, *noise)
                 guides = sum(
                     stages.guides_loss(nets[r], regions[r].motion, rows, frames)
                     for r, rows in stages.guided(config).items()
