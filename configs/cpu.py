@@ -34,7 +34,7 @@ def sized_for_cpu(
     config.stages.fusion.steps = fusion
     config.stages.fusion.losses.lpips, config.stages.fusion.lpips.start = 0.5, 0.5
     config.stages.alignment.steps = alignment
-    config.stages.alignment.lpips.update(side=32, count=2)  # of each of the five frames
+    config.stages.alignment.lpips.update(side=32, count=6)  # of each of the five frames
     # Not the paper's: paint would please an expert as small as ours without the lips moving.
     config.stages.alignment.sync_paints = False
     config.stages.alignment.motion_of = ("face", "mouth")  # lips are part of the face's layer
