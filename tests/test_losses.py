@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fg3dgs_jax.training import losses
-from fg3dgs_jax.types import GaussianDeltas
+from fg3dgs_jax.types import Batch, Camera, GaussianDeltas
 
 
 def images(height=24, width=31, seed=0):
@@ -150,3 +150,60 @@ def test_patch_loss_compares_the_same_places():
     np.testing.assert_array_equal(patches[0], a[2:18, 5:21])
     with pytest.raises(ValueError, match="patch side"):
         losses.patch_corners(jax.random.key(0), 20, 20, 32, 1)
+
+
+IMAGES = [jnp.float32(x) for x in images(12, 14)]
+BOX = jnp.array([2, 6, 3, 9])
+INSIDE = losses.box_mask(BOX, 12, 14)
+HAIR = jnp.zeros((12, 14), bool).at[:2].set(True)
+FRAME = Batch(
+    index=None, conditions=None, image=None, background=None, lips_box=BOX, eyes_box=None,
+    camera=Camera(jnp.eye(4).at[2, 3].set(1.0), *jnp.array([90.0, 90.0, 7.0, 6.0])),
+    labels=jnp.zeros((12, 14), jnp.uint8), guides=jnp.array([[0.0, 0.01, 0.0], [0.02, 0.0, 0.01]]),
+    guide_pixels=jnp.array([[6.0, 8.0], [9.5, 5.0]]),
+)  # fmt: skip
+
+
+def perceptual(x, y):
+    return jnp.mean(jnp.square(x - y), (1, 2, 3))
+
+
+GRADED = {  # a loss as a function of one array, its shape, where it may pull
+    "l1": (lambda x: losses.l1(x, IMAGES[1]), (12, 14, 3), None),
+    "d_ssim": (lambda x: losses.d_ssim(x, IMAGES[1]), (12, 14, 3), None),
+    "detail": (
+        lambda x: losses.masked_mean(jnp.abs(x - IMAGES[1]), INSIDE), (12, 14, 3), INSIDE[..., None]
+    ),
+    "alpha": (lambda x: losses.alpha_loss(x, INSIDE), (12, 14), None),
+    "attention, audio": (
+        lambda x: losses.attention_loss(jnp.stack([x, 0 * x], -1), BOX, HAIR), (12, 14), HAIR
+    ),
+    "attention, expression": (
+        lambda x: losses.attention_loss(jnp.stack([0 * x, x], -1), BOX, HAIR), (12, 14),
+        HAIR | INSIDE,
+    ),
+    "motion": (
+        lambda x: losses.motion_loss(GaussianDeltas(x), jnp.array([1.0, 0.0, 1.0])), (3, 3),
+        jnp.array([[True], [False], [True]]),
+    ),
+    "guides": (lambda x: losses.guide_loss(0.01 * x, FRAME), (2, 3), None),
+    "lpips": (
+        lambda x: losses.patch_loss(perceptual, jax.random.key(0), x, IMAGES[1], 5, 50),
+        (12, 14, 3), None,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", GRADED)
+def test_the_gradient_is_finite_right_and_only_where_it_belongs(name):
+    loss, shape, where = GRADED[name]
+    rng = np.random.default_rng(3)
+    x, along = jnp.float32(rng.random(shape)), jnp.float32(rng.normal(size=shape))
+    slope = jax.grad(loss)(x)
+    assert np.isfinite(slope).all() and np.any(slope)
+    if where is not None:
+        where = np.broadcast_to(where, shape)
+        assert not np.any(slope[~where]) and np.all(slope[where])
+    step = 2e-4  # small enough that few pixels pass the kink of an absolute value
+    expected = (loss(x + step * along) - loss(x - step * along)) / (2 * step)
+    np.testing.assert_allclose(jnp.vdot(slope, along), expected, rtol=0.05, atol=1e-3)
