@@ -27,6 +27,7 @@ def sized_for_cpu(
     config.warm_up.steps = 3000
     config.stages.motion.losses.update(detail=0.2, guides=10.0)
     config.stages.motion.audio_noise = 2.0
+    config.stages.motion.au_jitter = 0.0  # MediaPipe's blinks are steadier than that
     config.stages.motion.density.update(stop=0.7, min_opacity=(0.02, 0.10))
     config.stages.static.density.update(min_opacity=(0.02, 0.02))
     config.stages.static.steps = static

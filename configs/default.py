@@ -101,9 +101,9 @@ def get_config() -> ml_collections.ConfigDict:
             batch=1,  # frames a step and device
             steps_per_dispatch=100,
             # The face's net on landmarks alone, before the stages; 0 steps: not at all.
-            warm_up=dict(
-                steps=0, rate=schedule(1e-3, 1e-4), frames=8, audio_noise=2.0, au_jitter=0.05
-            ),
+            warm_up=dict(steps=0, rate=schedule(1e-3, 1e-4)),
+            # There, and in the stages where `guides` weighs: frames a step, noise in deviations.
+            guides=dict(frames=8, audio_noise=2.0, expression_noise=0.5),
             log=dict(every=200, samples_every=2000, checkpoint_every=2000, keep=2),
             stages=dict(
                 static=dict(
@@ -133,7 +133,6 @@ def get_config() -> ml_collections.ConfigDict:
                     frames=motion_frames,
                     audio_noise=0.0,  # standard deviations of the features
                     au_jitter=0.05,  # of AU45, either way, as ER-NeRF
-                    guide_frames=8,  # landmarks of so many frames a step, where `guides` weighs
                     density=dict(density, start=0, stop=0.95, min_opacity=(0.0653, 0.3051)),
                     losses=dict(
                         no_losses,

@@ -125,6 +125,25 @@ def test_every_parameter_and_the_means_get_gradients(region):
     assert float(jnp.abs(by_means).max()) > 0
 
 
+def test_every_gaussian_of_the_face_can_learn_to_blink_from_the_start():
+    """A gate that a ReLU shuts at the start has no gradient: that of AU45 was, nearly everywhere."""
+    means = jax.random.uniform(jax.random.key(3), (64, 3), minval=-0.1, maxval=0.1)
+    config, listening = head.default_model_config(), []
+    for offset in (config.face.expression_gate_offset, 0.0):
+        config.face.expression_gate_offset = offset
+        net = head.make_motion_net("face", config)
+        variables = jax.jit(net.init)(jax.random.key(0), means, conditions())
+
+        @jax.jit
+        def moved(blink, net=net, variables=variables):
+            at = conditions()
+            at = at._replace(expression=at.expression.at[-1].set(blink))
+            return net.apply(variables, means, at)[0].means
+
+        listening.append(float(jnp.any(moved(0.9) != moved(0.3), axis=-1).mean()))
+    assert listening[0] == 1.0 and listening[1] < 0.7
+
+
 def test_make_motion_net_refuses_what_it_does_not_know():
     with pytest.raises(ValueError, match="region"):
         head.make_motion_net("hair")

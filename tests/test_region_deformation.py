@@ -28,14 +28,15 @@ def test_parameter_counts(outputs, expected):
     assert sizes == {"audio_gate": 2_176, "expression_gate": 672, "deformation": expected}
 
 
-def test_equations_6_to_8():
+@pytest.mark.parametrize("offset", [0.0, 0.3])
+def test_equations_6_to_8(offset):
     h, f_a, f_e = inputs()
-    net = RegionDeformation()
+    net = RegionDeformation(expression_gate_offset=offset)
     variables = jax.jit(net.init)(jax.random.key(1), h, f_a, f_e)
     deltas, gates = jax.jit(net.apply)(variables, h, f_a, f_e)
     params, h = variables["params"], np.asarray(h)
     s_a = mlp(h, params["audio_gate"])
-    s_e = np.maximum(mlp(h, params["expression_gate"]), 0)
+    s_e = np.maximum(offset + mlp(h, params["expression_gate"]), 0)
     z = np.concatenate([h, s_a * f_a, s_e * f_e], 1)
     out = mlp(z, params["deformation"])
     np.testing.assert_allclose(deltas.means, 0.01 * out[:, :3], atol=1e-6)

@@ -13,7 +13,7 @@ from fg3dgs_jax import avatar, geometry, native, train
 from fg3dgs_jax.data import batches, dataset
 from fg3dgs_jax.rasterizer import CapacityMonitor
 from fg3dgs_jax.training import checkpoint, initial, optim, parallel, stages, step
-from fg3dgs_jax.types import REGIONS
+from fg3dgs_jax.types import REGIONS, GaussianDeltas
 from tests.painted import FRAMES, SIZE, small
 
 
@@ -269,6 +269,7 @@ def test_jitter_moves_the_blink_and_nothing_else(folder):
 
 
 def test_one_guide_frame_in_each_step_blinks(folder):
+    config = small(folder)
     clip = dataset.load_clip(folder)
     device = batches.device_clip(clip, "mel", ("AU45",))
     blinks = np.zeros(FRAMES, np.float32)
@@ -276,12 +277,45 @@ def test_one_guide_frame_in_each_step_blinks(folder):
     device = device._replace(scores={**device.scores, "blink": jnp.asarray(blinks)})
     first, others = [], []
     for k in range(60):
-        index = batches.guide_frames(jax.random.key(k), device, 8).index
+        index = batches.guide_frames(jax.random.key(k), device, config.guides).index
         assert set(map(int, index)) <= set(map(int, clip.split("train")))
         first.append(int(index[0]))
         others += map(int, index[1:])
     assert 0.5 < np.mean(np.array(first) == 5) < 0.9  # deeper than half: 2 of 3
     assert len(set(first)) > 5 and np.mean(np.array(others) == 5) < 0.2
+
+
+def test_guides_of_lids_hear_another_frame(folder):
+    device = batches.device_clip(dataset.load_clip(folder), "mel", ("AU01", "AU45"))
+    frames = batches.guide_frames(jax.random.key(0), device, small(folder).guides)
+    loudness = jnp.linspace(-0.02, 0.02, len(frames.index))
+    audio = jnp.broadcast_to(loudness[:, None, None, None], frames.conditions.audio.shape)
+    lid = np.isin(np.array(dataset.GUIDES), dataset.RIGHT_EYE + dataset.LEFT_EYE)
+    heard = jnp.where(lid, jnp.roll(loudness, 1)[:, None], loudness[:, None])  # [B, P]
+    moved = frames.guides + heard[..., None] * jnp.array([1.0, 0.0, 0.0])
+    pixels = jax.vmap(geometry.project_points)(moved, frames.camera)
+    frames = frames._replace(
+        conditions=frames.conditions._replace(audio=audio), guide_pixels=pixels
+    )
+
+    class Louder:  # moves every point to the right by what it hears
+        def apply(self, _, means, conditions):
+            right = jnp.array([1.0, 0.0, 0.0]) * conditions.audio.mean()
+            return GaussianDeltas(jnp.broadcast_to(right, means.shape)), None
+
+    for rows in (slice(None), slice(40), slice(40, None)):
+        assert stages.guides_loss(Louder(), None, rows, frames) < 1e-6
+    wrong = frames._replace(guide_pixels=jnp.roll(pixels, 1, axis=0))
+    assert stages.guides_loss(Louder(), None, slice(None), wrong) > 1e-3
+
+
+def test_noise_of_guides_spares_the_blink(folder):
+    device = batches.device_clip(dataset.load_clip(folder), "mel", ("AU01", "AU45"))
+    device = device._replace(expression_scale=jnp.array([2.0, 2.0]))
+    rule = small(folder).guides
+    noisy = batches.guide_frames(jax.random.key(0), device, rule)
+    off = noisy.conditions.expression - device.expression[noisy.index]
+    assert not off[:, 1].any() and 0.3 < off[:, 0].std() < 3.0  # half of 2
 
 
 def test_guides_teach_the_lips_to_open_with_the_sound(folder):
@@ -290,13 +324,15 @@ def test_guides_teach_the_lips_to_open_with_the_sound(folder):
     clip = dataset.load_clip(folder)
     device = batches.device_clip(clip, "mel", config.data.expression)
     nets = avatar.make_nets(config)
-    rule = config.warm_up
-    rule.update(steps=600, rate=(1e-3, 1e-4), audio_noise=0.1)
+    config.warm_up.update(steps=600, rate=(1e-3, 1e-4))
+    config.guides.audio_noise = 0.1
     config.moves = False  # so that init_regions leaves the net as it starts
     regions, _ = initial.init_regions(jax.random.key(0), clip, device, config, nets)
     motion = regions["face"].motion
     rows = slice(None)
-    learnt = initial.learn_from_guides(jax.random.key(1), nets["face"], motion, rows, device, rule)
+    learnt = initial.learn_from_guides(
+        jax.random.key(1), nets["face"], motion, rows, device, config
+    )
     lower = dataset.GUIDES.index(14)
 
     @jax.jit

@@ -40,6 +40,7 @@ class DeviceClip(NamedTuple):
     audio: Array  # [T, A, D]
     audio_scale: Array  # [D], standard deviations over the train split
     expression: Array  # [T, E]
+    expression_scale: Array  # [E], standard deviations over the train split
     lips_boxes: Array  # int32 [T, 4]
     eyes_boxes: Array  # int32 [T, 2, 4]
     guides: Array  # [P, 3] metres
@@ -76,6 +77,7 @@ def device_clip(
     )
     blink = clip.expression_channels(["AU45"])[:, 0]
     audio = jnp.asarray(clip.audio_features(extractor))
+    expression = jnp.asarray(clip.expression_channels(expression_names))
     found = DeviceClip(
         frames=None,
         labels=None,
@@ -85,7 +87,8 @@ def device_clip(
         intrinsics=intrinsics,
         audio=audio,
         audio_scale=audio[train].std((0, 1)),
-        expression=jnp.asarray(clip.expression_channels(expression_names)),
+        expression=expression,
+        expression_scale=expression[train].std(0),
         lips_boxes=jnp.asarray(clip.lips_boxes()),
         eyes_boxes=jnp.asarray(clip.eyes_boxes()),
         guides=geometry.triangulate(guide_pixels[seen_by], cameras),
@@ -204,23 +207,29 @@ def _pick(key, clip: DeviceClip, region: str, far, count: int):
     return jax.lax.top_k(jax.random.gumbel(key, clip.eligible[region].shape) * 1e-3 - far, count)[1]
 
 
-def guide_frames(key, clip: DeviceClip, count: int, noise=0.0, jitter=0.0) -> Batch:
-    """A Batch of [count] random train frames, to take landmarks from; `noise`, `jitter`: see
-    `take`.
+def guide_frames(key, clip: DeviceClip, rule) -> Batch:
+    """A Batch of [rule.frames] random train frames, to take landmarks from.
 
     The first is of a random depth of blink, half as often again of the deepest: lids are shut in a
-    few frames of a thousand, and a net that hardly ever met them does not shut them.
+    few frames of a thousand, and a net that hardly ever met them does not shut them. So few frames
+    are easily told by something else: what is heard gets `rule.audio_noise` standard deviations of
+    noise, gaze and action units `rule.expression_noise`, and AU45 none.
 
     Nothing of it is seen: labels are blank, they only tell the picture's size.
     """
-    key_frames, key_depth, key_blink, key_noise = jax.random.split(key, 4)
-    index = _pick(key_frames, clip, "face", 0.0, count)
+    key_frames, key_depth, key_blink, key_audio, key_noise = jax.random.split(key, 5)
+    index = _pick(key_frames, clip, "face", 0.0, rule.frames)
     depth = jnp.minimum(1.5 * jax.random.uniform(key_depth), 1.0)
     blinking = _pick(key_blink, clip, "face", jnp.abs(clip.scores["blink"] - depth), 1)
     index = index.at[0].set(blinking[0])
-    keys = jax.random.split(key_noise, count)
     unseen = Pictures(None, jnp.zeros(clip.plate.shape[:2], jnp.uint8), None)
-    return jax.vmap(lambda i, k: take(clip, i, k, noise, jitter, unseen))(index, keys)
+    keys = jax.random.split(key_audio, rule.frames)
+    frames = jax.vmap(lambda i, k: take(clip, i, k, rule.audio_noise, pictures=unseen))(index, keys)
+    conditions = frames.conditions
+    size = rule.expression_noise * clip.expression_scale.at[-1].set(0.0)
+    noise = size * jax.random.normal(key_noise, conditions.expression.shape)
+    conditions = conditions._replace(expression=conditions.expression + noise)
+    return frames._replace(conditions=conditions)
 
 
 def take(

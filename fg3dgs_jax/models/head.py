@@ -131,6 +131,7 @@ def default_model_config() -> ml_collections.ConfigDict:
                 encoding=dict(base_resolution=16.0, desired_resolution=38.4, **encoding),
                 audio_gate_width=32,
                 expression_gate_width=16,
+                expression_gate_offset=0.3,
                 widths=(64, 64),
                 num_outputs=10,
                 last_layer_scale=1.0,

@@ -25,12 +25,16 @@ class RegionDeformation(nn.Module):
 
     h [N, C], f_a [D], f_e [E] -> GaussianDeltas (means, quats, raw_scales) and Gates [N].
 
+    `expression_gate_offset`, ours, opens the gates at the start. Without it each channel of f_e has
+    an even chance that its gate is 0 at the lids, without gradient, and blinks are learnt late.
+
     `num_outputs` 11 also carries TalkingGaussian's opacity offset, which nothing uses, for parity
     of parameter counts.
     """
 
     audio_gate_width: int = 32
     expression_gate_width: int = 16
+    expression_gate_offset: float = 0.0
     widths: Sequence[int] = (64, 64)
     num_outputs: int = 10
     last_layer_scale: float = 1.0
@@ -42,9 +46,8 @@ class RegionDeformation(nn.Module):
                 f"num_outputs is {self.num_outputs}; expected 10 (means, quats, scales) or 11"
             )
         s_a = MLP((self.audio_gate_width, f_a.shape[-1]), name="audio_gate")(h)  # eq. (6)
-        s_e = nn.relu(
-            MLP((self.expression_gate_width, f_e.shape[-1]), name="expression_gate")(h)
-        )  # eq. (6)
+        s_e = MLP((self.expression_gate_width, f_e.shape[-1]), name="expression_gate")(h)
+        s_e = nn.relu(self.expression_gate_offset + s_e)  # eq. (6)
         # Eq. (7), but f_a and f_e, the same for all Gaussians, are multiplied in as a gain.
         z, gain = jnp.concatenate([h, s_a, s_e], -1), (jnp.ones(h.shape[-1]), f_a, f_e)
         deformation = MLP((*self.widths, self.num_outputs), self.last_layer_scale,

@@ -42,7 +42,7 @@ def init_regions(key, clip: Clip, device_clip, config, nets):
         motion = with_statistics(motion, device_clip.audio[clip.split("train")])
         rows = stages.guided(config).get(r)
         if rows is not None and config.moves and config.warm_up.steps:
-            motion = learn_from_guides(key_r, nets[r], motion, rows, device_clip, config.warm_up)
+            motion = learn_from_guides(key_r, nets[r], motion, rows, device_clip, config)
         regions[r] = avatar.Region(gaussians, motion)
     return regions, alive
 
@@ -87,8 +87,8 @@ def _on_head(rng, rays, pose, region):
     return (camera_points - center) @ pose[:3, :3]
 
 
-def learn_from_guides(key, net, motion, rows, device_clip, rule):
-    """A region's motion net after `rule.steps` steps on landmarks alone.
+def learn_from_guides(key, net, motion, rows, device_clip, config):
+    """A region's motion net after the steps of `config.warm_up` on landmarks alone.
 
     No picture is drawn, so a step costs far less than one of a stage, and the pictures then find
     lips and lids that already go where they should.
@@ -96,17 +96,15 @@ def learn_from_guides(key, net, motion, rows, device_clip, rule):
     Args:
       motion: the net's variables.
       rows: the guides that lead it, see `stages.guided`.
-      rule: see `warm_up` in configs/default.py.
+      config: see `warm_up` and `guides` in configs/default.py.
     """
+    rule = config.warm_up
     schedule = optax.exponential_decay(rule.rate[0], rule.steps, rule.rate[1] / rule.rate[0])
     optimizer = optax.chain(optim.MOTION, optax.scale_by_learning_rate(schedule))
 
     def step(carry, number):
         params, state = carry
-        frames = batches.guide_frames(
-            jax.random.fold_in(key, number), device_clip, rule.frames, rule.audio_noise,
-            rule.au_jitter,
-        )  # fmt: skip
+        frames = batches.guide_frames(jax.random.fold_in(key, number), device_clip, config.guides)
         grads = jax.grad(lambda p: stages.guides_loss(net, {**motion, "params": p}, rows, frames))(
             params
         )

@@ -9,16 +9,20 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from fg3dgs_jax import avatar
 from fg3dgs_jax.data.dataset import (
     EYE_LABELS,
+    GUIDES,
     HEAD_LABELS,
     INNER_LIPS,
     LABELS,
+    LEFT_EYE,
     LIP_LABELS,
     MOUTH_LABELS,
     OUTER_LIPS,
+    RIGHT_EYE,
 )
 from fg3dgs_jax.training import losses
 from fg3dgs_jax.types import REGIONS
@@ -221,12 +225,24 @@ def guided(config):
 
 
 def guides_loss(net, motion, rows, frames):
-    """`losses.guide_loss` of a region's net over several frames (a Batch of [B])."""
-    guides = frames.guides[0, rows]  # the same in all frames: their encoding is computed once
+    """`losses.guide_loss` of a region's net over several frames (a Batch of [B]).
 
-    def one(batch):
-        deltas, _ = net.apply(motion, guides, batch.conditions)
-        batch = batch._replace(guides=guides, guide_pixels=batch.guide_pixels[rows])
-        return losses.guide_loss(deltas.means, batch)
+    Lids are to follow what the expression says whatever is heard, so they hear another frame.
+    """
+    rows = np.arange(len(GUIDES))[rows]
+    lid = np.isin(np.array(GUIDES)[rows], RIGHT_EYE + LEFT_EYE)
+    groups = [rows[~lid], rows[lid]]
+    order = np.concatenate(groups)
+    guides = frames.guides[0]  # the same in all frames: their encoding is computed once
 
-    return jnp.mean(jax.vmap(one)(frames))
+    def one(batch, others_audio):
+        conditions = batch.conditions, batch.conditions._replace(audio=others_audio)
+        deltas = [
+            net.apply(motion, guides[group], c)[0].means
+            for group, c in zip(groups, conditions, strict=True)
+            if len(group)
+        ]
+        told = batch._replace(guides=guides[order], guide_pixels=batch.guide_pixels[order])
+        return losses.guide_loss(jnp.concatenate(deltas), told)
+
+    return jnp.mean(jax.vmap(one)(frames, jnp.roll(frames.conditions.audio, 1, axis=0)))

@@ -74,7 +74,7 @@ def make_train_step(config, stage, stage_number, nets, frozen, clip_size, capaci
             metrics = {**metrics, "sync": sync, "sync_truth": ceiling}
         if moving and stage.losses.guides:
             with jax.named_scope("guides"):
-                frames = batches.guide_frames(key_guides, clip, stage.guide_frames, *noise)
+                frames = batches.guide_frames(key_guides, clip, config.guides)
                 guides = sum(
                     stages.guides_loss(nets[r], regions[r].motion, rows, frames)
                     for r, rows in stages.guided(config).items()
