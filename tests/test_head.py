@@ -126,7 +126,7 @@ def test_every_parameter_and_the_means_get_gradients(region):
 
 
 def test_every_gaussian_of_the_face_can_learn_to_blink_from_the_start():
-    """A gate that a ReLU shuts at the start has no gradient: that of AU45 was, nearly everywhere."""
+    """A gate that the ReLU shuts at the start has no gradient: AU45's was, almost everywhere."""
     means = jax.random.uniform(jax.random.key(3), (64, 3), minval=-0.1, maxval=0.1)
     config, listening = head.default_model_config(), []
     for offset in (config.face.expression_gate_offset, 0.0):
