@@ -23,6 +23,7 @@ def sized_for_cpu(
         attentive=default.schedule(5e-4, 5e-5),
         other=default.schedule(1e-3, 1e-4),
     )
+    config.model.mouth.follows_lips = True  # ours, as the rest of this
     # Ours, not the paper's: the lips are a hundredth of the picture, and its 47,000 steps too many.
     config.warm_up.steps = 3000
     config.stages.motion.losses.update(detail=0.2, guides=10.0)

@@ -102,7 +102,8 @@ def get_config() -> ml_collections.ConfigDict:
             steps_per_dispatch=100,
             # The face's net on landmarks alone, before the stages; 0 steps: not at all.
             warm_up=dict(steps=0, rate=schedule(1e-3, 1e-4)),
-            # There, and in the stages where `guides` weighs: frames a step, noise in deviations.
+            # There, and in the stages where `guides` weighs: frames a step, noise in deviations
+            # (the expression's for lids only).
             guides=dict(frames=8, audio_noise=2.0, expression_noise=0.5),
             log=dict(every=200, samples_every=2000, checkpoint_every=2000, keep=2),
             stages=dict(

@@ -48,6 +48,7 @@ def offset_full(config):
 def mouth_lips(config):
     """The lips belong to the mouth's layer, which reaches a little under the face's."""
     config.lips_in = "mouth"
+    config.model.mouth.follows_lips = False
     config.regions.mouth.dilate = 1
     config.regions.mouth.num *= 2
     config.regions.mouth.capacity *= 2

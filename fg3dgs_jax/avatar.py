@@ -66,6 +66,15 @@ def make_nets(config):
     return {region: head.make_motion_net(region, config.model) for region in config.layers}
 
 
+def conditions_of(region, nets, regions, conditions):
+    """What drives a region: the mouth may also follow the lips, which the face's net moves."""
+    if not nets or region != "mouth":
+        return conditions
+    return head.lip_motion(
+        nets["face"], regions["face"].motion, regions["mouth"].motion, conditions
+    )
+
+
 def draw_layer(
     net, region: Region, alive, conditions, camera, *, width, height, background=None,
     with_gates=False, twice=False, probe=None, capacity=None,
@@ -126,14 +135,14 @@ def draw(
     in `draw_layer`, [H, W, 6].
     """
     height, width = background.shape[:2]
-    layers = {
-        r: draw_layer(
-            nets and nets[r], regions[r], alive[r], conditions, camera,
+    layers = {}
+    for r in regions:
+        told = conditions_of(r, nets, regions, conditions)
+        layers[r] = draw_layer(
+            nets and nets[r], regions[r], alive[r], told, camera,
             width=width, height=height, twice=twice, probe=probes and probes[r],
             capacity=(capacities or {}).get(r),
-        )
-        for r in regions
-    }  # fmt: skip
+        )  # fmt: skip
     return composite(layers, jnp.tile(background, 1 + twice)), layers
 
 

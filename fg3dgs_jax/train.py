@@ -259,7 +259,7 @@ def draw_samples(workdir, config, clip, on_device, state, done, count=3):
     for i in np.linspace(*clip.split("test")[[0, -1]], count).astype(int):
         batch = batches.take(on_device, i, pictures=batches.read_pictures(clip, i))
         one = jax.tree.map(lambda x: x[None], batch)
-        drawn = drawer.draw(*one.conditions, one.camera, one.background)
+        drawn = drawer.draw(*one.conditions[:2], one.camera, one.background)
         drawn = jax.device_get(jax.tree.map(lambda x: x[0], drawn))
         rows.append(
             logging.sample_picture(np.asarray(batch.image), drawn.image, drawn.layers, drawn.alphas)

@@ -66,6 +66,7 @@ class Conditions(NamedTuple):
 
     audio: Array  # [..., 8, A, D]: feature windows of frames i-4 .. i+3, zeros outside the clip
     expression: Array  # [..., E]; the last channel is AU45 (blink)
+    lips: Array | None = None  # [..., 3 P]: how far the face has moved points of the lips, cm
 
 
 class Batch(NamedTuple):

@@ -144,6 +144,35 @@ def test_every_gaussian_of_the_face_can_learn_to_blink_from_the_start():
     assert listening[0] == 1.0 and listening[1] < 0.7
 
 
+def test_a_mouth_that_follows_the_lips_listens_to_the_face():
+    config = head.default_model_config()
+    config.mouth.follows_lips = True
+    face, mouth = head.make_motion_net("face", config), head.make_motion_net("mouth", config)
+    means = jax.random.uniform(jax.random.key(3), (20, 3), minval=-0.1, maxval=0.1)
+    points = jax.random.uniform(jax.random.key(4), (len(head.LIPS), 3), minval=-0.1, maxval=0.1)
+    by_face = jax.jit(face.init)(jax.random.key(0), means, conditions())
+    by_mouth = jax.jit(mouth.init)(jax.random.key(1), means, conditions())
+    plain, _ = jax.jit(mouth.apply)(by_mouth, means, conditions())
+    by_mouth = {**by_mouth, "statistics": {**by_mouth["statistics"], "lips": points}}
+
+    @jax.jit
+    def moved(by_face):
+        told = head.lip_motion(face, by_face, by_mouth, conditions())
+        return told.lips, mouth.apply(by_mouth, means, told)[0].means
+
+    lips, followed = moved(by_face)
+    deltas, _ = face.apply(by_face, points, conditions())
+    np.testing.assert_allclose(lips, 100 * deltas.means.reshape(-1), rtol=1e-5)  # centimetres
+    wider = jax.tree.map(lambda x: 3 * x, by_face)
+    assert np.any(followed != plain.means) and np.any(moved(wider)[1] != followed)
+    into_face = jax.grad(lambda v: jnp.sum(moved(v)[1]))(by_face)
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(into_face))
+    deaf = jax.eval_shape(
+        head.make_motion_net("mouth").init, jax.random.key(1), means, conditions()
+    )
+    assert head.lip_motion(face, by_face, deaf, conditions()).lips is None
+
+
 def test_make_motion_net_refuses_what_it_does_not_know():
     with pytest.raises(ValueError, match="region"):
         head.make_motion_net("hair")

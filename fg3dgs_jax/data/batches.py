@@ -207,13 +207,14 @@ def _pick(key, clip: DeviceClip, region: str, far, count: int):
     return jax.lax.top_k(jax.random.gumbel(key, clip.eligible[region].shape) * 1e-3 - far, count)[1]
 
 
-def guide_frames(key, clip: DeviceClip, rule) -> Batch:
-    """A Batch of [rule.frames] random train frames, to take landmarks from.
+def guide_frames(key, clip: DeviceClip, rule) -> tuple[Batch, Conditions]:
+    """A Batch of [rule.frames] random train frames, to take landmarks from, and what lids are to
+    follow in them.
 
     The first is of a random depth of blink, half as often again of the deepest: lids are shut in a
-    few frames of a thousand, and a net that hardly ever met them does not shut them. So few frames
-    are easily told by something else: what is heard gets `rule.audio_noise` standard deviations of
-    noise, gaze and action units `rule.expression_noise`, and AU45 none.
+    few frames of a thousand, and a net that hardly ever met them does not shut them. What else so
+    few frames have in common must not tell a blink: lids hear another of the frames, and gaze and
+    action units but AU45 get `rule.expression_noise` standard deviations of noise.
 
     Nothing of it is seen: labels are blank, they only tell the picture's size.
     """
@@ -225,11 +226,10 @@ def guide_frames(key, clip: DeviceClip, rule) -> Batch:
     unseen = Pictures(None, jnp.zeros(clip.plate.shape[:2], jnp.uint8), None)
     keys = jax.random.split(key_audio, rule.frames)
     frames = jax.vmap(lambda i, k: take(clip, i, k, rule.audio_noise, pictures=unseen))(index, keys)
-    conditions = frames.conditions
+    audio, expression = frames.conditions[:2]
     size = rule.expression_noise * clip.expression_scale.at[-1].set(0.0)
-    noise = size * jax.random.normal(key_noise, conditions.expression.shape)
-    conditions = conditions._replace(expression=conditions.expression + noise)
-    return frames._replace(conditions=conditions)
+    noise = size * jax.random.normal(key_noise, expression.shape)
+    return frames, Conditions(jnp.roll(audio, 1, axis=0), expression + noise)
 
 
 def take(

@@ -13,11 +13,14 @@ from fg3dgs_jax.models.audio_encoder import AudioEncoder
 from fg3dgs_jax.models.cross_modal_gating import AudioTokens, CrossModalGating, ExpressionTokens
 from fg3dgs_jax.models.expression_encoder import ExpressionEncoder
 from fg3dgs_jax.models.hash_encoding import TriPlaneHashEncoding
-from fg3dgs_jax.models.region_deformation import ConcatDeformation, RegionDeformation
+from fg3dgs_jax.models.layers import MLP
+from fg3dgs_jax.models.region_deformation import METRES, ConcatDeformation, RegionDeformation
 from fg3dgs_jax.types import REGIONS, Array, Conditions, Gates, GaussianDeltas, Gaussians
 
 SH_BAND_0 = 0.28209479177387814  # the constant spherical harmonic: colour = SH_BAND_0 * sh[0] + 0.5
 INITIAL_OPACITY = 0.1
+# Landmarks that a mouth may follow: corners of the outer and inner outline, middles of the inner.
+LIPS = (61, 291, 78, 308, 13, 14)
 
 
 class Drawable(NamedTuple):
@@ -144,6 +147,7 @@ def default_model_config() -> ml_collections.ConfigDict:
             mouth=dict(
                 encoding=dict(base_resolution=64.0, desired_resolution=57.6, **encoding),
                 axis_gain=(0.2, 1.0, 0.2),  # the inside of a mouth moves mostly up and down
+                follows_lips=False,
                 **gated,
             ),
         )
@@ -167,7 +171,12 @@ class FaceMotion(nn.Module):
 
 
 class HighFrequencyMotion(nn.Module):
-    """Mouth (audio only) or eyes (expression only); eqs. (5), (9)-(12)."""
+    """Mouth (audio only) or eyes (expression only); eqs. (5), (9)-(12).
+
+    Ours, after InsTaG: where `follows_lips`, one more token of the mouth tells how the face's net
+    has moved the lips (`Conditions.lips`), so that teeth and jaw go with them. The points in
+    question are variables of the net, "statistics" (see `lip_motion`).
+    """
 
     region: str
     config: ml_collections.FrozenConfigDict
@@ -176,6 +185,7 @@ class HighFrequencyMotion(nn.Module):
     def __call__(self, means, conditions: Conditions) -> tuple[GaussianDeltas, Gates]:
         options = dict(self.config[self.region])
         kind, widths = options.pop("motion"), options.pop("concat_widths")
+        follows_lips = options.pop("follows_lips", False)
         h = TriPlaneHashEncoding(**options.pop("encoding"), name="encoding")(means)  # eq. (9)
         if self.region == "mouth":
             pool = kind == "concat" or options["gate_from"] == "condition"
@@ -194,10 +204,27 @@ class HighFrequencyMotion(nn.Module):
             deltas, gate = deform(h, pooled), jnp.ones(len(means))
         else:
             c = tokens(options["d_model"], name="tokens")(values)
+            if follows_lips:
+                self.variable("statistics", "lips", jnp.zeros, (len(LIPS), 3))
+                lips = conditions.lips if conditions.lips is not None else jnp.zeros(3 * len(LIPS))
+                follow = MLP((32, options["d_model"]), name="follow")(lips)
+                c = jnp.concatenate([c, follow[None]])
             deltas, gate = CrossModalGating(**options, name="motion")(h, c, pooled)
         silent = jnp.zeros_like(gate)
         gates = Gates(gate, silent) if self.region == "mouth" else Gates(silent, gate)
         return deltas, gates
+
+
+def lip_motion(face, face_variables, mouth_variables, conditions):
+    """`conditions` for a mouth that follows the lips, as the face's net moves them; as they are for
+    one that does not. No gradient to the face.
+    """
+    lips = mouth_variables.get("statistics", {}).get("lips")
+    if lips is None:
+        return conditions
+    deltas, _ = face.apply(face_variables, lips, conditions)
+    moved = jax.lax.stop_gradient(deltas.means).reshape(-1) / METRES
+    return conditions._replace(lips=moved)
 
 
 def make_motion_net(region: str, config=None) -> nn.Module:

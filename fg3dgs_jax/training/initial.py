@@ -12,7 +12,7 @@ import optax
 
 from fg3dgs_jax import avatar
 from fg3dgs_jax.data import batches
-from fg3dgs_jax.data.dataset import Clip
+from fg3dgs_jax.data.dataset import GUIDES, Clip
 from fg3dgs_jax.models import head
 from fg3dgs_jax.models.audio_encoder import with_statistics
 from fg3dgs_jax.training import optim, stages
@@ -40,6 +40,9 @@ def init_regions(key, clip: Clip, device_clip, config, nets):
         expression = np.zeros(device_clip.expression.shape[1], np.float32)
         motion = nets[r].init(key_r, gaussians.means, Conditions(windows, expression))
         motion = with_statistics(motion, device_clip.audio[clip.split("train")])
+        if "lips" in motion.get("statistics", {}):
+            lips = device_clip.guides[np.array([GUIDES.index(point) for point in head.LIPS])]
+            motion = {**motion, "statistics": {**motion["statistics"], "lips": lips}}
         rows = stages.guided(config).get(r)
         if rows is not None and config.moves and config.warm_up.steps:
             motion = learn_from_guides(key_r, nets[r], motion, rows, device_clip, config)
@@ -105,7 +108,7 @@ def learn_from_guides(key, net, motion, rows, device_clip, config):
     def step(carry, number):
         params, state = carry
         frames = batches.guide_frames(jax.random.fold_in(key, number), device_clip, config.guides)
-        grads = jax.grad(lambda p: stages.guides_loss(net, {**motion, "params": p}, rows, frames))(
+        grads = jax.grad(lambda p: stages.guides_loss(net, {**motion, "params": p}, rows, *frames))(
             params
         )
         updates, state = optimizer.update(grads, state)

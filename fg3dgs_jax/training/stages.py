@@ -185,7 +185,8 @@ def frame_loss(
         key_c, key_r = jax.random.split(jax.random.fold_in(key, REGIONS.index(r)))
         color = key_color(config, key_c)
         layer = avatar.draw_layer(
-            nets and nets[r], regions[r], alive[r], batch.conditions, batch.camera,
+            nets and nets[r], regions[r], alive[r],
+            avatar.conditions_of(r, nets, regions, batch.conditions), batch.camera,
             width=width, height=height, background=color, probe=probes[r],
             capacity=(capacities or {}).get(r),
             with_gates=bool(nets and r == "face" and stage.losses.attention),
@@ -224,10 +225,9 @@ def guided(config):
     return {"face": slice(lips, None), "mouth": slice(lips)}
 
 
-def guides_loss(net, motion, rows, frames):
-    """`losses.guide_loss` of a region's net over several frames (a Batch of [B]).
-
-    Lids are to follow what the expression says whatever is heard, so they hear another frame.
+def guides_loss(net, motion, rows, frames, lid_conditions):
+    """`losses.guide_loss` of a region's net over several frames (a Batch of [B]), whose lids follow
+    conditions of their own; both from `batches.guide_frames`.
     """
     rows = np.arange(len(GUIDES))[rows]
     lid = np.isin(np.array(GUIDES)[rows], RIGHT_EYE + LEFT_EYE)
@@ -235,14 +235,13 @@ def guides_loss(net, motion, rows, frames):
     order = np.concatenate(groups)
     guides = frames.guides[0]  # the same in all frames: their encoding is computed once
 
-    def one(batch, others_audio):
-        conditions = batch.conditions, batch.conditions._replace(audio=others_audio)
+    def one(batch, lid_conditions):
         deltas = [
-            net.apply(motion, guides[group], c)[0].means
-            for group, c in zip(groups, conditions, strict=True)
+            net.apply(motion, guides[group], conditions)[0].means
+            for group, conditions in zip(groups, (batch.conditions, lid_conditions), strict=True)
             if len(group)
         ]
         told = batch._replace(guides=guides[order], guide_pixels=batch.guide_pixels[order])
         return losses.guide_loss(jnp.concatenate(deltas), told)
 
-    return jnp.mean(jax.vmap(one)(frames, jnp.roll(frames.conditions.audio, 1, axis=0)))
+    return jnp.mean(jax.vmap(one)(frames, lid_conditions))

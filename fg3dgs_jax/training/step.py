@@ -76,7 +76,7 @@ def make_train_step(config, stage, stage_number, nets, frozen, clip_size, capaci
             with jax.named_scope("guides"):
                 frames = batches.guide_frames(key_guides, clip, config.guides)
                 guides = sum(
-                    stages.guides_loss(nets[r], regions[r].motion, rows, frames)
+                    stages.guides_loss(nets[r], regions[r].motion, rows, *frames)
                     for r, rows in stages.guided(config).items()
                 )
             loss, metrics = loss + stage.losses.guides * guides, {**metrics, "guides": guides}
