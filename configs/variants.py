@@ -22,6 +22,7 @@ def single(config):
     """Neither: one set of Gaussians as large as the three together, moved by one MLP."""
     _fold_into_face(config, "eyes")
     _fold_into_face(config, "mouth")
+    config.model.face.motion = "concat"
 
 
 def no_hrpa(config):

@@ -24,7 +24,7 @@ def conditions(frames=None, seed=0):
 def awake(region, motion="gated", count=50):
     """A net with tables so large that places differ, and means inside the bound."""
     config = head.default_model_config()
-    config.mouth.motion = config.eyes.motion = motion
+    config[region].motion = motion
     net = head.make_motion_net(region, config)
     means = jax.random.uniform(jax.random.key(3), (count, 3), minval=-0.1, maxval=0.1)
     rng = np.random.default_rng(0)  # compiling an initializer for each parameter would take seconds
@@ -58,6 +58,7 @@ def test_face_net_of_the_published_size_with_opacity_output():
     "region, motion, audio, expression",
     [
         ("face", "gated", 1, 1),
+        ("face", "concat", 1, 1),
         ("mouth", "gated", 1, 0),
         ("mouth", "concat", 1, 0),
         ("eyes", "gated", 0, 1),

@@ -131,6 +131,7 @@ def default_model_config() -> ml_collections.ConfigDict:
             audio=dict(dim=32, widths=(32, 32, 64, 64)),
             expression=dict(hidden=16),
             face=dict(
+                motion="gated",  # eqs. (6)-(8); "concat": the ablation of one set and one MLP
                 encoding=dict(base_resolution=16.0, desired_resolution=38.4, **encoding),
                 audio_gate_width=32,
                 expression_gate_width=16,
@@ -155,7 +156,9 @@ def default_model_config() -> ml_collections.ConfigDict:
 
 
 class FaceMotion(nn.Module):
-    """means [N, 3], Conditions of one frame -> (GaussianDeltas, Gates); eqs. (5)-(8)."""
+    """means [N, 3], Conditions of one frame -> (GaussianDeltas, Gates); eqs. (5)-(8), or one MLP of
+    everything side by side.
+    """
 
     config: ml_collections.FrozenConfigDict
 
@@ -167,7 +170,11 @@ class FaceMotion(nn.Module):
         f_e = ExpressionEncoder(**self.config.expression, name="expression")(
             conditions.expression
         )  # eq. (5)
-        return RegionDeformation(**face, name="motion")(h, f_a, f_e)
+        if face.pop("motion", "gated") == "gated":
+            return RegionDeformation(**face, name="motion")(h, f_a, f_e)
+        deform = ConcatDeformation(face["widths"], face["num_outputs"], name="motion")
+        everywhere = jnp.ones(len(means))
+        return deform(h, jnp.concatenate([f_a, f_e])), Gates(everywhere, everywhere)
 
 
 class HighFrequencyMotion(nn.Module):
@@ -199,7 +206,7 @@ class HighFrequencyMotion(nn.Module):
             values, tokens = pooled, ExpressionTokens
         if kind == "concat":
             deform = ConcatDeformation(
-                widths, options["axis_gain"], options["last_layer_scale"], name="motion"
+                widths, 3, options["axis_gain"], options["last_layer_scale"], name="motion"
             )
             deltas, gate = deform(h, pooled), jnp.ones(len(means))
         else:
@@ -241,10 +248,7 @@ def make_motion_net(region: str, config=None) -> nn.Module:
     if region not in REGIONS:
         raise ValueError(f"region is {region!r}; expected one of {REGIONS}")
     config = ml_collections.FrozenConfigDict(default_model_config() if config is None else config)
-    if region == "face":
-        return FaceMotion(config)
-    if config[region].motion not in ("gated", "concat"):
-        raise ValueError(
-            f'{region}.motion is {config[region].motion!r}; expected "gated" or "concat"'
-        )
-    return HighFrequencyMotion(region, config)
+    kind = config[region].get("motion", "gated")
+    if kind not in ("gated", "concat"):
+        raise ValueError(f'{region}.motion is {kind!r}; expected "gated" or "concat"')
+    return FaceMotion(config) if region == "face" else HighFrequencyMotion(region, config)

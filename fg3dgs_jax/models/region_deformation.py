@@ -57,16 +57,17 @@ class RegionDeformation(nn.Module):
 
 
 class ConcatDeformation(nn.Module):
-    """h [N, C], condition [D] -> GaussianDeltas of the means (TalkingGaussian's mouth)."""
+    """h [N, C], condition [D] -> GaussianDeltas (of the means only: TalkingGaussian's mouth)."""
 
     widths: Sequence[int] = (32, 32)
+    num_outputs: int = 3
     axis_gain: tuple[float, float, float] = (1.0, 1.0, 1.0)
     last_layer_scale: float = 1.0
 
     @nn.compact
     def __call__(self, h, condition):
         repeated = jnp.broadcast_to(condition, (len(h), condition.shape[-1]))
-        out = MLP((*self.widths, 3), self.last_layer_scale, name="deformation")(
+        out = MLP((*self.widths, self.num_outputs), self.last_layer_scale, name="deformation")(
             jnp.concatenate([h, repeated], -1)
         )
         return as_deltas(out, self.axis_gain)
