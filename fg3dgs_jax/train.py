@@ -284,6 +284,7 @@ def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}")
     absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax tells of every file at INFO
+    parallel.give_threads()
     config = _CONFIG.value
     workdir = _WORKDIR.value or f"runs/{config.name}"
     try:

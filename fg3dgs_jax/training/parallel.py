@@ -8,6 +8,7 @@ share the work changes nothing but rounding.
 """
 
 import os
+import re
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,18 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 AXIS = "frames"
+
+EMULATED = re.compile(r"--xla_force_host_platform_device_count=(\d+)")
+
+
+def give_threads():
+    """Threads enough for the CPU devices that XLA_FLAGS emulates; before anything touches one.
+
+    XLA's pool has a thread a core, and a device that waits for another in a collective holds some
+    of them: without more, two devices on two cores hang.
+    """
+    if found := EMULATED.search(os.environ.get("XLA_FLAGS", "")):
+        os.environ.setdefault("NPROC", str(max(os.cpu_count() or 1, 8 * int(found[1]))))
 
 
 def connect(coordinator=None, num_processes=None, process_id=None):
