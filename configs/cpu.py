@@ -34,7 +34,21 @@ def sized_for_cpu(
     config.stages.static.steps = static
     config.stages.motion.steps = motion
     config.stages.fusion.steps = fusion
-    config.stages.fusion.losses.lpips, config.stages.fusion.lpips.start = 0.5, 0.5
+    config.stages.fusion.losses.lpips, config.stages.fusion.lpips.start = 0.5, 0.25
+    # In the paper only colours and the face's opacities. But each layer was made from a mask of
+    # its own, and here they first meet.
+    config.stages.fusion.motion_of = config.layers
+    config.stages.fusion.learn.motion.update(
+        tables=default.schedule(5e-4, 2e-4),
+        attentive=default.schedule(2e-4, 1e-4),
+        other=default.schedule(1e-4, 5e-5),
+    )
+    for row in (config.stages.fusion, config.stages.alignment):
+        row.learn.gaussians.update(
+            means=default.schedule(5e-6, 5e-7),
+            raw_scales=default.schedule(1e-3, 1e-4),
+            quats=default.schedule(5e-4, 5e-5),
+        )
     config.stages.alignment.steps = alignment
     config.stages.alignment.lpips.update(side=32, count=6)  # of each of the five frames
     # Not the paper's: paint would please an expert as small as ours without the lips moving.

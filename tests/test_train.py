@@ -190,7 +190,7 @@ def test_a_frozen_leaf_gets_no_gradient_and_the_others_the_same(folder):
     nets = avatar.make_nets(config)
     regions, alive = initial.init_regions(jax.random.key(0), clip, device, config, nets)
     batch = batches.take(device, jnp.int32(3))
-    stage = config.stages.fusion
+    stage = default.get_config().stages.fusion  # the paper's: colours, opacities of the face
 
     def loss(regions, freeze):
         regions = optim.freeze(regions, stage) if freeze else regions
