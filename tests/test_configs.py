@@ -50,7 +50,9 @@ def test_no_two_stages_share_a_table():
 
 
 def test_rates_and_floors_are_talkinggaussians_iteration_by_iteration():
-    """Spec, section 11: rates of means over the scene's extent, the face's opacity floor."""
+    """Spec, section 11: rates of means over the scene's extent and of the motion nets, the face's
+    opacity floor.
+    """
     stages = load("default", None).stages
     lengths = {"static": 3000, "motion": 47_000}
 
@@ -67,6 +69,14 @@ def test_rates_and_floors_are_talkinggaussians_iteration_by_iteration():
         assert optim.rate(stage.learn.gaussians.means, done) == pytest.approx(
             0.2 * expected, rel=3e-3
         )
+    for iteration, share in [
+        (3000, 0.9493), (10_000, 0.8409), (20_000, 0.7071), (39_999, 0.5), (40_000, 0.1585),
+        (45_000, 0.1259), (49_999, 0.1),
+    ]:  # fmt: skip
+        stage, done = at(iteration)
+        for group, start in (("attentive", 1e-4), ("other", 1e-5), ("tables", 5e-3)):
+            found = optim.rate(stage.learn.motion[group], done)
+            assert found == pytest.approx(share * start, rel=3e-4), (iteration, group)
     for iteration, expected in [(9000, 0.0959), (25_000, 0.1776), (45_000, 0.2796)]:
         stage, done = at(iteration)
         low, high = stage.density.min_opacity

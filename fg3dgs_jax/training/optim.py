@@ -1,6 +1,7 @@
 """Adam over everything learnt, with a learning rate a leaf; a rate of None means frozen."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -34,9 +35,17 @@ def init(regions):
 
 
 def rate(bounds, progress):
-    """Learning rate at `progress` in [0, 1], log-linear between two bounds."""
-    start, end = bounds
-    return start * (end / start) ** progress
+    """Learning rate at `progress` in [0, 1]: log-linear from `bounds` (first, last), or along more
+    than two knots (progress, rate), of which two at one place are a jump.
+    """
+    if not isinstance(bounds[0], tuple | list):
+        bounds = ((0.0, bounds[0]), (1.0, bounds[1]))
+    value = bounds[0][1]
+    for (begin, start), (end, stop) in itertools.pairwise(bounds):
+        if end > begin:
+            along = start * (stop / start) ** ((progress - begin) / (end - begin))
+            value = jnp.where(progress >= begin, along, value)
+    return value
 
 
 def gaussian_rates(learn, region, opacities_of, progress):
