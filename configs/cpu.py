@@ -17,7 +17,7 @@ def sized_for_cpu(
     for row in (config.stages.static, config.stages.motion):
         row.learn.gaussians.means = default.schedule(1e-4, 2e-6)
         row.losses.lpips = 0.0  # kept for the fusion stage
-        row.density.update(start=200, every=100)
+        row.density.start = 200
     config.stages.motion.learn.motion.update(
         tables=default.schedule(5e-3, 5e-4),
         attentive=default.schedule(5e-4, 5e-5),
@@ -29,8 +29,10 @@ def sized_for_cpu(
     config.stages.motion.losses.update(detail=0.2, guides=10.0)
     config.stages.motion.audio_noise = 2.0
     config.stages.motion.au_jitter = 0.0  # MediaPipe's blinks are steadier than that
-    config.stages.motion.density.update(stop=0.7, min_opacity=(0.02, 0.10))
-    config.stages.static.density.update(min_opacity=(0.02, 0.02))
+    config.stages.motion.density.update(
+        stop=default.all_alike(0.7), min_opacity=default.all_alike((0.02, 0.10))
+    )
+    config.stages.static.density.min_opacity = default.all_alike((0.02, 0.02))
     config.stages.static.steps = static
     config.stages.motion.steps = motion
     config.stages.fusion.steps = fusion

@@ -7,6 +7,7 @@ table `stages`; the loop and the step are the same for all of them.
 import ml_collections
 
 from fg3dgs_jax.models.head import default_model_config
+from fg3dgs_jax.types import REGIONS
 
 EXPRESSION = (
     "gaze_x",
@@ -23,6 +24,11 @@ EXPRESSION = (
 def schedule(start, end=None):
     """A learning rate that falls log-linearly from `start` to `end` over the stage."""
     return (start, start if end is None else end)
+
+
+def all_alike(value):
+    """The same value for each region."""
+    return dict.fromkeys(REGIONS, value)
 
 
 def halving(start):
@@ -47,14 +53,22 @@ def get_config() -> ml_collections.ConfigDict:
         attentive=halving(1e-4),  # the face's networks; attention of eyes and mouth
         other=halving(1e-5),  # every other MLP
     )
+    # After each dispatch of `steps_per_dispatch` steps. Floors of opacities run from their first to
+    # their second value over the stage: 0.05 + 0.25 x iteration / 49,000, a mouth's / 45,000, which
+    # are also the iterations at which it stops (TalkingGaussian).
     density = dict(
-        every=100,
         start=500,
-        stop=1.0,  # share of the stage
+        stop=all_alike(1.0),  # share of the stage
         grad_threshold=dict(face=5e-4, eyes=2e-4, mouth=2e-4),  # of |dL/d means2d| in NDC units
         split_scale=0.0015,  # larger Gaussians are split, smaller ones cloned
         max_scale=0.02,
-        min_opacity=(0.05, 0.0653),  # 0.05 + 0.25 x iteration / 49,000, TalkingGaussian's face
+        min_opacity=dict(face=(0.05, 0.0653), eyes=(0.05, 0.0653), mouth=(0.05, 0.0667)),
+    )
+    late_density = dict(
+        density,
+        start=0,
+        stop=dict(face=0.9787, eyes=0.9787, mouth=0.8936),
+        min_opacity=dict(face=(0.0653, 0.3051), eyes=(0.0653, 0.3051), mouth=(0.0667, 0.3278)),
     )
     # 3DGS's 1.6e-4 x a scene extent of 0.2 m, a hundredth of it after 45,000 iterations.
     early = dict(gaussians, means=schedule(3.2e-5, 2.354e-5))  # the first 3,000
@@ -62,7 +76,6 @@ def get_config() -> ml_collections.ConfigDict:
     no_losses = dict.fromkeys(
         ("l1", "d_ssim", "detail", "guides", "alpha", "motion", "attention", "lpips", "sync"), 0.0
     )
-    all_layers = ("face", "eyes", "mouth")
     colors = dict.fromkeys(gaussians) | dict(
         sh_band_0=schedule(2.5e-3), sh_rest=schedule(1.25e-4), logit_opacities=schedule(0.05)
     )
@@ -92,7 +105,7 @@ def get_config() -> ml_collections.ConfigDict:
                 resident="auto",  # pictures on the device: "True", "False": read as needed
             ),
             model=default_model_config(),
-            layers=all_layers,  # what has no layer of its own belongs to the face's
+            layers=REGIONS,  # what has no layer of its own belongs to the face's
             lips_in="face",  # or "mouth": whose layer the lips are part of
             sync_expert="",  # file of eq. (16)'s expert; "": the first that is found
             sh_degree=2,
@@ -121,8 +134,8 @@ def get_config() -> ml_collections.ConfigDict:
                     moving=False,
                     window=1,  # consecutive frames a step, where layers are fused
                     learn=dict(gaussians=early, motion=dict.fromkeys(motion)),
-                    opacities_of=all_layers,
-                    motion_of=all_layers,  # whose nets learn
+                    opacities_of=REGIONS,
+                    motion_of=REGIONS,  # whose nets learn
                     frames=static_frames,
                     audio_noise=0.0,
                     au_jitter=0.0,
@@ -137,12 +150,12 @@ def get_config() -> ml_collections.ConfigDict:
                     moving=True,
                     window=1,
                     learn=dict(gaussians=late, motion=motion),
-                    opacities_of=all_layers,
-                    motion_of=all_layers,
+                    opacities_of=REGIONS,
+                    motion_of=REGIONS,
                     frames=motion_frames,
                     audio_noise=0.0,  # standard deviations of the features
                     au_jitter=0.05,  # of AU45, either way, as ER-NeRF
-                    density=dict(density, start=0, stop=0.95, min_opacity=(0.0653, 0.3051)),
+                    density=late_density,
                     losses=dict(
                         no_losses,
                         l1=1.0,

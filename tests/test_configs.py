@@ -50,8 +50,8 @@ def test_no_two_stages_share_a_table():
 
 
 def test_rates_and_floors_are_talkinggaussians_iteration_by_iteration():
-    """Spec, section 11: rates of means over the scene's extent and of the motion nets, the face's
-    opacity floor.
+    """Spec, section 11: rates of means over the scene's extent and of the motion nets, floors
+    of opacities and the ends of density control.
     """
     stages = load("default", None).stages
     lengths = {"static": 3000, "motion": 47_000}
@@ -77,10 +77,16 @@ def test_rates_and_floors_are_talkinggaussians_iteration_by_iteration():
         for group, start in (("attentive", 1e-4), ("other", 1e-5), ("tables", 5e-3)):
             found = optim.rate(stage.learn.motion[group], done)
             assert found == pytest.approx(share * start, rel=3e-4), (iteration, group)
-    for iteration, expected in [(9000, 0.0959), (25_000, 0.1776), (45_000, 0.2796)]:
+    for iteration, face, mouth in [
+        (9000, 0.0959, 0.1), (25_000, 0.1776, 0.1889), (45_000, 0.2796, 0.3)
+    ]:  # fmt: skip
         stage, done = at(iteration)
-        low, high = stage.density.min_opacity
-        assert low + done * (high - low) == pytest.approx(expected, abs=1e-4)
+        for region, expected in (("face", face), ("mouth", mouth)):
+            low, high = stage.density.min_opacity[region]
+            assert low + done * (high - low) == pytest.approx(expected, abs=1e-4)
+    stops = {r: 3000 + 47_000 * share for r, share in stages["motion"].density.stop.items()}
+    expected = {"face": 49_000, "eyes": 49_000, "mouth": 45_000}
+    assert stops == pytest.approx(expected, abs=3)
 
 
 def test_the_paper_setting():

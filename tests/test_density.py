@@ -10,7 +10,12 @@ import pytest
 from fg3dgs_jax.models import head
 from fg3dgs_jax.training import density
 
-RULE = ml_collections.ConfigDict(dict(split_scale=0.01, max_scale=0.1, min_opacity=(0.05, 0.3)))
+RULE = ml_collections.ConfigDict(
+    dict(
+        split_scale=0.01, max_scale=0.1, min_opacity=dict(face=(0.05, 0.3), mouth=(0.05, 0.1)),
+        grad_threshold=dict(face=1.0, mouth=5.0),
+    )
+)  # fmt: skip
 
 
 def scene(num=4, capacity=8, scale=0.005, opacity=0.5):
@@ -25,10 +30,10 @@ def scene(num=4, capacity=8, scale=0.005, opacity=0.5):
     return gaussians, optax.ScaleByAdamState(adam.count, ones, ones), alive
 
 
-def control(gaussians, moments, alive, gradient, progress=0.0, greens=True):
+def control(gaussians, moments, alive, gradient, progress=0.0, greens=True, region="face"):
     stats = density.Stats(jnp.asarray(gradient, jnp.float32) * 2, jnp.full(len(gradient), 2.0))
     key = jax.random.key(1)
-    return density.control(key, gaussians, moments, alive, stats, RULE, 1.0, progress, greens)
+    return density.control(key, gaussians, moments, alive, stats, RULE, region, progress, greens)
 
 
 def test_small_gaussians_with_large_gradients_are_cloned_into_dead_slots():
@@ -77,6 +82,14 @@ def test_the_opacity_floor_rises_over_the_stage():
     gaussians, moments, alive = scene(opacity=0.2)
     assert control(gaussians, moments, alive, np.zeros(8), 0.0)[2].sum() == 4
     assert control(gaussians, moments, alive, np.zeros(8), 1.0)[2].sum() == 0
+
+
+def test_each_region_has_its_own_floor_and_threshold():
+    gaussians, moments, alive = scene(opacity=0.2)
+    _, _, alive, report = control(
+        gaussians, moments, alive, [2, 9, 0, 0, 0, 0, 0, 0], 1.0, region="mouth"
+    )
+    assert alive.sum() == 5 and report["added"] == 1 and report["pruned"] == 0
 
 
 def test_growing_changes_nothing_that_is_alive():

@@ -37,18 +37,18 @@ def accumulate(stats: Stats, v_means2d, radii, width, height) -> Stats:
     return Stats(stats.gradient + norm, stats.count + seen)
 
 
-def control(key, gaussians: Gaussians, moments, alive, stats, rule, threshold, progress, greens):
+def control(key, gaussians: Gaussians, moments, alive, stats, rule, region, progress, greens):
     """One round; returns (gaussians, moments, alive, {"added", "pruned", "waiting"}).
 
     Args:
       key: consumed.
       moments: ScaleByAdamState of the Gaussians; new slots start from zero.
-      rule: a row `stages.*.density`; threshold: of the mean gradient, for this region.
+      rule: a row `stages.*.density`, read for `region`.
       greens: whether to prune what has learnt the key colour (0, 1, 0).
     """
     scales = jax.nn.softplus(gaussians.raw_scales)
     opacity = jax.nn.sigmoid(gaussians.logit_opacities)
-    low, high = rule.min_opacity
+    low, high = rule.min_opacity[region]
     prune = opacity < low + (high - low) * progress
     prune |= scales.max(-1) > rule.max_scale
     if greens:
@@ -58,7 +58,7 @@ def control(key, gaussians: Gaussians, moments, alive, stats, rule, threshold, p
     alive = alive & ~prune
 
     mean_gradient = stats.gradient / jnp.maximum(stats.count, 1.0)
-    wanted = alive & (mean_gradient > threshold)
+    wanted = alive & (mean_gradient > rule.grad_threshold[region])
     free = ~alive
     num = jnp.minimum(wanted.sum(), free.sum())
     order = jnp.argsort(jnp.where(wanted, -mean_gradient, jnp.inf))

@@ -138,22 +138,23 @@ def make_dispatch(config, stage, stage_number, nets, frozen, clip_size, capaciti
             return state, {}
         rule = stage.density
         progress = state.step / stage.steps
-        due = (state.step >= rule.start) & (progress <= rule.stop)
         key = jax.random.fold_in(jax.random.key(config.seed + 1), stage_number)
         key = jax.random.fold_in(key, state.step)
         regions, alive, report = dict(state.regions), dict(state.alive), {}
-        moments = dict(state.opt_state["gaussians"])
+        moments, stats = dict(state.opt_state["gaussians"]), dict(state.stats)
         for r in config.layers:
+            due = (state.step >= rule.start) & (progress <= rule.stop[r])
             gaussians, adam, mask, counts = density.control(
                 jax.random.fold_in(key, REGIONS.index(r)), regions[r].gaussians, moments[r],
-                alive[r], state.stats[r], rule, rule.grad_threshold[r], progress,
-                bool(config.key_color),
+                alive[r], stats[r], rule, r, progress, bool(config.key_color),
             )  # fmt: skip
-            keep = functools.partial(jax.tree.map, lambda new, old: jnp.where(due, new, old))
+            keep = functools.partial(
+                jax.tree.map, lambda new, old, due=due: jnp.where(due, new, old)
+            )
             regions[r] = regions[r]._replace(gaussians=keep(gaussians, regions[r].gaussians))
             moments[r], alive[r] = keep(adam, moments[r]), jnp.where(due, mask, alive[r])
+            stats[r] = keep(density.init_stats(len(alive[r])), stats[r])
             report |= {f"{r}/{k}": jnp.where(due, v, 0) for k, v in counts.items()}
-        stats = jax.tree.map(lambda x: jnp.where(due, 0.0, x), state.stats)
         opt_state = dict(state.opt_state, gaussians=moments)
         return state.replace(regions=regions, alive=alive, opt_state=opt_state, stats=stats), report
 
