@@ -45,20 +45,25 @@ def sized_for_cpu(
         attentive=default.schedule(2e-4, 1e-4),
         other=default.schedule(1e-4, 5e-5),
     )
-    for row in (config.stages.fusion, config.stages.alignment):
-        row.learn.gaussians.update(
-            means=default.schedule(5e-6, 5e-7),
-            raw_scales=default.schedule(1e-3, 1e-4),
-            quats=default.schedule(5e-4, 5e-5),
-        )
+    config.stages.fusion.learn.gaussians.update(
+        means=default.schedule(5e-6, 5e-7),
+        raw_scales=default.schedule(1e-3, 1e-4),
+        quats=default.schedule(5e-4, 5e-5),
+    )
     config.stages.alignment.steps = alignment
     config.stages.alignment.lpips.update(side=32, count=6)  # of each of the five frames
     # Not the paper's: paint would please an expert as small as ours without the lips moving.
     config.stages.alignment.sync_paints = False
-    config.stages.alignment.motion_of = ("face", "mouth")  # lips are part of the face's layer
+    config.stages.alignment.motion_of = config.layers  # lips are part of the face's layer
+    # Where those of the fusion end.
+    config.stages.alignment.learn.gaussians.update(
+        means=default.schedule(5e-7),
+        raw_scales=default.schedule(1e-4),
+        quats=default.schedule(5e-5),
+    )
     config.stages.alignment.learn.motion.update(
-        tables=default.schedule(1e-4, 1e-5),
+        tables=default.schedule(2e-4, 2e-5),
         attentive=default.schedule(1e-4, 1e-5),
-        other=default.schedule(1e-5, 1e-6),
+        other=default.schedule(5e-5, 5e-6),
     )
     return config

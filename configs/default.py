@@ -134,6 +134,7 @@ def get_config() -> ml_collections.ConfigDict:
                     moving=False,
                     window=1,  # consecutive frames a step, where layers are fused
                     learn=dict(gaussians=early, motion=dict.fromkeys(motion)),
+                    keeps_moments=False,  # Adam's, of the stage before
                     opacities_of=REGIONS,
                     motion_of=REGIONS,  # whose nets learn
                     frames=static_frames,
@@ -150,6 +151,7 @@ def get_config() -> ml_collections.ConfigDict:
                     moving=True,
                     window=1,
                     learn=dict(gaussians=late, motion=motion),
+                    keeps_moments=False,
                     opacities_of=REGIONS,
                     motion_of=REGIONS,
                     frames=motion_frames,
@@ -174,6 +176,7 @@ def get_config() -> ml_collections.ConfigDict:
                     moving=True,
                     window=1,
                     learn=dict(gaussians=colors, motion=dict.fromkeys(motion)),
+                    keeps_moments=False,
                     opacities_of=("face",),  # colours of all three move
                     motion_of=(),
                     frames=None,
@@ -197,6 +200,7 @@ def get_config() -> ml_collections.ConfigDict:
                             tables=schedule(5e-4), attentive=schedule(1e-4), other=schedule(1e-5)
                         ),
                     ),
+                    keeps_moments=True,
                     opacities_of=(),
                     motion_of=("mouth",),
                     frames=None,

@@ -99,8 +99,8 @@ def fit(config, workdir, profile=False):
             if done >= start + stage.steps and done > 0:
                 start += stage.steps
                 continue
-            if done == start:  # the optimizer starts afresh: what is learnt has changed
-                state = step.init_state(state.regions, state.alive)
+            if done == start:
+                state = step.begin_stage(state, stage)
             bar.set_description(name)
             make_dispatch = functools.partial(
                 step.make_dispatch, config, stage, number, nets, frozen,

@@ -176,6 +176,27 @@ def test_a_stage_changes_only_what_its_row_names(regions, name):
         assert not any(jax.tree.leaves(moved[r].motion.get("statistics", {})))  # of the sound
 
 
+def test_a_stage_starts_adam_afresh_or_goes_on_as_its_row_says(regions):
+    rows = default.get_config().stages
+    alive = {r: jnp.ones(v.gaussians.means.shape[0], bool) for r, v in regions.items()}
+    grads, state = jax.tree.map(jnp.ones_like, regions), step.init_state(regions, alive)
+    learnt, opt_state = optim.update(grads, state.opt_state, regions, rows.fusion, 0.5)
+    state = state.replace(step=jnp.int32(7), regions=learnt, opt_state=opt_state)
+    assert [name for name, row in rows.items() if row.keeps_moments] == ["alignment"]
+
+    begun = step.begin_stage(state, rows.alignment)  # the fusion's second half
+    assert begun.step == 0 and begun.opt_state is opt_state and begun.regions is learnt
+    assert begun.opt_state["gaussians"]["face"].count == 1
+    assert np.all(begun.opt_state["gaussians"]["face"].mu.sh)
+    for r in REGIONS:  # the paper's fusion froze the nets: theirs have not begun
+        net = begun.opt_state["motion"][r]
+        assert net.count == 0 and not any(map(np.any, jax.tree.leaves(net)))
+
+    begun = step.begin_stage(state, rows.motion)
+    assert begun.step == 0 and begun.regions is learnt
+    assert not any(map(np.any, jax.tree.leaves(begun.opt_state)))
+
+
 def test_statistics_are_of_the_train_splits_sound(folder, regions):
     clip = dataset.load_clip(folder)
     heard = np.asarray(clip.audio_features("mel"))[clip.split("train")]

@@ -93,8 +93,12 @@ def keys_of(path) -> tuple[str, ...]:
 
 
 def _adam(optimizer, grads, state, moves):
-    """One Adam update; the moments of frozen leaves stay as they are (a stage starts afresh)."""
+    """One Adam update; the moments of frozen leaves stay as they are, and where all are frozen so
+    does the count that takes out the bias of their start.
+    """
     step, new = optimizer.update(grads, state)
+    if not any(jax.tree.leaves(moves)):
+        return step, state
     keep = functools.partial(jax.tree.map, lambda m, a, b: a if m else b, moves)
     return step, new._replace(mu=keep(new.mu, state.mu), nu=keep(new.nu, state.nu))
 

@@ -22,8 +22,16 @@ class TrainState(struct.PyTreeNode):
     stats: Any  # {region: density.Stats}
 
 
+def begin_stage(state: TrainState, stage) -> TrainState:
+    """`state` at the start of a stage, at step 0: Adam starts afresh, for what is learnt has
+    changed, unless the row says that it goes on with the moments of the stage before.
+    """
+    fresh = init_state(state.regions, state.alive)
+    return fresh.replace(opt_state=state.opt_state) if stage.keeps_moments else fresh
+
+
 def init_state(regions, alive) -> TrainState:
-    """The state at the start of a stage: the optimizer starts afresh."""
+    """The state before anything was learnt."""
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         regions=regions,
