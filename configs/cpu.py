@@ -45,25 +45,23 @@ def sized_for_cpu(
         attentive=default.schedule(2e-4, 1e-4),
         other=default.schedule(1e-4, 5e-5),
     )
-    config.stages.fusion.learn.gaussians.update(
-        means=default.schedule(5e-6, 5e-7),
-        raw_scales=default.schedule(1e-3, 1e-4),
-        quats=default.schedule(5e-4, 5e-5),
-    )
+    for row in (config.stages.fusion, config.stages.alignment):
+        row.learn.gaussians.update(
+            means=default.schedule(5e-6, 5e-7),
+            raw_scales=default.schedule(1e-3, 1e-4),
+            quats=default.schedule(5e-4, 5e-5),
+        )
     config.stages.alignment.steps = alignment
-    config.stages.alignment.lpips.update(side=32, count=6)  # of each of the five frames
-    # Not the paper's: paint would please an expert as small as ours without the lips moving.
+    # Of each of the five frames: as many pixels in all as of the fusion's one.
+    config.stages.alignment.lpips.count = 8
+    # Not the paper's. An expert as small as ours would be pleased by paint without the lips moving,
+    # and with the paper's weight by lips that are not where they should be.
     config.stages.alignment.sync_paints = False
+    config.stages.alignment.losses.update(sync=0.002, detail=0.2)
     config.stages.alignment.motion_of = config.layers  # lips are part of the face's layer
-    # Where those of the fusion end.
-    config.stages.alignment.learn.gaussians.update(
-        means=default.schedule(5e-7),
-        raw_scales=default.schedule(1e-4),
-        quats=default.schedule(5e-5),
-    )
-    config.stages.alignment.learn.motion.update(
-        tables=default.schedule(2e-4, 2e-5),
-        attentive=default.schedule(1e-4, 1e-5),
-        other=default.schedule(5e-5, 5e-6),
+    config.stages.alignment.learn.motion.update(  # where the fusion's end
+        tables=default.schedule(2e-4),
+        attentive=default.schedule(1e-4),
+        other=default.schedule(5e-5),
     )
     return config

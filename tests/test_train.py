@@ -383,6 +383,22 @@ def test_masks_of_the_regions_leave_holes_in_the_face(folder):
     assert (grown & mouth).sum() == mouth.sum() and grown.sum() > mouth.sum()
 
 
+def test_lips_and_eyes_may_weigh_more_where_layers_are_fused(folder):
+    device = batches.device_clip(dataset.load_clip(folder), "mel", ("AU45",))
+    batch, row = batches.take(device, jnp.int32(3)), default.get_config().stages.fusion
+    image = jnp.clip(batch.image + 0.1, 0.0, 1.0)
+
+    def pull(detail):
+        row.losses.detail = detail
+        loss = lambda x: stages.fused_loss(row, None, None, x, batch, 0.0)[0]  # noqa: E731
+        return jax.grad(loss)(image)
+
+    more = np.any(pull(0.2) != pull(0.0), -1)
+    inside = np.asarray(stages.detail_mask(batch))
+    assert inside.any() and not inside.all()
+    assert not more[~inside].any() and more[inside].mean() > 0.9
+
+
 def test_unusable_folders_are_one_clear_line(tmp_path):
     config = small(tmp_path / "nothing")
     with pytest.raises(dataset.DatasetError, match="does not exist; make it with"):

@@ -89,6 +89,12 @@ def region_masks(region: str, classes, batch, radius: int, with_hair):
     return shown, box & ~shown, box | shown
 
 
+def detail_mask(batch):
+    """[H, W] bool: the boxes round lips and eyes."""
+    boxes = jnp.concatenate([batch.lips_box[None], batch.eyes_box])
+    return losses.box_mask(boxes, *batch.labels.shape).any(0)
+
+
 @jax.named_scope("lpips")
 def perceptual_term(perceptual, key, stage, image, truth, progress):
     """L_LP on random patches once `progress` has passed `lpips.start`; 0 before, at no cost."""
@@ -127,9 +133,7 @@ def region_loss(config, stage, perceptual, key, region, layer, color, batch, ali
     image = jnp.where(ignored[..., None], color, layer.image)
     terms = {"l1": losses.l1(image, truth), "d_ssim": losses.d_ssim(image, truth)}
     if weights.detail and region == "face":
-        boxes = jnp.concatenate([batch.lips_box[None], batch.eyes_box])
-        detail = losses.box_mask(boxes, *shown.shape).any(0) & ~ignored
-        terms["detail"] = losses.masked_mean(jnp.abs(image - truth), detail)
+        terms["detail"] = losses.masked_mean(jnp.abs(image - truth), detail_mask(batch) & ~ignored)
     if weights.alpha:
         terms["alpha"] = losses.alpha_loss(layer.alpha, fill)
     if weights.motion and layer.deltas is not None and region == "face":
@@ -144,9 +148,11 @@ def region_loss(config, stage, perceptual, key, region, layer, color, batch, ali
 
 @jax.named_scope("losses")
 def fused_loss(stage, perceptual, key, image, batch, progress):
-    """Eq. (15) on the whole frame."""
+    """Eq. (15) on the whole frame; ours, where `detail` weighs: lips and eyes once more."""
     weights = stage.losses
     terms = {"l1": losses.l1(image, batch.image), "d_ssim": losses.d_ssim(image, batch.image)}
+    if weights.detail:
+        terms["detail"] = losses.masked_mean(jnp.abs(image - batch.image), detail_mask(batch))
     if weights.lpips:
         terms["lpips"] = perceptual_term(perceptual, key, stage, image, batch.image, progress)
     return sum(weights[n] * t for n, t in terms.items()), terms
