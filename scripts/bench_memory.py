@@ -1,6 +1,6 @@
 """Measures how much memory preprocessing a long 1080p clip takes, step by step.
 
-    python scripts/bench_memory.py --video obama.mp4 --minutes 10 --scratch /tmp/bench_memory
+    python scripts/bench_memory.py --video obama.mp4 --minutes 10 --scratch bench_memory
 
 The clip is a real one: its pictures forwards and backwards again (no cuts), enlarged to 1080p and
 repeated, as H.264; its sound repeated, as AAC. `preprocess` runs on it as a process of its own, and
