@@ -18,7 +18,7 @@ def sized_for_cpu(
         row.learn.gaussians.means = default.schedule(1e-4, 2e-6)
         row.losses.lpips = 0.0  # kept for the fusion stage
         row.density.start = 200
-    config.stages.motion.learn.motion.update(
+    config.stages.motion.learn.motion = dict(
         tables=default.schedule(5e-3, 5e-4),
         attentive=default.schedule(5e-4, 5e-5),
         other=default.schedule(1e-3, 1e-4),
@@ -40,7 +40,7 @@ def sized_for_cpu(
     # In the paper only colours and the face's opacities. But each layer was made from a mask of
     # its own, and here they first meet.
     config.stages.fusion.motion_of = config.layers
-    config.stages.fusion.learn.motion.update(
+    config.stages.fusion.learn.motion = dict(
         tables=default.schedule(5e-4, 2e-4),
         attentive=default.schedule(2e-4, 1e-4),
         other=default.schedule(1e-4, 5e-5),
@@ -59,7 +59,7 @@ def sized_for_cpu(
     config.stages.alignment.sync_paints = False
     config.stages.alignment.losses.update(sync=0.002, detail=0.2)
     config.stages.alignment.motion_of = config.layers  # lips are part of the face's layer
-    config.stages.alignment.learn.motion.update(  # where the fusion's end
+    config.stages.alignment.learn.motion = dict(  # where the fusion's end
         tables=default.schedule(2e-4),
         attentive=default.schedule(1e-4),
         other=default.schedule(5e-5),

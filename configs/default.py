@@ -32,11 +32,17 @@ def all_alike(value):
 
 
 def halving(start):
-    """TalkingGaussian's fall of the motion nets' rates over its iterations 3,000 to 50,000, `start`
-    being that of iteration 0: halved by 40,000, a tenth at the end, a jump between the two.
+    """TalkingGaussian's fall of each region's motion rates over its iterations 3,000 to 50,000,
+    `start` being that of iteration 0: halved by `half`, a tenth at `tenth`, a jump between the two.
     """
-    knots = (3000, 0.5**0.075), (40_000, 0.5), (40_000, 0.1**0.8), (50_000, 0.1)
-    return tuple(((i - 3000) / 47_000, start * share) for i, share in knots)
+
+    def fall(half, tenth):
+        shares = ((i, 0.5 ** (i / half)) for i in (3000, half))
+        later = ((i, 0.1 ** (i / tenth)) for i in (half, 50_000))
+        return tuple(((i - 3000) / 47_000, start * share) for i, share in (*shares, *later))
+
+    usual = fall(40_000, 50_000)
+    return dict(face=usual, eyes=usual, mouth=fall(39_000, 49_000))
 
 
 def get_config() -> ml_collections.ConfigDict:

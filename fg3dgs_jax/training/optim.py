@@ -58,10 +58,13 @@ def gaussian_rates(learn, region, opacities_of, progress):
 
 
 def motion_rate(stage, region, path):
-    """Bounds of the learning rate of a motion net's leaf, None where the stage freezes it."""
+    """Bounds of the learning rate of a motion net's leaf (of all regions, or a dict of each one's),
+    None where the stage freezes it.
+    """
     if region not in stage.motion_of:
         return None
-    return stage.learn.motion.get(group_of(region, keys_of(path)))
+    bounds = stage.learn.motion.get(group_of(region, keys_of(path)))
+    return bounds[region] if hasattr(bounds, "keys") else bounds
 
 
 def learnt(regions, stage):
