@@ -1,38 +1,43 @@
 """First Gaussians (eq. 4): coloured points where the masked training frames show a region.
 
 TalkingGaussian starts from a random cube, most of which it has to prune away. Here a random pixel
-of a random frame's mask is lifted onto a coarse head (an ellipsoid's front) and takes that pixel's
-colour, so that optimisation starts from a picture of the person.
+of a random frame's mask is lifted onto the head (the face's landmarks, an ellipsoid's front beyond
+them) and takes that pixel's colour, so that optimisation starts from a picture of the person.
 """
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from scipy.interpolate import LinearNDInterpolator
 
-from fg3dgs_jax import avatar
+from fg3dgs_jax import avatar, geometry
 from fg3dgs_jax.data import batches
 from fg3dgs_jax.data.dataset import GUIDES, Clip
 from fg3dgs_jax.models import head
 from fg3dgs_jax.models.audio_encoder import with_statistics
 from fg3dgs_jax.training import optim, stages
-from fg3dgs_jax.types import REGIONS, Conditions
+from fg3dgs_jax.types import REGIONS, Camera, Conditions
 
 HEAD_RADII = (0.085, 0.12, 0.09)  # metres: half width, half height, half depth
-DEPTH_JITTER = {"face": 0.01, "eyes": 0.005, "mouth": 0.012}
-BEHIND = {"face": 0.0, "eyes": 0.004, "mouth": 0.008}  # metres behind the ellipsoid
+DEPTH_JITTER = {"face": 0.01, "eyes": 0.005, "mouth": 0.012}  # on the ellipsoid
+MESH_JITTER = 0.3  # of that on the mesh, which is nearer the truth
+BEHIND = {"face": 0.0, "eyes": 0.004, "mouth": 0.008}  # metres behind either
+MESH_FRAMES = 200  # that landmarks are triangulated from
 
 
 def init_regions(key, clip: Clip, device_clip, config, nets):
     """{region: avatar.Region} and {region: alive} from a clip's train split; key is consumed."""
     regions, alive = {}, {}
     classes = stages.region_labels(config)
+    mesh = face_mesh(clip)
     for r in config.layers:
         key_r = jax.random.fold_in(key, REGIONS.index(r))
         seed = int(jax.random.randint(key_r, (), 0, 2**31 - 1))
         frames = np.flatnonzero(np.asarray(device_clip.eligible[r]))
         sizes = config.regions[r]
-        points, colors = lift(np.random.default_rng(seed), clip, frames, r, classes[r], sizes.num)
+        rng = np.random.default_rng(seed)
+        points, colors = lift(rng, clip, mesh, frames, r, classes[r], sizes.num)
         gaussians, alive[r] = head.init_gaussians_from_points(
             points, colors, sizes.capacity, config.sh_degree
         )
@@ -50,7 +55,18 @@ def init_regions(key, clip: Clip, device_clip, config, nets):
     return regions, alive
 
 
-def lift(rng, clip: Clip, frames, region, classes, num, num_frames=24):
+def face_mesh(clip: Clip):
+    """The landmarks [478, 3] of a clip's train split in the head's frame, metres, as they are on
+    average: lips and lids a little open.
+    """
+    seen = np.flatnonzero((clip.valid & clip.landmarks_valid)[clip.split("train")])
+    seen = seen[np.linspace(0, len(seen) - 1, min(MESH_FRAMES, len(seen))).astype(int)]
+    intrinsics = np.broadcast_to(np.float32(clip.intrinsics)[:, None], (4, len(seen)))
+    camera = Camera(jnp.asarray(clip.world_to_camera[seen]), *jnp.asarray(intrinsics))
+    return np.asarray(geometry.triangulate(jnp.asarray(clip.landmarks[seen]), camera), np.float64)
+
+
+def lift(rng, clip: Clip, mesh, frames, region, classes, num, num_frames=24):
     """`num` points [num, 3] metres with colours [num, 3] in [0, 1] from pixels of a region, whose
     label classes are `classes`.
     """
@@ -67,7 +83,7 @@ def lift(rng, clip: Clip, frames, region, classes, num, num_frames=24):
         colors.append(np.asarray(clip.frames[i])[rows[pick], cols[pick]] / 255.0)
         rays = np.stack([(u - cx) / fx, (v - cy) / fy, np.ones(share)], -1)
         pose = clip.world_to_camera[i].astype(np.float64)
-        points.append(_on_head(rng, rays, pose, region))
+        points.append(_on_head(rng, rays, pose, mesh, region))
     if not points:
         raise ValueError(
             f"no training frame shows the {region}; expected some pixels of it in labels.npy: "
@@ -78,15 +94,23 @@ def lift(rng, clip: Clip, frames, region, classes, num, num_frames=24):
     return points[keep].astype(np.float32), colors[keep].astype(np.float32)
 
 
-def _on_head(rng, rays, pose, region):
-    """Where rays [P, 3] (camera axes, z = 1) meet the front of the ellipsoid, in world axes."""
+def _on_head(rng, rays, pose, mesh, region):
+    """Where rays [P, 3] (camera axes, z = 1) meet the face, or the front of the ellipsoid beside
+    it, in world axes.
+    """
     center = pose[:3, 3]
     at_center = rays * center[2]
     offset = (at_center - center)[:, :2] / np.array(HEAD_RADII[:2])
     inside = np.clip(1.0 - (offset**2).sum(-1), 0.0, 1.0)
-    depth = -HEAD_RADII[2] * np.sqrt(inside) + BEHIND[region]
-    depth = depth + DEPTH_JITTER[region] * rng.standard_normal(len(rays))
-    camera_points = rays * (center[2] + depth)[:, None]
+    depth = -HEAD_RADII[2] * np.sqrt(inside)  # metres behind the head's centre
+    jitter = DEPTH_JITTER[region] * rng.standard_normal(len(rays))
+    corners = mesh @ pose[:3, :3].T + center
+    face = LinearNDInterpolator(corners[:, :2] / corners[:, 2:], corners[:, 2] - center[2])(
+        rays[:, :2]
+    )
+    met = np.isfinite(face)
+    depth, jitter = np.where(met, face, depth), np.where(met, MESH_JITTER * jitter, jitter)
+    camera_points = rays * (center[2] + depth + BEHIND[region] + jitter)[:, None]
     return (camera_points - center) @ pose[:3, :3]
 
 
