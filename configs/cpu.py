@@ -39,29 +39,16 @@ def sized_for_cpu(
     config.stages.fusion.losses.lpips, config.stages.fusion.lpips.start = 0.5, 0.25
     # In the paper only colours and the face's opacities. But each layer was made from a mask of
     # its own, and here they first meet.
-    config.stages.fusion.motion_of = config.layers
-    config.stages.fusion.learn.motion = dict(
-        tables=default.schedule(5e-4, 2e-4),
-        attentive=default.schedule(2e-4, 1e-4),
-        other=default.schedule(1e-4, 5e-5),
-    )
-    for row in (config.stages.fusion, config.stages.alignment):
-        row.learn.gaussians.update(
-            means=default.schedule(5e-6, 5e-7),
-            raw_scales=default.schedule(1e-3, 1e-4),
-            quats=default.schedule(5e-4, 5e-5),
-        )
+    config.stages.fusion.motion_of = config.stages.alignment.motion_of = config.layers
+    shapes = dict(means=(5e-6, 5e-7), raw_scales=(1e-3, 1e-4), quats=(5e-4, 5e-5))
+    nets = dict(tables=(5e-4, 2e-4), attentive=(2e-4, 1e-4), other=(1e-4, 5e-5))
+    end = fusion / (fusion + alignment)  # of the fusion; a rate falls once over both stages
+    for row, part in ((config.stages.fusion, (0.0, end)), (config.stages.alignment, (end, 1.0))):
+        row.learn.gaussians.update({k: default.part(v, *part) for k, v in shapes.items()})
+        row.learn.motion = {k: default.part(v, *part) for k, v in nets.items()}
     config.stages.alignment.steps = alignment
-    # Of each of the five frames: as many pixels in all as of the fusion's one.
-    config.stages.alignment.lpips.count = 8
     # Not the paper's. An expert as small as ours would be pleased by paint without the lips moving,
     # and with the paper's weight by lips that are not where they should be.
     config.stages.alignment.sync_paints = False
     config.stages.alignment.losses.update(sync=0.002, detail=0.2)
-    config.stages.alignment.motion_of = config.layers  # lips are part of the face's layer
-    config.stages.alignment.learn.motion = dict(  # where the fusion's end
-        tables=default.schedule(2e-4),
-        attentive=default.schedule(1e-4),
-        other=default.schedule(5e-5),
-    )
     return config

@@ -26,6 +26,12 @@ def schedule(start, end=None):
     return (start, start if end is None else end)
 
 
+def part(bounds, begin, end):
+    """The rates of a stage that takes `begin` to `end`, of 0 to 1, of a fall along `bounds`."""
+    start, stop = bounds
+    return tuple(start * (stop / start) ** share for share in (begin, end))
+
+
 def all_alike(value):
     """The same value for each region."""
     return dict.fromkeys(REGIONS, value)

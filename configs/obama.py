@@ -13,7 +13,7 @@ import ml_collections
 from configs import default, variants
 from configs.cpu import sized_for_cpu
 
-FULL = dict(static=800, motion=9000, fusion=1600, alignment=400)
+FULL = dict(static=800, motion=9000, fusion=3200, alignment=400)
 QUICK = dict(static=400, motion=2500, fusion=500, alignment=150)
 SIZES = dict(cpu=FULL, static=FULL, quick=QUICK)
 

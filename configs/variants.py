@@ -26,10 +26,16 @@ def single(config):
 
 
 def no_hrpa(config):
-    """Without high-frequency-refined alignment: the fusion takes its steps, with LPIPS."""
+    """Without high-frequency-refined alignment: the fusion takes its steps, with LPIPS and, where
+    one fall of a rate runs through both, all of it.
+    """
     fusion, alignment = config.stages.fusion, config.stages.alignment
     if not alignment.steps:
         return
+    for early, late in ((f, alignment.learn[k]) for k, f in fusion.learn.items()):
+        for name, rates in late.items():
+            if early[name] and rates and early[name][-1] == rates[0]:
+                early[name] = (early[name][0], rates[-1])
     fusion.losses.lpips = alignment.losses.lpips
     fusion.lpips.start *= fusion.steps / (fusion.steps + alignment.steps)
     fusion.steps += alignment.steps

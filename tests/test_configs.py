@@ -114,7 +114,14 @@ def test_ablations_say_which_pixels_are_whose():
 def test_without_alignment_as_many_steps_are_left():
     with_it, without = load("obama", "cpu").stages, load("obama", "cpu,no_hrpa").stages
     assert without.fusion.steps == with_it.fusion.steps + with_it.alignment.steps
-    assert without.fusion.lpips.start * without.fusion.steps == 400  # as with it
+    assert without.fusion.lpips.start * without.fusion.steps == 800  # as with it
+    total = without.fusion.steps
+    for kind, rates in without.fusion.learn.items():  # and each of them with the same rates
+        for name in rates:
+            for row, first, done in (("fusion", 0, 800), ("alignment", 3200, 3500)):
+                bounds, part = with_it[row].learn[kind][name], (done - first) / with_it[row].steps
+                expected = optim.rate(rates[name], done / total)
+                assert optim.rate(bounds, part) == pytest.approx(expected), (kind, name, row)
     without = load("obama", "no_hrpa").stages
     assert without.fusion.lpips.start == 0.5 and without.fusion.losses.lpips == 0.5
     assert load("obama", "lambda3=0.01").stages.alignment.losses.sync == 0.01
