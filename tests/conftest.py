@@ -26,3 +26,19 @@ def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("painted")
     painted.paint(path)
     return path
+
+
+@pytest.fixture(scope="session")
+def subject(tmp_path_factory):
+    """The processed folder of 2.4 s of the embedded subject at 128 px; its sound is told by its
+    loudness, [T, 1, 1].
+    """
+    import numpy as np
+
+    from fg3dgs_jax.data import synthetic
+
+    def loud(samples, num_frames):
+        return np.abs(samples.reshape(num_frames, 1, -1)).mean(-1, keepdims=True)
+
+    path = tmp_path_factory.mktemp("synthetic") / "subject"
+    return synthetic.make_clip(path, seed=3, seconds=2.4, size=128, features={"loud": loud})

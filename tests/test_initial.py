@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy.interpolate import LinearNDInterpolator
 
-from fg3dgs_jax.data import dataset, synthetic, synthetic_head, synthetic_landmarks
+from fg3dgs_jax.data import dataset, synthetic_head, synthetic_landmarks
 from fg3dgs_jax.data.dataset import HEAD_LABELS, LABELS, MOUTH_LABELS
 from fg3dgs_jax.training import initial
 
@@ -13,11 +13,8 @@ POSE = "jaw spread round closure brow_up brow_in wide squint blink gaze_x gaze_y
 
 
 @pytest.fixture(scope="module")
-def clip(tmp_path_factory):
-    path = tmp_path_factory.mktemp("synthetic") / "subject"
-    return dataset.load_clip(
-        synthetic.make_clip(path, seed=3, seconds=2.4, size=128, with_features=False)
-    )
+def clip(subject):
+    return dataset.load_clip(subject)
 
 
 @pytest.fixture(scope="module")

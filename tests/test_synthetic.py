@@ -10,20 +10,12 @@ import pytest
 
 from fg3dgs_jax.data import dataset, synthetic, synthetic_landmarks
 
-SECONDS, SIZE = 2.4, 128
-
-
-def energies(samples, num_frames):
-    """A stand-in extractor: loudness per frame, [T, 1, 1]."""
-    return np.abs(samples.reshape(num_frames, 1, -1)).mean(-1, keepdims=True)
+SECONDS, SIZE = 2.4, 128  # of conftest's subject
 
 
 @pytest.fixture(scope="module")
-def clip(tmp_path_factory):
-    path = tmp_path_factory.mktemp("synthetic") / "subject"
-    return dataset.load_clip(
-        synthetic.make_clip(path, seed=3, seconds=SECONDS, size=SIZE, features={"loud": energies})
-    )
+def clip(subject):
+    return dataset.load_clip(subject)
 
 
 def label_height(labels, classes):
