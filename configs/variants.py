@@ -32,10 +32,11 @@ def no_hrpa(config):
     fusion, alignment = config.stages.fusion, config.stages.alignment
     if not alignment.steps:
         return
-    for early, late in ((f, alignment.learn[k]) for k, f in fusion.learn.items()):
-        for name, rates in late.items():
-            if early[name] and rates and early[name][-1] == rates[0]:
-                early[name] = (early[name][0], rates[-1])
+    for kind, rates in alignment.learn.items():
+        for name, late in rates.items():
+            early = fusion.learn[kind][name]
+            if early and late and early[-1] == late[0]:
+                fusion.learn[kind][name] = (early[0], late[-1])
     fusion.losses.lpips = alignment.losses.lpips
     fusion.lpips.start *= fusion.steps / (fusion.steps + alignment.steps)
     fusion.steps += alignment.steps
