@@ -71,10 +71,6 @@ def device_clip(
     guide_pixels = jnp.asarray(clip.landmarks[:, dataset.GUIDES])
     intrinsics = jnp.asarray(clip.intrinsics, jnp.float32)
     seen_by = np.flatnonzero(train & clip.valid & clip.landmarks_valid)
-    cameras = Camera(
-        jnp.asarray(clip.world_to_camera[seen_by]),
-        *jnp.broadcast_to(intrinsics[:, None], (4, len(seen_by))),
-    )
     blink = clip.expression_channels(["AU45"])[:, 0]
     audio = jnp.asarray(clip.audio_features(extractor))
     expression = jnp.asarray(clip.expression_channels(expression_names))
@@ -91,7 +87,7 @@ def device_clip(
         expression_scale=expression[train].std(0),
         lips_boxes=jnp.asarray(clip.lips_boxes()),
         eyes_boxes=jnp.asarray(clip.eyes_boxes()),
-        guides=geometry.triangulate(guide_pixels[seen_by], cameras),
+        guides=geometry.triangulate(guide_pixels[seen_by], cameras_of(clip, seen_by)),
         guide_pixels=guide_pixels,
         scores={
             "opening": jnp.asarray(_score(clip.mouth_openings(), train, 95)),
@@ -100,6 +96,14 @@ def device_clip(
         eligible={r: jnp.asarray(eligible[r]) for r in REGIONS},
     )
     return jax.tree.map(jnp.asarray, with_pictures(found, clip)) if resident else found
+
+
+def cameras_of(clip: dataset.Clip, frames) -> Camera:
+    """The cameras of some frames [N]."""
+    intrinsics = jnp.broadcast_to(
+        jnp.asarray(clip.intrinsics, jnp.float32)[:, None], (4, len(frames))
+    )
+    return Camera(jnp.asarray(clip.world_to_camera[frames]), *intrinsics)
 
 
 def learnt_frames(clip: dataset.Clip, seconds: float = 0.0) -> np.ndarray:

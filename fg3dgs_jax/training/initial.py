@@ -17,7 +17,7 @@ from fg3dgs_jax.data.dataset import GUIDES, Clip
 from fg3dgs_jax.models import head
 from fg3dgs_jax.models.audio_encoder import with_statistics
 from fg3dgs_jax.training import optim, stages
-from fg3dgs_jax.types import REGIONS, Camera, Conditions
+from fg3dgs_jax.types import REGIONS, Conditions
 
 HEAD_RADII = (0.085, 0.12, 0.09)  # metres: half width, half height, half depth
 DEPTH_JITTER = {"face": 0.01, "eyes": 0.005, "mouth": 0.012}  # on the ellipsoid
@@ -61,8 +61,7 @@ def face_mesh(clip: Clip):
     """
     seen = np.flatnonzero((clip.valid & clip.landmarks_valid)[clip.split("train")])
     seen = seen[np.linspace(0, len(seen) - 1, min(MESH_FRAMES, len(seen))).astype(int)]
-    intrinsics = np.broadcast_to(np.float32(clip.intrinsics)[:, None], (4, len(seen)))
-    camera = Camera(jnp.asarray(clip.world_to_camera[seen]), *jnp.asarray(intrinsics))
+    camera = batches.cameras_of(clip, seen)
     return np.asarray(geometry.triangulate(jnp.asarray(clip.landmarks[seen]), camera), np.float64)
 
 
