@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Installs what the tests use into .venv, checks the style and runs the tests; arguments go to
-# pytest. FG3DGS_TEST_ORACLES=0 leaves out torch, transformers and gsplat: the tests that compare with
-# them then skip.
+# Installs what the tests use into .venv, checks the style and runs the tests in two processes; arguments
+# go to pytest (-n 0: in one process). FG3DGS_TEST_ORACLES=0 leaves out torch, transformers and gsplat:
+# the tests that compare with them then skip.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/setup.sh
 if [ "${FG3DGS_TEST_ORACLES:-1}" = 0 ]; then
-  setup preprocess pytest ruff
+  setup preprocess pytest pytest-xdist ruff
 else
   setup preprocess,test
 fi
@@ -17,4 +17,4 @@ if [ -z "${FG3DGS_WEIGHTS:-}" ] && [ -d ../shared/models ]; then
   FG3DGS_WEIGHTS=$(cd ../shared/models && pwd)
   export FG3DGS_WEIGHTS
 fi
-python -m pytest -q "$@"
+python -m pytest -q -n 2 --dist loadfile "$@"  # by files: modules share what they prepare

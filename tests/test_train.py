@@ -162,7 +162,9 @@ def regions(folder):
 def test_a_stage_changes_only_what_its_row_names(regions, name):
     stage = default.get_config().stages[name]
     grads = jax.tree.map(jnp.ones_like, regions)
-    after, _ = optim.update(grads, optim.init(regions), regions, stage, 0.5)
+    after, _ = jax.jit(lambda *now: optim.update(*now, stage, 0.5))(
+        grads, optim.init(regions), regions
+    )
     moved = jax.tree.map(lambda a, b: bool((a != b).any()), after, regions)
     fields, nets = MOVES[name]
     assert fields == {
@@ -220,10 +222,8 @@ def test_a_frozen_leaf_gets_no_gradient_and_the_others_the_same(folder):
         )
         return jnp.sum(jnp.square(image - batch.image))
 
-    frozen, free = (
-        jax.jit(jax.grad(loss), static_argnums=1)(regions, True),
-        jax.grad(loss)(regions, False),
-    )
+    gradient = jax.jit(jax.grad(loss), static_argnums=1)
+    frozen, free = gradient(regions, True), gradient(regions, False)
     moves = optim.learnt(regions, stage)
     for move, got, wanted in zip(*map(jax.tree.leaves, (moves, frozen, free)), strict=True):
         if move:
