@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from fg3dgs_jax.data import audio, face_boxes, speech
+from fg3dgs_jax.data import audio, face_boxes
 from fg3dgs_jax.experts import sync_expert, wav2lip, weights
 
 WINDOW = 5  # consecutive frames, 200 ms: what both experts look at
@@ -87,17 +87,15 @@ def wav2lip_loss(variables, clip, samples) -> Callable:
     return call
 
 
-def spoken_windows(clip, samples, learnt) -> np.ndarray:
-    """bool [T]: eq. (16) may look at the five frames from here on.
+def windows(clip, learnt) -> np.ndarray:
+    """bool [T]: the five frames from here on are all `learnt` (bool [T]) and show the face.
 
-    All of them are `learnt` (bool [T]) and show the face, and somebody speaks in the middle one: a
-    silent mouth fits any shift.
+    Silent ones count: eq. (15) goes on in this stage, and a shut mouth is not to be forgotten.
     """
-    train = learnt & clip.landmarks_valid
-    spoken = speech.speech_map(samples, clip.num_frames)
+    usable = learnt & clip.landmarks_valid
     found = np.zeros(clip.num_frames, bool)
     for start in range(clip.num_frames - WINDOW + 1):
-        found[start] = train[start : start + WINDOW].all() and spoken[start + WINDOW // 2]
+        found[start] = usable[start : start + WINDOW].all()
     return found
 
 

@@ -195,18 +195,18 @@ def load_perceptual(config):
 
 def ready_for_alignment(config, frozen, clip, on_device, say=print):
     """`frozen` with the expert of eq. (16), None where it is not found, and the clip with the
-    frames at which it may look.
+    frames from which five may be drawn.
     """
     path = clip.path / "audio.wav"
     if not path.is_file():
         raise ValueError(f"{path} is missing, which eq. (16) listens to; run preprocess again")
     samples = video.read_wav(path)
     learnt = batches.learnt_frames(clip, config.data.seconds)
-    windows = sync_experts.spoken_windows(clip, samples, learnt)
+    windows = sync_experts.windows(clip, learnt)
     if not windows.any():
         raise ValueError(
-            f"{clip.path} has no five frames of speech in its train split, which eq. (16) needs; "
-            "train without it: --config.stages.alignment.steps=0"
+            f"{clip.path} has no five consecutive frames of a face in its train split, which "
+            "eq. (16) needs; train without it: --config.stages.alignment.steps=0"
         )
     on_device = on_device._replace(eligible=on_device.eligible | {"windows": windows})
     sync = sync_experts.load(config.sync_expert, clip, samples)
