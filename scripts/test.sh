@@ -17,4 +17,5 @@ if [ -z "${FG3DGS_WEIGHTS:-}" ] && [ -d ../shared/models ]; then
   FG3DGS_WEIGHTS=$(cd ../shared/models && pwd)
   export FG3DGS_WEIGHTS
 fi
-python -m pytest -q -n 2 --dist loadfile "$@"  # by files: modules share what they prepare
+# By files, whose modules share what they prepare, and in their order: the fewest tests take longest.
+python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder "$@"
