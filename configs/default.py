@@ -6,7 +6,7 @@ table `stages`; the loop and the step are the same for all of them.
 
 import ml_collections
 
-from fg3dgs_jax.models.head import default_model_config
+from fg3dgs_jax.models.motion import default_model_config
 from fg3dgs_jax.types import REGIONS
 
 EXPRESSION = (

@@ -14,17 +14,17 @@ import sys
 import jax
 import tqdm
 
-from fg3dgs_jax.data import video as video_lib
 from fg3dgs_jax.evaluation import (
-    experts,
     lse,
     measure,
     moments,
     own_sync,
     perception,
+    pretrained,
     report,
     temporal,
 )
+from fg3dgs_jax.media import video
 
 
 def parse(argv):
@@ -79,8 +79,8 @@ def evaluate(
         raise ValueError(f"split {split!r} of {subject.clip.path} has no frames; use --split all")
     if sync_expert:
         watchers["own_sync"] = own_sync.OwnSync(sync_expert, subject.clip, index, subject.samples)
-    lpips, mesh = experts.load_lpips(), experts.load_landmarks()
-    fan, lip_sync = experts.load_fan(lse.load_faces("s3fd")), lse.load()
+    lpips, mesh = pretrained.load_lpips(), pretrained.load_landmarks()
+    fan, lip_sync = pretrained.load_fan(lse.load_faces("s3fd")), lse.load()
     out.mkdir(parents=True, exist_ok=True)
     (out / "metrics.json").unlink(
         missing_ok=True
@@ -98,13 +98,13 @@ def evaluate(
         rows = tqdm.tqdm(
             measurer.panels(), desc=f"evaluate {split}", total=len(index), unit="frame"
         )
-        video_lib.write_video(out / "comparison.mp4", rows, subject.sound(index))
+        video.write_video(out / "comparison.mp4", rows, subject.sound(index))
     finally:
         mesh.close()
     report.write_csv(out / "per_frame.csv", measurer.rows)
     report.write_png(out / "contact_sheet.png", report.contact_sheet(measurer.sheet))
     report.write_png(out / "moments.png", close_up.picture())
-    report.write_png(out / "opening.png", report.plot_curves(measurer.curves(), video_lib.FPS))
+    report.write_png(out / "opening.png", report.plot_curves(measurer.curves(), video.FPS))
 
     fps, latency = measure.frames_per_second(subject, index)
     figures, (sync, sync_source) = measurer.summary(), measure_lse(lip_sync, measurer)
@@ -148,7 +148,7 @@ def measure_lse(lip_sync, measurer) -> tuple[dict, str]:
     """`lse.measure` of the frames that `measurer` has drawn."""
     subject, index = measurer.subject, measurer.index
     clip, span = subject.clip, slice(index[0], index[-1] + 1)
-    faces = lse.load_faces("s3fd_syncnet", "s3fd") if lip_sync.call else experts.Expert(None, "")
+    faces = lse.load_faces("s3fd_syncnet", "s3fd") if lip_sync.call else pretrained.Expert(None, "")
     landmarks = clip.landmarks[span] if clip.landmarks_valid[span].any() else None
     return lse.measure(
         lip_sync, faces, clip.frames[span], measurer.rendered, landmarks, subject.sound(index)

@@ -1,4 +1,4 @@
-"""Any video with sound -> a processed folder (see data/dataset.py), ending with report.html.
+"""Any video with sound -> a processed folder (see clip/processed.py), ending with report.html.
 
     python -m fg3dgs_jax.preprocess --video V --out data/ID --consent self
     python -m fg3dgs_jax.preprocess --import DIR --out data/ID --consent self    # AD-NeRF's layout
@@ -12,9 +12,12 @@ options is not done again.
 import argparse
 import sys
 
-from fg3dgs_jax import audio_features, face_parsers, from_video, importing
-from fg3dgs_jax.data import framing, pack
-from fg3dgs_jax.experts import emotions
+from fg3dgs_jax.clip import pack
+from fg3dgs_jax.experts.audio import audio_features
+from fg3dgs_jax.experts.face import emotions
+from fg3dgs_jax.preprocessing import from_folder, from_video
+from fg3dgs_jax.preprocessing.check import framing
+from fg3dgs_jax.preprocessing.label import parsers
 
 SOURCES = ("video", "import", "pack", "unpack")
 MAX_OFFSET = 5.0  # s
@@ -124,10 +127,10 @@ def main(argv=None) -> int:
     )
     parser.add_argument(
         "--parser",
-        choices=face_parsers.NAMES,
+        choices=parsers.NAMES,
         default="auto",
         help="who labels the pixels; auto: the first of "
-        f"{', '.join(face_parsers.NAMES[1:])} whose weights are found (default)",
+        f"{', '.join(parsers.NAMES[1:])} whose weights are found (default)",
     )
     parser.add_argument(
         "--max_seconds", type=float, help="use only the first so many seconds (default: all)"
@@ -162,7 +165,7 @@ def main(argv=None) -> int:
             print(from_video.check_only(args.video, args.size, args.max_seconds, args.av_offset))
             return 0
         if theirs := getattr(args, "import"):
-            report = importing.import_folder(
+            report = from_folder.import_folder(
                 theirs, args.out, ground, features, args.expression, args.emotion
             )
         else:

@@ -14,10 +14,9 @@ import time
 import numpy as np
 import tqdm
 
-from fg3dgs_jax.data import audio as audio_lib
-from fg3dgs_jax.data import speech
-from fg3dgs_jax.data import video as video_lib
-from fg3dgs_jax.evaluation import drawing, sync
+from fg3dgs_jax.avatar import play
+from fg3dgs_jax.lipsync import openings
+from fg3dgs_jax.media import loudness, video, windows
 
 
 def parse(argv):
@@ -64,8 +63,10 @@ class Meter:
 
     def __init__(self, clip, pose_index):
         train = clip.split("train")
-        boxes = sync.steady_boxes(clip.lips_boxes(), clip.height, clip.width)
-        self.colours = sync.fit_mouth_colours(clip.frames[train], clip.labels[train], boxes[train])
+        boxes = openings.steady_boxes(clip.lips_boxes(), clip.height, clip.width)
+        self.colours = openings.fit_mouth_colours(
+            clip.frames[train], clip.labels[train], boxes[train]
+        )
         self.boxes, self.openings = boxes[pose_index], []
 
     def watch(self, frames):
@@ -73,14 +74,16 @@ class Meter:
         for frame in frames:
             if self.colours is not None:
                 self.openings.append(
-                    sync.mouth_opening(frame, self.boxes[len(self.openings)], self.colours)
+                    openings.mouth_opening(frame, self.boxes[len(self.openings)], self.colours)
                 )
             yield frame
 
     def verdict(self, samples) -> str:
         """One line about the mouth and the sound."""
         found = (
-            sync.check(self.openings, samples) if self.openings else {"envelope_correlation": None}
+            openings.check(self.openings, samples)
+            if self.openings
+            else {"envelope_correlation": None}
         )
         if found["envelope_correlation"] is None:
             return (
@@ -101,31 +104,31 @@ def synthesize(
     workdir, audio, out, split="train", data=None, crf=18, check=False
 ) -> tuple[int, float]:
     """Everything but the flags; returns (frames, seconds it took)."""
-    from fg3dgs_jax import audio_features
     from fg3dgs_jax.evaluation import measure
+    from fg3dgs_jax.experts.audio import audio_features
 
     if out.is_dir():
         raise ValueError(f"--out {out} is a folder; expected the name of an mp4 file")
-    samples = video_lib.read_audio(audio)
+    samples = video.read_audio(audio)
     subject = measure.open_subject(workdir, data)
-    num_frames = audio_lib.num_frames_of(samples)
+    num_frames = windows.num_frames_of(samples)
     settings = subject.avatar.config.data
     name = settings.audio_extractor
     audio_features.check_window(settings, audio_features.lookup(name).window, audio)
     heard = samples
     if "sound" in subject.clip.meta:  # speech at the common level is what the avatar learnt from
-        heard = speech.apply_gain(samples, speech.gain_db(samples))
+        heard = loudness.apply_gain(samples, loudness.gain_db(samples))
     features = audio_features.extract(name, heard, num_frames)
     pool = subject.clip.split(split)
-    poses = pool[drawing.ping_pong(num_frames, len(pool))]
-    frames = drawing.draw_pictures(
+    poses = pool[play.ping_pong(num_frames, len(pool))]
+    frames = play.draw_pictures(
         subject.avatar, subject.clip, features, subject.expression, poses, np.arange(num_frames)
     )
     meter = Meter(subject.clip, poses) if check else None
     frames = meter.watch(frames) if check else frames
     start = time.perf_counter()
     progress = tqdm.tqdm(frames, desc="synthesize", total=num_frames, unit="frame")
-    video_lib.write_video(out, progress, samples, crf=crf)
+    video.write_video(out, progress, samples, crf=crf)
     if check:
         print(meter.verdict(samples))
     return num_frames, time.perf_counter() - start
@@ -141,7 +144,7 @@ def main(argv=None) -> int:
     except (ValueError, OSError) as error:
         print(f"synthesize: {error}", file=sys.stderr)
         return 1
-    length, speed = frames / video_lib.FPS, frames / seconds
+    length, speed = frames / video.FPS, frames / seconds
     print(f"{flags.out}: {frames} frames ({length:.2f} s) in {seconds:.1f} s, {speed:.1f} frames/s")
     return 0
 

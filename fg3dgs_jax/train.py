@@ -30,11 +30,16 @@ from clu import parameter_overview
 from ml_collections import config_flags
 from tqdm import tqdm
 
-from fg3dgs_jax import avatar, native, rasterizer, sync_experts
-from fg3dgs_jax.data import batches, dataset, video
-from fg3dgs_jax.experts import lpips, weights
-from fg3dgs_jax.training import checkpoint, density, feed, guard, logging, parallel, stages, step
-from fg3dgs_jax.training.initial import init_regions
+from fg3dgs_jax import native, rasterizer
+from fg3dgs_jax.avatar import draw
+from fg3dgs_jax.clip import processed
+from fg3dgs_jax.experts.image import lpips
+from fg3dgs_jax.lipsync import alignment
+from fg3dgs_jax.media import video
+from fg3dgs_jax.training import batches, checkpoint, density, feed, guard, objective, parallel, step
+from fg3dgs_jax.training import log as log_lib
+from fg3dgs_jax.training.first_gaussians import init_regions
+from fg3dgs_jax.weights import store
 
 WAITING_SHARE = 0.1  # capacity doubles when more than this share of it waits for a slot
 
@@ -50,18 +55,18 @@ def fit(config, workdir, profile=False):
     """
     check(config)
     workdir = pathlib.Path(workdir)
-    clip = dataset.load_clip(config.data.path, config.data.max_side)
+    clip = processed.load_clip(config.data.path, config.data.max_side)
     resident = batches.fits(clip, config.data.resident)
     on_device = batches.device_clip(
-        clip, config.data.audio_extractor, config.data.expression, stages.region_labels(config),
+        clip, config.data.audio_extractor, config.data.expression, objective.region_labels(config),
         resident=False, seconds=config.data.seconds,
     )  # fmt: skip
     checkpoint.claim_workdir(workdir, config, on_device.audio.shape[1:])
     say = print if parallel.writes() else lambda *_, **__: None
     if not resident:
         say("the clip's pictures do not stay on the device: they are read as they are needed")
-    nets = avatar.make_nets(config)
-    frozen = stages.Frozen(load_perceptual(config))
+    nets = draw.make_nets(config)
+    frozen = objective.Frozen(load_perceptual(config))
     if config.stages.alignment.steps:
         frozen, on_device = ready_for_alignment(config, frozen, clip, on_device, say)
     saved = checkpoint.Checkpoints(workdir, config.log.keep)
@@ -82,8 +87,8 @@ def fit(config, workdir, profile=False):
         state = checkpoint.fill(state, latest[2])
         say(f"resuming {workdir} at step {done} ({latest[1]['stage']})", flush=True)
     last_saved = None if latest is None else done
-    log = logging.Log(workdir, done, parallel.writes())
-    profiler = logging.Profile(workdir / "profile") if profile and parallel.writes() else None
+    log = log_lib.Log(workdir, done, parallel.writes())
+    profiler = log_lib.Profile(workdir / "profile") if profile and parallel.writes() else None
     clip_on_devices = parallel.replicate(
         batches.with_pictures(on_device, clip) if resident else on_device
     )
@@ -135,7 +140,7 @@ def fit(config, workdir, profile=False):
                     saved.save(done, name, here, seconds)
                     last_saved = done
                     if parallel.writes():
-                        avatar.save(workdir, here.regions, here.alive)
+                        draw.save(workdir, here.regions, here.alive)
                 if last or crossed(done, steps, config.log.samples_every):
                     if parallel.writes():
                         here = parallel.first(state)
@@ -145,7 +150,7 @@ def fit(config, workdir, profile=False):
             start += stage.steps
     log.close()
     if parallel.writes():
-        avatar.save(workdir, state.regions, state.alive)
+        draw.save(workdir, state.regions, state.alive)
         summary = {"train_seconds": seconds, "steps": done}
         (workdir / "train.json").write_text(json.dumps(summary))
     if profiler:
@@ -185,7 +190,7 @@ def load_perceptual(config):
     rows = [row for _, row in stages_in_order(config)]
     if not any(row.losses.lpips and row.lpips.start < 1.0 for row in rows):
         return None
-    path = weights.find("lpips_alex")
+    path = store.find("lpips_alex")
     if path is None:
         print("LPIPS weights not found: training without the perceptual term of eq. (15)")
         return None
@@ -202,14 +207,14 @@ def ready_for_alignment(config, frozen, clip, on_device, say=print):
         raise ValueError(f"{path} is missing, which eq. (16) listens to; run preprocess again")
     samples = video.read_wav(path)
     learnt = batches.learnt_frames(clip, config.data.seconds)
-    windows = sync_experts.windows(clip, learnt)
+    windows = alignment.windows(clip, learnt)
     if not windows.any():
         raise ValueError(
             f"{clip.path} has no five consecutive frames of a face in its train split, which "
             "eq. (16) needs; train without it: --config.stages.alignment.steps=0"
         )
     on_device = on_device._replace(eligible=on_device.eligible | {"windows": windows})
-    sync = sync_experts.load(config.sync_expert, clip, samples)
+    sync = alignment.load(config.sync_expert, clip, samples)
     if sync is None:
         say("no lip-sync expert found: training without eq. (16) (see: experts train_sync)")
         return frozen, on_device
@@ -254,7 +259,7 @@ def monitor_lists(alive, clip):
 
 def draw_samples(workdir, config, clip, on_device, state, done, count=3):
     """Writes samples/STEP.png: test frames, one a row."""
-    drawer = avatar.Avatar(config, state.regions, state.alive)
+    drawer = draw.Avatar(config, state.regions, state.alive)
     rows = []
     for i in np.linspace(*clip.split("test")[[0, -1]], count).astype(int):
         batch = batches.take(on_device, i, pictures=batches.read_pictures(clip, i))
@@ -262,9 +267,9 @@ def draw_samples(workdir, config, clip, on_device, state, done, count=3):
         drawn = drawer.draw(*one.conditions[:2], one.camera, one.background)
         drawn = jax.device_get(jax.tree.map(lambda x: x[0], drawn))
         rows.append(
-            logging.sample_picture(np.asarray(batch.image), drawn.image, drawn.layers, drawn.alphas)
+            log_lib.sample_picture(np.asarray(batch.image), drawn.image, drawn.layers, drawn.alphas)
         )
-    logging.save_picture(pathlib.Path(workdir) / "samples" / f"{done:06d}.png", rows)
+    log_lib.save_picture(pathlib.Path(workdir) / "samples" / f"{done:06d}.png", rows)
 
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, e.g. configs/obama.py:cpu")

@@ -33,7 +33,7 @@ class Camera(NamedTuple):
 class Gaussians(struct.PyTreeNode):
     """One region's static Gaussians as they are stored (eq. 2).
 
-    `activate` in `models/head.py` makes them drawable.
+    `activate` in `models/motion.py` makes them drawable.
     """
 
     means: Array  # [N, 3] metres
@@ -76,7 +76,7 @@ class Batch(NamedTuple):
     conditions: Conditions
     camera: Camera
     image: Array  # [..., H, W, 3] in [0, 1]
-    labels: Array  # [..., H, W] uint8, see data/dataset.py
+    labels: Array  # [..., H, W] uint8, see clip/processed.py
     background: Array  # [..., H, W, 3] in [0, 1]: torso over plate
     lips_box: Array  # [..., 4] int32: row0, row1, col0, col1 (half open, inside the image)
     eyes_box: Array  # [..., 2, 4] int32: one box an eye

@@ -26,7 +26,7 @@ import av
 import cv2
 import numpy as np
 
-from fg3dgs_jax.data import video, video_writer
+from fg3dgs_jax.media import video, video_writer
 
 HEIGHT, WIDTH = 1080, 1920
 INTERVAL = 0.2  # s between two readings

@@ -27,10 +27,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fg3dgs_jax import avatar, native, train
-from fg3dgs_jax.data import batches, dataset, video
-from fg3dgs_jax.evaluation import drawing
-from fg3dgs_jax.training import feed, initial, parallel, stages, step
+from fg3dgs_jax import native, train
+from fg3dgs_jax.avatar import draw, play
+from fg3dgs_jax.clip import processed
+from fg3dgs_jax.media import video
+from fg3dgs_jax.training import batches, feed, first_gaussians, objective, parallel, step
 
 # The first pattern that is found in an operation's name or custom call decides. Names are those of
 # jax.named_scope and of the Flax modules.
@@ -195,27 +196,27 @@ def bench_stage(subject, flags, name, progress):
 
 def bench_synthesis(subject, flags, _name, _progress):
     """A frame: drawing in batches, and the host's work before and after it."""
-    config, clip = subject.config, dataset.load_clip(subject.config.data.path, flags.max_side)
-    drawer = avatar.Avatar(config, subject.regions, subject.alive)
+    config, clip = subject.config, processed.load_clip(subject.config.data.path, flags.max_side)
+    drawer = draw.Avatar(config, subject.regions, subject.alive)
     features = clip.audio_features(config.data.audio_extractor)
     expression = clip.expression_channels(tuple(config.data.expression))
-    count = max(1, flags.steps // drawing.BATCH) * drawing.BATCH
-    poses = drawing.ping_pong(count, clip.num_frames)
-    index = poses[: drawing.BATCH]
-    ready = jax.device_put(drawing.inputs(clip, features, expression, index, index))
+    count = max(1, flags.steps // play.BATCH) * play.BATCH
+    poses = play.ping_pong(count, clip.num_frames)
+    index = poses[: play.BATCH]
+    ready = jax.device_put(play.inputs(clip, features, expression, index, index))
     program = jax.jit(drawer.draw_pictures).lower(*ready).compile()
-    found = measure(Run(lambda _: program(*ready)), program.as_text(), drawing.BATCH, flags.repeats)
+    found = measure(Run(lambda _: program(*ready)), program.as_text(), play.BATCH, flags.repeats)
     pictures = list(np.asarray(program(*ready).image))
     samples = np.zeros(count * 640, np.int16)
 
     def whole(path):
-        frames = drawing.draw_pictures(drawer, clip, features, expression, poses)
+        frames = play.draw_pictures(drawer, clip, features, expression, poses)
         video.write_video(path, frames, samples)
 
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "talk.mp4"
         host = {
-            "inputs": lambda _: drawing.inputs(clip, features, expression, poses, poses),
+            "inputs": lambda _: play.inputs(clip, features, expression, poses, poses),
             "video": lambda _: video.write_video(path, [pictures[0]] * count, samples),
             "end to end": lambda _: whole(path),
         }
@@ -242,23 +243,23 @@ class Subject:
     """A config's clip on the device, its nets, and Gaussians to draw."""
 
     def __init__(self, config, workdir):
-        clip = dataset.load_clip(config.data.path, config.data.max_side)
+        clip = processed.load_clip(config.data.path, config.data.max_side)
         self.config, self.size = config, (clip.height, clip.width)
         self.on_device = batches.device_clip(
             clip, config.data.audio_extractor, config.data.expression
         )
-        self.nets = avatar.make_nets(config)
-        self.frozen = stages.Frozen(train.load_perceptual(config))
+        self.nets = draw.make_nets(config)
+        self.frozen = objective.Frozen(train.load_perceptual(config))
         if config.stages.alignment.steps:
             self.frozen, self.on_device = train.ready_for_alignment(
                 config, self.frozen, clip, self.on_device
             )
         if workdir:
-            trained = avatar.load(workdir)
+            trained = draw.load(workdir)
             self.regions, self.alive = trained.regions, trained.alive
         else:
             config.warm_up.steps = 0
-            self.regions, self.alive = initial.init_regions(
+            self.regions, self.alive = first_gaussians.init_regions(
                 jax.random.key(config.seed), clip, self.on_device, config, self.nets
             )
 

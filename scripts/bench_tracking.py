@@ -29,9 +29,11 @@ import time
 import numpy as np
 
 from fg3dgs_jax import train
-from fg3dgs_jax.data import bundle_adjustment, dataset, photometric, tracking
+from fg3dgs_jax.clip import processed
 from fg3dgs_jax.evaluation import measure
-from fg3dgs_jax.experts import mediapipe_runtime, weights
+from fg3dgs_jax.experts.face import mediapipe_runtime
+from fg3dgs_jax.preprocessing.track import bundle_adjustment, head_pose, photometric
+from fg3dgs_jax.weights import store
 
 TRACKS = ("mediapipe", "stored", "landmarks", "aligned")
 MEDIAPIPE_FOCAL = 0.5 / np.tan(np.radians(63 / 2))  # heights: its geometry module's camera
@@ -80,14 +82,14 @@ def make_track(name, folder, frames, faces):
     valid, size = faces["num_faces"] > 0, frames.shape[1:3]
     arrays = faces["pixels"], faces["depth"], faces["rotation"], valid, size
     if name in ("landmarks", "aligned"):
-        fit = tracking.fit_head(*arrays, frames=frames if name == "aligned" else None)
+        fit = head_pose.fit_head(*arrays, frames=frames if name == "aligned" else None)
         return as_vectors(fit.world_to_camera), fit.points.astype(np.float64), fit.focal
     if name == "stored":
         with np.load(folder / "camera.npz") as fields:
             poses = as_vectors(fields["world_to_camera"])
             return poses, fields["head_points"].astype(np.float64), float(fields["focal"])
     poses, focal = as_vectors(mediapipe_matrices(frames)), MEDIAPIPE_FOCAL * size[0]
-    points = tracking.fit_head(*arrays).points.astype(np.float64)
+    points = head_pose.fit_head(*arrays).points.astype(np.float64)
     for _ in range(2):  # its head frame is not ours: a loose tie, and time to get there
         points = bundle_adjustment.solve_points(
             bundle_adjustment.Unknowns(poses, points, focal), points, faces["pixels"], valid,
@@ -100,7 +102,7 @@ def mediapipe_matrices(frames):
     """World-to-camera [T, 4, 4], OpenCV axes, metres; the last known one where there is no face."""
     mp, tasks = mediapipe_runtime.load()
     options = tasks.vision.FaceLandmarkerOptions(
-        base_options=tasks.BaseOptions(model_asset_path=str(weights.require("face_landmarker"))),
+        base_options=tasks.BaseOptions(model_asset_path=str(store.require("face_landmarker"))),
         running_mode=tasks.vision.RunningMode.VIDEO,
         num_faces=2,  # as in preprocess: one face alone would be smoothed
         output_facial_transformation_matrixes=True,
@@ -109,7 +111,7 @@ def mediapipe_matrices(frames):
     with tasks.vision.FaceLandmarker.create_from_options(options) as landmarker:
         for i, frame in enumerate(frames):
             picture = mp.Image(image_format=mp.ImageFormat.SRGB, data=np.ascontiguousarray(frame))
-            seen = landmarker.detect_for_video(picture, round(i * 1000 / dataset.FPS))
+            seen = landmarker.detect_for_video(picture, round(i * 1000 / processed.FPS))
             widths = [np.ptp([p.x for p in face]) for face in seen.face_landmarks]
             if not widths:
                 found.append(found[-1])
@@ -123,7 +125,7 @@ def mediapipe_matrices(frames):
 def as_vectors(matrices):
     """[T, 4, 4] -> [T, 6]: rotation vector and translation."""
     matrices = np.asarray(matrices, np.float64)
-    turns = tracking.rotation_vectors(matrices[:, :3, :3])
+    turns = head_pose.rotation_vectors(matrices[:, :3, :3])
     return np.concatenate([turns, matrices[:, :3, 3]], -1)
 
 
@@ -131,9 +133,9 @@ def measure_track(frames, faces, poses, points, focal):
     """All figures but the PSNR."""
     valid, height = faces["num_faces"] > 0, frames.shape[1]
     centre = np.array(frames.shape[2:0:-1]) / 2
-    rigid, pixels = points[tracking.RIGID], faces["pixels"][:, tracking.RIGID].astype(np.float64)
-    off = np.linalg.norm(tracking.project(poses, rigid, focal, centre) - pixels, axis=-1)
-    alone = tracking.frame_by_frame(poses, rigid, pixels, valid, focal, centre)
+    rigid, pixels = points[head_pose.RIGID], faces["pixels"][:, head_pose.RIGID].astype(np.float64)
+    off = np.linalg.norm(head_pose.project(poses, rigid, focal, centre) - pixels, axis=-1)
+    alone = head_pose.frame_by_frame(poses, rigid, pixels, valid, focal, centre)
     parts = (slice(0, 3), slice(3, 5), slice(5, 6))
 
     def shakes(track):
@@ -155,7 +157,7 @@ def measure_track(frames, faces, poses, points, focal):
 
 def band(track, low, high):
     """Motion [T, D] between two frequencies (Hz)."""
-    rates = np.fft.rfftfreq(len(track), 1 / dataset.FPS)
+    rates = np.fft.rfftfreq(len(track), 1 / processed.FPS)
     spectrum = np.fft.rfft(track - track.mean(0), axis=0)
     spectrum[(rates < low) | (rates > high)] = 0
     return np.fft.irfft(spectrum, len(track), axis=0)
@@ -182,9 +184,9 @@ def static_psnr(folder, poses, valid, focal, args, seed):
             if file.name not in ("camera.npz", "meta.json"):
                 (copy / file.name).symlink_to(file.resolve())
         matrices = np.tile(np.eye(4), (len(poses), 1, 1))
-        matrices[:, :3, :3] = tracking.rotation_matrices(poses[:, :3])
+        matrices[:, :3, :3] = head_pose.rotation_matrices(poses[:, :3])
         matrices[:, :3, 3] = poses[:, 3:]
-        dataset.save_arrays(
+        processed.save_arrays(
             copy, camera={"world_to_camera": matrices.astype(np.float32), "valid": valid}
         )
         meta = json.loads((folder / "meta.json").read_text())
@@ -206,7 +208,7 @@ def static_psnr(folder, poses, valid, focal, args, seed):
         index, rows = subject.clip.split("test"), []
         for i, drawn in zip(index, subject.draw(index), strict=True):
             off = 255.0 * np.asarray(drawn.image, np.float64) - subject.clip.frames[i]
-            head = np.isin(subject.clip.labels[i], dataset.HEAD_LABELS)
+            head = np.isin(subject.clip.labels[i], processed.HEAD_LABELS)
             rows.append([20 * np.log10(255 / np.sqrt((x**2).mean())) for x in (off, off[head])])
         return np.mean(rows, 0)
 

@@ -26,7 +26,7 @@ run() { # run NAME SECONDS COMMAND...
     tee -a "$out/summary.txt"
 }
 configure() {
-  cmake -S fg3dgs_jax/rasterizer -B "$build" -DPython_EXECUTABLE="$(command -v "$python")" \
+  cmake -S fg3dgs_jax/native -B "$build" -DPython_EXECUTABLE="$(command -v "$python")" \
     -DFG3DGS_CUDA=ON -DFG3DGS_CUDA_ARCHS=native && cmake --build "$build" -j "$(nproc)"
 }
 export -f configure

@@ -12,7 +12,9 @@ import sys
 import time
 import wave
 
-from fg3dgs_jax.data import audio, dataset, synthetic
+from fg3dgs_jax.clip import processed
+from fg3dgs_jax.media import windows
+from fg3dgs_jax.synthetic import subject
 
 
 def parse(argv):
@@ -37,12 +39,12 @@ def parse(argv):
 
 def write_speech(path, seed, seconds):
     """Writes babble as 16 kHz mono WAV."""
-    samples, _ = synthetic.synthesize_speech(seed, seconds)
+    samples, _ = subject.synthesize_speech(seed, seconds)
     part = path.with_name(f".{path.name}.part")
     with wave.open(str(part), "wb") as out:
         out.setnchannels(1)
         out.setsampwidth(2)
-        out.setframerate(dataset.SAMPLE_RATE)
+        out.setframerate(processed.SAMPLE_RATE)
         out.writeframes(samples.astype("<i2").tobytes())
     part.replace(path)
 
@@ -55,16 +57,16 @@ def main(argv=None) -> int:
             print(f"{flags.out} is there already; delete it to make it anew")
         else:
             start = time.perf_counter()
-            frames = round(flags.seconds * dataset.FPS)
+            frames = round(flags.seconds * processed.FPS)
             print(f"{flags.out}: {frames} frames of {flags.size}x{flags.size} px ...", flush=True)
             part = flags.out.with_name(f".{flags.out.name}.part")
             shutil.rmtree(part, ignore_errors=True)
-            synthetic.make_clip(
+            subject.make_clip(
                 part,
                 seed=flags.seed,
                 seconds=flags.seconds,
                 size=flags.size,
-                features={"mel": audio.mel_windows},
+                features={"mel": windows.mel_windows},
             )
             part.replace(flags.out)
             print(f"{flags.out}: made in {time.perf_counter() - start:.1f} s")

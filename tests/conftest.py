@@ -38,10 +38,10 @@ def subject(tmp_path_factory):
     """
     import numpy as np
 
-    from fg3dgs_jax.data import synthetic
+    from fg3dgs_jax.synthetic import subject as subject_lib
 
     def loud(samples, num_frames):
         return np.abs(samples.reshape(num_frames, 1, -1)).mean(-1, keepdims=True)
 
     path = tmp_path_factory.mktemp("synthetic") / "subject"
-    return synthetic.make_clip(path, seed=3, seconds=2.4, size=128, features={"loud": loud})
+    return subject_lib.make_clip(path, seed=3, seconds=2.4, size=128, features={"loud": loud})

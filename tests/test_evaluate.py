@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from fg3dgs_jax import evaluate
-from fg3dgs_jax.data import video
-from fg3dgs_jax.evaluation import drawing, experts, measure, perception
+from fg3dgs_jax.avatar import play
+from fg3dgs_jax.evaluation import measure, perception, pretrained
+from fg3dgs_jax.media import video
 from tests import fake_avatar
 
 CONTRACT = (
@@ -32,8 +33,8 @@ def done(tmp_path_factory):
     )
     avatar = fake_avatar.Avatar(data)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(drawing, "load_avatar", lambda _: avatar)
-        patch.setattr(experts.weights, "find", lambda _: None)
+        patch.setattr(play, "load_avatar", lambda _: avatar)
+        patch.setattr(pretrained.weights, "find", lambda _: None)
         assert evaluate.main(["--workdir", str(workdir), "--on_mp4"]) == 0
     out = workdir / "eval_test"
     return out, json.loads((out / "metrics.json").read_text()), avatar
@@ -77,7 +78,7 @@ def test_measured_after_h264_too(done):
 
 def test_all_batches_have_one_size_and_speed_is_measured_one_by_one(done):
     _, _, avatar = done
-    assert set(avatar.batches) == {drawing.BATCH, 1}
+    assert set(avatar.batches) == {play.BATCH, 1}
     assert avatar.batches.count(1) == measure.WARM_UP + 50
 
 
@@ -106,10 +107,10 @@ def test_report_files_fit_together(done):
 def test_fid_and_lpips_vgg_where_their_networks_are(tmp_path, monkeypatch):
     data, workdir = fake_avatar.make_folder(tmp_path / "data", seconds=10), tmp_path / "run"
     workdir.mkdir()
-    monkeypatch.setattr(drawing, "load_avatar", lambda _: fake_avatar.Avatar(data))
-    monkeypatch.setattr(experts.weights, "find", lambda _: None)
-    fid = experts.Expert(lambda pictures: pictures[:, ::16, ::16].reshape(2, -1) / 255, "a grid")
-    vgg = experts.Expert(lambda a, b: float(np.abs(a - b).mean()), "a difference")
+    monkeypatch.setattr(play, "load_avatar", lambda _: fake_avatar.Avatar(data))
+    monkeypatch.setattr(pretrained.weights, "find", lambda _: None)
+    fid = pretrained.Expert(lambda pictures: pictures[:, ::16, ::16].reshape(2, -1) / 255, "a grid")
+    vgg = pretrained.Expert(lambda a, b: float(np.abs(a - b).mean()), "a difference")
     monkeypatch.setattr(perception, "load_fid", lambda: perception.FrechetDistance(fid))
     monkeypatch.setattr(perception, "load_lpips_vgg", lambda: perception.MeanDistance(vgg))
     assert evaluate.main(["--workdir", str(workdir), "--lpips_vgg"]) == 0
@@ -121,7 +122,7 @@ def test_fid_and_lpips_vgg_where_their_networks_are(tmp_path, monkeypatch):
 
 def test_bad_input_is_one_line(tmp_path, capsys, monkeypatch):
     avatar = fake_avatar.Avatar(tmp_path / "nowhere")
-    monkeypatch.setattr(drawing, "load_avatar", lambda _: avatar)
+    monkeypatch.setattr(play, "load_avatar", lambda _: avatar)
     assert evaluate.main(["--workdir", str(tmp_path / "run")]) == 1
     message = capsys.readouterr().err.strip()
     assert "nowhere" in message and len(message.splitlines()) == 1
@@ -131,7 +132,7 @@ def test_bad_input_is_one_line(tmp_path, capsys, monkeypatch):
 def test_a_folder_whose_sound_is_described_otherwise_is_one_line(tmp_path, capsys, monkeypatch):
     data = fake_avatar.make_folder(tmp_path / "data", seconds=2)
     avatar = fake_avatar.Avatar(data)
-    monkeypatch.setattr(drawing, "load_avatar", lambda _: avatar)
+    monkeypatch.setattr(play, "load_avatar", lambda _: avatar)
     np.save(data / "audio_mel.npy", np.zeros((50, 16, 29), np.float32))
     assert evaluate.main(["--workdir", str(tmp_path / "run")]) == 1
     message = capsys.readouterr().err.strip()

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from fg3dgs_jax import synthesize
-from fg3dgs_jax.data import video
-from fg3dgs_jax.evaluation import drawing
-from fg3dgs_jax.experts import weights
+from fg3dgs_jax.avatar import play
+from fg3dgs_jax.media import video
+from fg3dgs_jax.weights import store
 from tests import fake_avatar
 
 
@@ -19,7 +19,7 @@ def data(tmp_path_factory):
 def program(data, monkeypatch, tmp_path):
     """Calls the program with the painted avatar: program(audio, out, *flags) -> exit code."""
     avatar = fake_avatar.Avatar(data)
-    monkeypatch.setattr(drawing, "load_avatar", lambda _: avatar)
+    monkeypatch.setattr(play, "load_avatar", lambda _: avatar)
 
     def call(audio, out, *flags):
         return synthesize.main(
@@ -73,13 +73,13 @@ def test_the_mouth_follows_the_new_sound(program, tmp_path):
 
 def test_poses_come_from_the_split_forth_and_back(program, tmp_path, monkeypatch):
     seen = []
-    draw = drawing.draw_pictures
+    draw = play.draw_pictures
 
     def spy(avatar, clip, features, expression, poses, sound):
         seen.append((poses, sound))
         return draw(avatar, clip, features, expression, poses, sound)
 
-    monkeypatch.setattr(drawing, "draw_pictures", spy)
+    monkeypatch.setattr(play, "draw_pictures", spy)
     video.write_wav(tmp_path / "a.wav", fake_avatar.speech(2))
     assert program(tmp_path / "a.wav", tmp_path / "o.mp4", "--split", "test") == 0
     poses, sound = seen[0]
@@ -116,9 +116,9 @@ def test_features_that_cannot_be_computed_are_refused(program, tmp_path, capsys,
 def test_missing_weights_of_the_extractor_are_one_line(
     program, tmp_path, capsys, data, monkeypatch
 ):
-    row = weights.WeightFile("ave", "ave.pth", (), 1, "0" * 64, "CC BY-NC 4.0", "a test", "afar")
-    monkeypatch.setitem(weights.REGISTRY, "ave", row)
-    monkeypatch.setattr(weights, "search_folders", lambda: [tmp_path / "none"])
+    row = store.WeightFile("ave", "ave.pth", (), 1, "0" * 64, "CC BY-NC 4.0", "a test", "afar")
+    monkeypatch.setitem(store.REGISTRY, "ave", row)
+    monkeypatch.setattr(store, "search_folders", lambda: [tmp_path / "none"])
     video.write_wav(tmp_path / "a.wav", fake_avatar.speech(1))
     np.save(data / "audio_ave.npy", np.zeros((50, 1, 512), np.float32))
     program.avatar.config.data.audio_extractor = "ave"

@@ -10,37 +10,39 @@ import tempfile
 import numpy as np
 import tqdm
 
-from fg3dgs_jax.data import face_boxes
-from fg3dgs_jax.evaluation import experts, tracks
-from fg3dgs_jax.evaluation.sync import SAMPLES_PER_FRAME
-from fg3dgs_jax.experts import s3fd, syncnet, weights
+from fg3dgs_jax.clip import face_boxes
+from fg3dgs_jax.evaluation import pretrained, tracks
+from fg3dgs_jax.experts.face import s3fd
+from fg3dgs_jax.experts.lips import syncnet
+from fg3dgs_jax.lipsync.openings import SAMPLES_PER_FRAME
+from fg3dgs_jax.weights import store
 
 UNBIASED_SECONDS = 10.0  # below it the zeros around the clip weigh on the mean
 MIN_FACE = 100.0  # px, the smallest face that the protocol takes
 NAMES = ("lse_c", "lse_d", "lse_offset", "lse_truth")
 
 
-def load() -> experts.Expert:
+def load() -> pretrained.Expert:
     """SyncNet v2: call(RGB faces uint8 [T, 224, 224, 3], int16 samples) -> `syncnet.LipSync`."""
-    path = weights.find("syncnet_v2")
+    path = store.find("syncnet_v2")
     if path is None:
-        return experts.Expert(
+        return pretrained.Expert(
             None, "weights of syncnet_v2 not found; see: python -m fg3dgs_jax.experts list"
         )
     score = functools.partial(syncnet.score_track, syncnet.load(path))
-    return experts.Expert(score, f"SyncNet v2 ({path.name})")
+    return pretrained.Expert(score, f"SyncNet v2 ({path.name})")
 
 
-def load_faces(*names: str) -> experts.Expert:
+def load_faces(*names: str) -> pretrained.Expert:
     """The first S3FD whose weights are found: call(uint8 RGB [H, W, 3]) -> [N, 5], see `s3fd`.
 
     Without any, no call, and the source says that boxes come from the landmarks.
     """
     for name in names:
-        path = weights.find(name)
+        path = store.find(name)
         if path is not None:
-            return experts.Expert(functools.partial(s3fd.detect, s3fd.load(path)), name)
-    return experts.Expert(None, "mesh-box")
+            return pretrained.Expert(functools.partial(s3fd.detect, s3fd.load(path)), name)
+    return pretrained.Expert(None, "mesh-box")
 
 
 def recording(folder, count: int, height: int, width: int) -> np.ndarray:

@@ -7,12 +7,14 @@ import time
 import jax
 import numpy as np
 
-from fg3dgs_jax.data import dataset, face_boxes
-from fg3dgs_jax.data import video as video_lib
-from fg3dgs_jax.evaluation import drawing, experts, metrics, report, sync
+from fg3dgs_jax.avatar import play
+from fg3dgs_jax.clip import face_boxes, processed
+from fg3dgs_jax.evaluation import metrics, pretrained, report
+from fg3dgs_jax.lipsync import openings as openings_lib
+from fg3dgs_jax.media import video
 
 WARM_UP, TIMED = 20, 200  # frames
-NO_FAN = experts.Expert(None, "FAN was not asked for")
+NO_FAN = pretrained.Expert(None, "FAN was not asked for")
 DETECTED = (
     0.8  # share of frames with a face in truth and render from which landmark openings are trusted
 )
@@ -23,18 +25,18 @@ class Subject:
     """An avatar with the clip, sound and expressions that drive it."""
 
     avatar: object
-    clip: dataset.Clip
+    clip: processed.Clip
     features: np.ndarray  # [T, A, D]
     expression: np.ndarray  # [T, E]
     samples: np.ndarray  # int16 [T * 640]
 
     def draw(self, index):
         """Yields the frames `index` of the clip, drawn with their own sound."""
-        return drawing.draw_frames(self.avatar, self.clip, self.features, self.expression, index)
+        return play.draw_frames(self.avatar, self.clip, self.features, self.expression, index)
 
     def sound(self, index):
         """The samples that belong to consecutive frames `index`."""
-        step = sync.SAMPLES_PER_FRAME
+        step = openings_lib.SAMPLES_PER_FRAME
         return self.samples[index[0] * step : (index[-1] + 1) * step]
 
 
@@ -46,11 +48,11 @@ def open_subject(workdir, data=None) -> Subject:
       ValueError: no avatar or folder there, or the folder's sound is not described as in training.
     """
     # Here, because it brings in networks, which --help does not need.
-    from fg3dgs_jax import audio_features
+    from fg3dgs_jax.experts.audio import audio_features
 
-    avatar = drawing.load_avatar(workdir)
+    avatar = play.load_avatar(workdir)
     settings = avatar.config.data
-    clip = dataset.load_clip(data or settings.path, settings.max_side)
+    clip = processed.load_clip(data or settings.path, settings.max_side)
     features = clip.audio_features(settings.audio_extractor)
     audio_features.check_window(settings, features.shape[1:], clip.path)
     return Subject(
@@ -58,7 +60,7 @@ def open_subject(workdir, data=None) -> Subject:
         clip=clip,
         features=features,
         expression=clip.expression_channels(tuple(settings.expression)),
-        samples=video_lib.read_wav(clip.path / "audio.wav"),
+        samples=video.read_wav(clip.path / "audio.wav"),
     )
 
 
@@ -71,9 +73,9 @@ class Measurer:
         self,
         subject: Subject,
         index,
-        lpips: experts.Expert,
-        mesh: experts.Expert,
-        fan: experts.Expert = NO_FAN,
+        lpips: pretrained.Expert,
+        mesh: pretrained.Expert,
+        fan: pretrained.Expert = NO_FAN,
         rendered=None,
     ):
         """`rendered`, if given, is filled with the drawn frames, uint8 [len(index), H, W, 3]."""
@@ -82,12 +84,12 @@ class Measurer:
         self.fan, self.rendered = fan, rendered
         self.mesh_boxes = face_boxes.mesh_boxes(clip.landmarks)
         self.lips, self.eyes = clip.lips_boxes(), clip.eyes_boxes()
-        self.steady = sync.steady_boxes(self.lips, clip.height, clip.width)
-        self.colours = sync.fit_mouth_colours(
+        self.steady = openings_lib.steady_boxes(self.lips, clip.height, clip.width)
+        self.colours = openings_lib.fit_mouth_colours(
             clip.frames[train], clip.labels[train], self.steady[train]
         )
         self.still = metrics.best_still_image(clip.frames[i] for i in train)
-        self.still_points = mesh.call(drawing.to_uint8(self.still)) if mesh.call else None
+        self.still_points = mesh.call(play.to_uint8(self.still)) if mesh.call else None
         names = clip.expression_names
         blinks = clip.expression[index, names.index("AU45")] if "AU45" in names else None
         self.chosen = report.choose_frames(clip.mouth_openings()[index], blinks)
@@ -103,7 +105,7 @@ class Measurer:
             truth = true.astype(np.float32) / 255.0
             self.rows.append(self.measure(i, true, truth, frame.image))
             if self.rendered is not None:
-                self.rendered[position] = drawing.to_uint8(frame.image)
+                self.rendered[position] = play.to_uint8(frame.image)
             pictures = report.panels(truth, frame)
             if position in self.chosen:
                 self.sheet.append((f"{i} {self.chosen[position]}", pictures))
@@ -114,11 +116,11 @@ class Measurer:
     def measure(self, i, true, truth, image) -> dict:
         """Everything about one frame; None where something could not be measured."""
         box, steady = self.lips[i], self.steady[i]
-        seen = drawing.to_uint8(image)  # detectors see what a viewer sees: eight bits
+        seen = play.to_uint8(image)  # detectors see what a viewer sees: eight bits
         points = [self.mesh.call(p) if self.mesh.call else None for p in (true, seen)]
         faces = all(p is not None for p in points)
         openings = [
-            sync.mouth_opening(p, steady, self.colours) if self.colours else None
+            openings_lib.mouth_opening(p, steady, self.colours) if self.colours else None
             for p in (truth, image, self.still)
         ]
         gaps = [float(np.linalg.norm(p[14] - p[13])) if faces else None for p in points]
@@ -184,10 +186,10 @@ class Measurer:
         pixels = {"opening_correlation_pixels": None, "still_opening_correlation": None}
         if self.colours is not None:
             seen = self.column("opening_pixels_truth")
-            pixels["opening_correlation_pixels"] = sync.correlation(
+            pixels["opening_correlation_pixels"] = openings_lib.correlation(
                 seen, self.column("opening_pixels_render")
             )
-            pixels["still_opening_correlation"] = sync.correlation(
+            pixels["still_opening_correlation"] = openings_lib.correlation(
                 seen, self.column("opening_pixels_still")
             )
         sound = dict.fromkeys(
@@ -197,14 +199,18 @@ class Measurer:
         if kind is not None:
             truth, render = fill_gaps(truth), fill_gaps(render)
             samples = self.subject.sound(self.index)
-            out["opening_correlation"] = sync.correlation(truth, render)
-            sound.update(sync.check(render, samples))
-            sound["truth_envelope_correlation"] = sync.check(truth, samples)["envelope_correlation"]
+            out["opening_correlation"] = openings_lib.correlation(truth, render)
+            sound.update(openings_lib.check(render, samples))
+            sound["truth_envelope_correlation"] = openings_lib.check(truth, samples)[
+                "envelope_correlation"
+            ]
         return {**out, **pixels, **sound}
 
     def curves(self) -> dict:
         """What `opening.png` shows."""
-        out = {"audio envelope": sync.envelope(self.subject.sound(self.index), len(self.rows))}
+        out = {
+            "audio envelope": openings_lib.envelope(self.subject.sound(self.index), len(self.rows))
+        }
         kind, truth, render = self.openings()
         if kind is not None:
             out |= {
@@ -231,7 +237,7 @@ def frames_per_second(subject: Subject, index) -> tuple[float, float]:
     index = np.asarray(index)[:TIMED]
     ready = [
         jax.device_put(
-            drawing.inputs(subject.clip, subject.features, subject.expression, i[None], i[None])
+            play.inputs(subject.clip, subject.features, subject.expression, i[None], i[None])
         )
         for i in index
     ]
@@ -245,7 +251,7 @@ def frames_per_second(subject: Subject, index) -> tuple[float, float]:
     return len(latencies) / sum(latencies), float(np.median(latencies))
 
 
-def measure_mp4(subject: Subject, index, out, lpips: experts.Expert) -> dict:
+def measure_mp4(subject: Subject, index, out, lpips: pretrained.Expert) -> dict:
     """PSNR, SSIM and LPIPS after both truth and render went through H.264, as the field's tables
     have them.
 
@@ -253,12 +259,10 @@ def measure_mp4(subject: Subject, index, out, lpips: experts.Expert) -> dict:
     """
     sound = subject.sound(index)
     truth, render = out / "truth.mp4", out / "render.mp4"
-    video_lib.write_video(truth, (subject.clip.frames[i] for i in index), sound)
-    video_lib.write_video(render, (drawing.to_uint8(f.image) for f in subject.draw(index)), sound)
+    video.write_video(truth, (subject.clip.frames[i] for i in index), sound)
+    video.write_video(render, (play.to_uint8(f.image) for f in subject.draw(index)), sound)
     rows = []
-    pairs = zip(
-        *(video_lib.read_video(p, min_frames=1).frames() for p in (truth, render)), strict=True
-    )
+    pairs = zip(*(video.read_video(p, min_frames=1).frames() for p in (truth, render)), strict=True)
     for a, b in pairs:
         a, b = a.astype(np.float32) / 255.0, b.astype(np.float32) / 255.0
         rows.append(

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from fg3dgs_jax.evaluation import drawing, metrics, report
+from fg3dgs_jax.avatar import play
+from fg3dgs_jax.evaluation import metrics, report
 
 AROUND = 3  # frames before and after
 CELL = 224  # px: a close-up is enlarged by whole numbers, at least 2, up to about this width
@@ -88,7 +89,7 @@ def enclosing(boxes) -> tuple[int, int, int, int]:
 def enlarge(image) -> np.ndarray:
     """float [h, w, 3] -> uint8, every pixel a square of 2 x 2 or more."""
     times = max(2, round(CELL / image.shape[1]))
-    picture = drawing.to_uint8(image)
+    picture = play.to_uint8(image)
     return cv2.resize(picture, None, fx=times, fy=times, interpolation=cv2.INTER_NEAREST)
 
 

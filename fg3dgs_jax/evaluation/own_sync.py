@@ -3,8 +3,8 @@
 import jax
 import numpy as np
 
-from fg3dgs_jax.data import audio
-from fg3dgs_jax.experts import sync_expert, sync_shift
+from fg3dgs_jax.lipsync import expert, shift_scores
+from fg3dgs_jax.media import windows
 
 FIGURES = ("score", "peak", "contrast", "aligned", "runs")
 
@@ -24,9 +24,9 @@ class OwnSync:
         Raises:
           ValueError: no such expert.
         """
-        self.expert, self.path = sync_expert.load(path), path
-        self.boxes = sync_expert.mouth_boxes(clip.landmarks)[index]
-        self.windows = audio.mel_windows(samples, clip.num_frames)[index]
+        self.expert, self.path = expert.load(path), path
+        self.boxes = expert.mouth_boxes(clip.landmarks)[index]
+        self.windows = windows.mel_windows(samples, clip.num_frames)[index]
         self.mouths = []  # [2, 48, 48, 3] of each frame: truth, render
 
     def add(self, truth, image):
@@ -34,20 +34,20 @@ class OwnSync:
         self.mouths.append(np.asarray(_cut(pictures, self.boxes[len(self.mouths)])))
 
     def result(self) -> tuple[dict | None, str]:
-        """The render's score, peak, contrast and share of aligned runs (see `sync_shift.summary`),
-        the truth's under truth_*; and the source.
+        """The render's score, peak, contrast and share of aligned runs, see
+        `shift_scores.summary`; the truth's under truth_*; and the source.
         """
-        if len(self.mouths) < sync_expert.FRAMES:
-            needed = f"the expert needs {sync_expert.FRAMES}"
+        if len(self.mouths) < expert.FRAMES:
+            needed = f"the expert needs {expert.FRAMES}"
             return None, f"not measured: {len(self.mouths)} frames; {needed}"
-        middles = self.windows[sync_expert.MIDDLE : len(self.mouths) - sync_expert.MIDDLE]
-        heard = np.asarray(sync_expert.embed_sound(self.expert, middles))
+        middles = self.windows[expert.MIDDLE : len(self.mouths) - expert.MIDDLE]
+        heard = np.asarray(expert.embed_sound(self.expert, middles))
         found = {}
         for name, mouths in zip(("truth_", ""), np.stack(self.mouths, 1), strict=True):
-            seen = np.asarray(sync_expert.embed_cut_mouths(self.expert, mouths[None]))[0]
-            told = sync_shift.summary(sync_expert.probability(self.expert, seen @ heard.T))
+            seen = np.asarray(expert.embed_cut_mouths(self.expert, mouths[None]))[0]
+            told = shift_scores.summary(expert.probability(self.expert, seen @ heard.T))
             found |= {f"{name}{key}": told[key] for key in FIGURES}
         return found, f"own lip-sync expert ({self.path}); not LSE, comparable within this expert"
 
 
-_cut = jax.jit(sync_expert.cut)
+_cut = jax.jit(expert.cut)

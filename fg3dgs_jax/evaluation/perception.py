@@ -7,9 +7,11 @@ the value, None where it cannot be had, and where it comes from or why not.
 import jax
 import numpy as np
 
-from fg3dgs_jax.evaluation import drawing, fid
-from fg3dgs_jax.evaluation.experts import Expert
-from fg3dgs_jax.experts import inception, lpips, weights
+from fg3dgs_jax.avatar import play
+from fg3dgs_jax.evaluation import fid
+from fg3dgs_jax.evaluation.pretrained import Expert
+from fg3dgs_jax.experts.image import inception, lpips
+from fg3dgs_jax.weights import store
 
 ROWS = 32  # frames whose features wait for each other
 
@@ -24,7 +26,7 @@ class FrechetDistance:
     def add(self, truth, image):
         if self.network.call is None:
             return
-        pictures = np.stack([drawing.to_uint8(truth), drawing.to_uint8(image)])
+        pictures = np.stack([play.to_uint8(truth), play.to_uint8(image)])
         self.waiting.append(self.network.call(pictures))
         if len(self.waiting) == ROWS:
             self._take_in()
@@ -67,7 +69,7 @@ class MeanDistance:
 
 def load_fid() -> FrechetDistance:
     """With pytorch-fid's Inception where its weights are."""
-    path = weights.find("fid_inception")
+    path = store.find("fid_inception")
     if path is None:
         return FrechetDistance(_missing("fid_inception"))
     variables = inception.load(path)
@@ -80,7 +82,7 @@ def load_fid() -> FrechetDistance:
 
 def load_lpips_vgg() -> MeanDistance:
     """LPIPS v0.1 with VGG-16 where its weights are: seconds a frame without an accelerator."""
-    path = weights.find("lpips_vgg")
+    path = store.find("lpips_vgg")
     if path is None:
         return MeanDistance(_missing("lpips_vgg"))
     params, distance = lpips.load(path), jax.jit(lpips.lpips)

@@ -9,7 +9,7 @@ import math
 import cv2
 import numpy as np
 
-from fg3dgs_jax.evaluation import drawing
+from fg3dgs_jax.avatar import play
 
 COLUMNS = ("truth", "render", "face layer", "eyes layer", "mouth layer", "error x4")
 LAYERS = ("face", "eyes", "mouth")
@@ -24,7 +24,7 @@ def panels(truth, frame) -> list[np.ndarray]:
     drawn Frame.
     """
     layers = [frame.layers[n] + (1.0 - frame.alphas[n][..., None]) * LAYER_BACK for n in LAYERS]
-    return [drawing.to_uint8(p) for p in (truth, frame.image, *layers)] + [
+    return [play.to_uint8(p) for p in (truth, frame.image, *layers)] + [
         error_heat(truth, frame.image)
     ]
 
@@ -33,7 +33,7 @@ def error_heat(a, b) -> np.ndarray:
     """uint8 [H, W, 3]: mean absolute error over the channels, times `ERROR_GAIN`, from black to
     yellow.
     """
-    heat = drawing.to_uint8(np.abs(a - b).mean(-1) * ERROR_GAIN)
+    heat = play.to_uint8(np.abs(a - b).mean(-1) * ERROR_GAIN)
     return cv2.applyColorMap(heat, cv2.COLORMAP_INFERNO)[..., ::-1]
 
 

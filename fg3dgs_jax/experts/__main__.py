@@ -11,8 +11,10 @@ import argparse
 import pathlib
 import sys
 
-from fg3dgs_jax import train_sync
-from fg3dgs_jax.experts import convert, networks, weights
+from fg3dgs_jax.experts import check as check_lib
+from fg3dgs_jax.experts import convert
+from fg3dgs_jax.lipsync import __main__
+from fg3dgs_jax.weights import store
 
 
 def main(argv=None) -> int:
@@ -36,13 +38,13 @@ def _add_list(commands):
 
 def _list(args) -> int:
     del args
-    print(f"searched: {', '.join(map(str, weights.search_folders()))}")
+    print(f"searched: {', '.join(map(str, store.search_folders()))}")
     rows, refusals = [("NAME", "MB", "", "LICENCE", "NEEDED FOR")], []
-    for row in weights.REGISTRY.values():
+    for row in store.REGISTRY.values():
         try:
-            found = weights.find(row.name)
+            found = store.find(row.name)
             state = "absent" if found is None else _kind(row, found)
-        except weights.WeightsMissing as error:
+        except store.WeightsMissing as error:
             state = "REFUSED"
             refusals.append(str(error))
         size = f"{'' if row.size else '~'}{row.megabytes:.1f}"
@@ -62,7 +64,7 @@ def _kind(row, path):
 
 def _add_fetch(commands):
     command = commands.add_parser("fetch", help="download into the user's cache, verified")
-    command.add_argument("names", nargs="+", choices=[*weights.REGISTRY, "all"], metavar="NAME")
+    command.add_argument("names", nargs="+", choices=[*store.REGISTRY, "all"], metavar="NAME")
     command.add_argument("--url", help="your own address of the file, instead of the known ones")
     command.add_argument(
         "--accept_licence",
@@ -73,13 +75,13 @@ def _add_fetch(commands):
 
 
 def _fetch(args) -> int:
-    known = [row.name for row in weights.REGISTRY.values() if row.can_be_fetched]
+    known = [row.name for row in store.REGISTRY.values() if row.can_be_fetched]
     names = known if "all" in args.names else args.names
     if args.url and len(names) != 1:
         return _fail(f"--url goes with one name; got {len(names)}")
 
     def fetch(name):
-        print(weights.fetch(name, url=args.url, accept_licence=args.accept_licence))
+        print(store.fetch(name, url=args.url, accept_licence=args.accept_licence))
 
     return max(_try(fetch, name) for name in names)
 
@@ -90,7 +92,7 @@ def _add_convert(commands):
     )
     command.add_argument("source", metavar="FILE", help="the published file")
     command.add_argument(
-        "--name", choices=weights.REGISTRY, metavar="NAME", help="whose file it is, if not obvious"
+        "--name", choices=store.REGISTRY, metavar="NAME", help="whose file it is, if not obvious"
     )
     command.add_argument("--out", metavar="DIR", help="where to write; default: the user's cache")
     command.set_defaults(run=_convert)
@@ -110,15 +112,15 @@ def _add_check(commands):
 
 def _check(args) -> int:
     def check(name):
-        _check_one(name, weights.require(name))
+        _check_one(name, store.require(name))
 
     if args.names:
         return max(_try(check, name) for name in args.names)
     codes = [0]
-    for name in weights.REGISTRY:
+    for name in store.REGISTRY:
         try:
-            path = weights.find(name)
-        except weights.WeightsMissing as error:
+            path = store.find(name)
+        except store.WeightsMissing as error:
             codes.append(_fail(f"{name}: {error}"))
             continue
         if path is not None:
@@ -129,13 +131,13 @@ def _check(args) -> int:
 
 
 def _check_one(name, path):
-    row = weights.lookup(name)
+    row = store.lookup(name)
     verified = "verified" if row.has_digest else "no digest registered"
-    if row.name not in networks.NETWORKS:
+    if row.name not in check_lib.NETWORKS:
         print(f"{row.name:18}  {verified}, not run here  ({path})")
         return
     try:
-        told = networks.check(row.name, path)
+        told = check_lib.check(row.name, path)
     except ImportError as error:
         told = f"not run: {error}"
     print(f"{row.name:18}  {verified}; {told}  ({path})")
@@ -156,8 +158,8 @@ def _fail(message) -> int:
 
 def _add_train_sync(commands):
     command = commands.add_parser("train_sync", help="train a lip-sync expert of your own")
-    train_sync.add_flags(command)
-    command.set_defaults(run=train_sync.run)
+    __main__.add_flags(command)
+    command.set_defaults(run=__main__.run)
 
 
 # Each adds its subparser, with the default `run`: parsed flags -> exit code.

@@ -2,8 +2,9 @@
 
 import pathlib
 
-from fg3dgs_jax.experts import converted, files, networks, variables, weights
-from fg3dgs_jax.experts.registry import WeightsMissing
+from fg3dgs_jax.experts import check
+from fg3dgs_jax.weights import converted, files, store, variables
+from fg3dgs_jax.weights.registry import WeightsMissing
 
 
 def convert(source, name=None, out=None) -> pathlib.Path:
@@ -22,15 +23,15 @@ def convert(source, name=None, out=None) -> pathlib.Path:
     if source.suffix == ".npz":
         raise WeightsMissing(f"{source} is an npz already; expected a published file")
     digests = {f"source_{kind}": files.digest(source, kind) for kind in ("sha256", "sha1")}
-    row = weights.lookup(name) if name else _row_of(source, digests)
+    row = store.lookup(name) if name else _row_of(source, digests)
     if not converted.is_row(row, digests):
         raise WeightsMissing(
             f"{source} is not the registered {row.filename} (sha256 "
             f"{digests['source_sha256'][:12]}...); a file of your own is used by its path"
         )
-    arrays = networks.read_for_conversion(row.name, source)
-    path = converted.write(out or weights.cache_folder(), row, source, arrays)
-    back = networks.read_for_conversion(row.name, path)
+    arrays = check.read_for_conversion(row.name, source)
+    path = converted.write(out or store.cache_folder(), row, source, arrays)
+    back = check.read_for_conversion(row.name, path)
     if variables.digest(variables.flatten(back)) != variables.digest(variables.flatten(arrays)):
         path.unlink()
         raise WeightsMissing(f"{row.name}.npz did not give back what {source} holds; deleted")
@@ -39,9 +40,9 @@ def convert(source, name=None, out=None) -> pathlib.Path:
 
 def _row_of(source, digests):
     try:
-        return weights.lookup(source)
+        return store.lookup(source)
     except WeightsMissing:
-        rows = [row for row in weights.REGISTRY.values() if row.has_digest]
+        rows = [row for row in store.REGISTRY.values() if row.has_digest]
     for row in rows:
         if converted.is_row(row, digests):
             return row

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from fg3dgs_jax.models import encoding_ffi
+from fg3dgs_jax.models import hash_encoding_ffi
 
 PLANES = ((0, 1), (1, 2), (0, 2))  # the two coordinates of each plane: fast axis, slow axis
 
@@ -123,8 +123,8 @@ class TriPlaneHashEncoding(nn.Module):
             self.log2_table_size,
         )
         tables = self.param("tables", _uniform_tables, (spec.num_params,))
-        compiled = means.dtype == jnp.float32 and encoding_ffi.is_available()
-        return (encoding_ffi.encode if compiled else encode)(tables, means, levels=spec)
+        compiled = means.dtype == jnp.float32 and hash_encoding_ffi.is_available()
+        return (hash_encoding_ffi.encode if compiled else encode)(tables, means, levels=spec)
 
 
 def _uniform_tables(key, shape):

@@ -21,7 +21,7 @@ from fg3dgs_jax.rasterizer.types import (
 )
 from fg3dgs_jax.types import Camera
 
-# The kernels' copies of these live in csrc/core/constants.h; a test compares the two.
+# The kernels' copies of these live in native/core/constants.h; a test compares the two.
 ALPHA_MAX = 0.99  # above it alpha is clamped, and its gradient gated
 ALPHA_MIN = 1.0 / 255.0  # below it a Gaussian leaves no trace in a pixel
 TRANSMITTANCE_MIN = 1e-4  # a pixel stops before the Gaussian that would take it below this

@@ -10,8 +10,7 @@ import concurrent.futures
 import jax
 import jax.numpy as jnp
 
-from fg3dgs_jax.data import batches
-from fg3dgs_jax.training import parallel
+from fg3dgs_jax.training import batches, parallel
 from fg3dgs_jax.types import REGIONS
 
 

@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from fg3dgs_jax.data import batches
-from fg3dgs_jax.training import density, optim, parallel, stages
+from fg3dgs_jax.training import batches, density, objective, optim, parallel
 from fg3dgs_jax.types import REGIONS, Array
 
 
@@ -65,7 +64,7 @@ def make_train_step(config, stage, stage_number, nets, frozen, clip_size, capaci
                     r: batches.take(clip, i, key_noise, *noise, pictures_b and pictures_b[r])
                     for r, i in index_b.items()
                 }
-            return stages.frame_loss(
+            return objective.frame_loss(
                 config, stage, nets, frozen.perceptual, key_b, state.step, progress,
                 regions, state.alive, probes_b, frames, capacities,
             )  # fmt: skip
@@ -77,15 +76,15 @@ def make_train_step(config, stage, stage_number, nets, frozen, clip_size, capaci
         if aligned:
             windows = [x.reshape(config.batch, stage.window, *x.shape[1:]) for x in images]
             starts = index["face"][:: stage.window]
-            sync, ceiling = stages.alignment_loss(frozen.sync, *windows, starts)
+            sync, ceiling = objective.alignment_loss(frozen.sync, *windows, starts)
             loss = loss + stage.losses.sync * sync  # eq. (16)
             metrics = {**metrics, "sync": sync, "sync_truth": ceiling}
         if moving and stage.losses.guides:
             with jax.named_scope("guides"):
                 frames = batches.guide_frames(key_guides, clip, config.guides)
                 guides = sum(
-                    stages.guides_loss(nets[r], regions[r].motion, rows, *frames)
-                    for r, rows in stages.guided(config).items()
+                    objective.guides_loss(nets[r], regions[r].motion, rows, *frames)
+                    for r, rows in objective.guided(config).items()
                 )
             loss, metrics = loss + stage.losses.guides * guides, {**metrics, "guides": guides}
         return loss, (metrics, radii)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from fg3dgs_jax import native, rasterizer
-from fg3dgs_jax.models import encoding_ffi, hash_encoding
+from fg3dgs_jax.models import hash_encoding, hash_encoding_ffi
 from fg3dgs_jax.rasterizer import blending, reference
 from tests import host_cuda
 
@@ -69,7 +69,7 @@ def digest():
     rng = np.random.default_rng(0)
     tables = jnp.float32(rng.normal(size=levels.num_params))
     coords = jnp.float32(rng.uniform(-0.15, 0.15, (100, 3)))
-    value = lambda t, c: jnp.sum(jnp.sin(encoding_ffi.encode(t, c, levels=levels)))  # noqa: E731
+    value = lambda t, c: jnp.sum(jnp.sin(hash_encoding_ffi.encode(t, c, levels=levels)))  # noqa: E731
     results = (results, jax.jit(jax.grad(value, (0, 1)))(tables, coords))
     data = b"".join(np.asarray(x).tobytes() for x in jax.tree.leaves(results))
     return hashlib.sha256(data).hexdigest()
@@ -190,7 +190,7 @@ def test_encoding_equals_its_definition():
 
 
 def _encode_cuda(tables, coords, *, levels):
-    return encoding_ffi._encode(("cuda", levels), tables, coords)
+    return hash_encoding_ffi._encode(("cuda", levels), tables, coords)
 
 
 @gpu
@@ -254,7 +254,7 @@ def test_the_schedule_of_threads_does_not_change_a_bit(host_library):
 def test_index_computations_shared_with_the_host(tmp_path):
     program = tmp_path / "index_test"
     source = Path(host_cuda.__file__).parent / "index_test.cc"
-    include = host_cuda.PACKAGE / "rasterizer" / "csrc"
+    include = host_cuda.NATIVE
     command = [host_cuda.COMPILER, "-std=c++17", "-O1", f"-I{include}", source, "-o", program]
     subprocess.run([str(part) for part in command], check=True)
     done = subprocess.run([str(program)], capture_output=True, text=True)
@@ -288,7 +288,7 @@ def test_a_training_step_lowers_for_cuda(monkeypatch):
     axes = {name: 0 for name in scene._fields} | {"camera": None}
 
     def value(tables, scene):
-        moved = jnp.sum(encoding_ffi.encode(tables, scene.means[0], levels=levels), -1)
+        moved = jnp.sum(hash_encoding_ffi.encode(tables, scene.means[0], levels=levels), -1)
         scene = scene._replace(means=scene.means + moved[:, None])
         one = lambda fields: loss(render(type(scene)(**fields)))  # noqa: E731
         return jnp.sum(jax.vmap(one, (axes,))(scene._asdict()))

@@ -15,7 +15,7 @@ from fg3dgs_jax.types import Camera
 from . import brute_force
 from .scenes import draw, loss, make_scene, relative, rotation_about
 
-CONSTANTS = Path(reference.__file__).parent / "csrc/core/constants.h"
+CONSTANTS = Path(reference.__file__).parents[1] / "native/core/constants.h"
 
 
 @pytest.mark.parametrize(
@@ -255,7 +255,7 @@ def test_bad_size_is_refused():
 
 def test_constants_equal_the_kernels():
     if not CONSTANTS.exists():
-        pytest.skip("csrc/core/constants.h is not in this installation")
+        pytest.skip("native/core/constants.h is not in this installation")
     text = CONSTANTS.read_text()
     pattern = r"(?:constexpr\s+\w+|#define)\s+(\w+)\s*=?\s*([-+0-9.eEf]+(?:\s*/\s*[0-9.]+f?)?)"
     found = {

@@ -1,0 +1,1 @@
+"""The trained thing: drawing it (eq. 14), storing it, playing it."""

@@ -1,0 +1,1 @@
+"""Networks that look at sound: one row of features a frame."""

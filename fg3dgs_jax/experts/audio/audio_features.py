@@ -1,0 +1,144 @@
+"""Every audio extractor behind one door: sound in, one window of features per video frame out.
+
+Row i of what `extract` gives belongs to frame i (25 a second), whatever the extractor. A run's
+config names its extractor (`data.audio_extractor`) and, once training has begun, its windows'
+shape (`data.audio_window`); features of another shape are refused by `check_window`.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from fg3dgs_jax.experts.audio import (
+    ave,
+    deepspeech,
+    wav2vec2_checkpoint,
+    wav2vec2_features,
+    whisper,
+)
+from fg3dgs_jax.media import windows
+from fg3dgs_jax.weights import store
+
+
+class Extractor(NamedTuple):
+    """One row of the table: load(path of the weights) -> model; run(model, samples, T)."""
+
+    store: str | None  # name in the registry of weights; None: it has no network
+    window: tuple[int, int]  # [W, D], rows and numbers a row
+    load: Callable[[Any], Any] | None
+    run: Callable[[Any, np.ndarray, int], np.ndarray]
+
+
+class FeatureMismatch(ValueError):
+    """Audio features that are not what an avatar was trained on; one line."""
+
+
+def extract(name: str, samples, num_frames: int) -> np.ndarray:
+    """16 kHz mono samples [n > 0], int16 or float in [-1, 1] -> float32 [num_frames, W, D].
+
+    Rows after the sound's end are what the extractor gives for nothing: zeros, or `mel`'s silence,
+    or `ave`'s last row.
+
+    Raises:
+      ValueError: an unknown extractor, weights that are missing or not of this network, no samples.
+    """
+    extractor, path = lookup(name), require(name)
+    if not len(samples):
+        raise ValueError("there are no samples; expected some sound, 16 kHz mono")
+    model = _model(name, path) if path else None
+    features = np.asarray(extractor.run(model, samples, num_frames), np.float32)
+    expected = (num_frames, *extractor.window)
+    if features.shape != expected:
+        raise FeatureMismatch(
+            f"{path} gives features of shape {list(features.shape)} where {name!r} has "
+            f"{list(expected)}: these are the weights of another model"
+        )
+    return features
+
+
+def lookup(name: str) -> Extractor:
+    """The row of the table; refuses an unknown name, naming those it knows."""
+    if name not in EXTRACTORS:
+        raise ValueError(
+            f"no audio extractor is called {name!r}; this version has {', '.join(EXTRACTORS)}"
+        )
+    return EXTRACTORS[name]
+
+
+def require(name: str):
+    """Where the extractor's weights are, None if it has none; if absent, one line (ValueError)."""
+    needed = lookup(name).weights
+    return store.require(needed) if needed else None
+
+
+def available() -> tuple[str, ...]:
+    """The extractors whose weights are found and whole."""
+
+    def found(extractor):
+        try:
+            return extractor.weights is None or store.find(extractor.weights) is not None
+        except store.WeightsMissing:
+            return False
+
+    return tuple(name for name, extractor in EXTRACTORS.items() if found(extractor))
+
+
+def check_window(settings, window, source) -> None:
+    """Refuses features whose `window` (W, D) is not that of those the avatar was trained on.
+
+    Args:
+      settings: the config's `data`. Runs of earlier versions have no `audio_window` in it: then
+        the shape is the extractor's own, if this version knows the extractor.
+      source: where the features come from, for the message.
+
+    Raises:
+      FeatureMismatch: naming both shapes.
+    """
+    name = settings["audio_extractor"]
+    known = EXTRACTORS[name].window if name in EXTRACTORS else ()
+    expected, found = tuple(settings.get("audio_window") or known), tuple(window)
+    if expected and found != expected:
+        raise FeatureMismatch(
+            f"{source} has {name!r} features in windows [W, D] of {list(found)}; the avatar was "
+            f"trained on {list(expected)}: use features of the same extractor, or train anew"
+        )
+
+
+@functools.lru_cache(maxsize=1)  # a large one is 1.3 GB
+def _model(name, path):
+    # On the device once, not again with every piece of a long sound.
+    return jax.tree.map(
+        lambda leaf: jax.device_put(leaf) if isinstance(leaf, np.ndarray) else leaf,
+        EXTRACTORS[name].load(path),
+    )
+
+
+def _whisper(params, samples, num_frames):
+    return windows.whisper_windows(whisper.encode(params, samples), num_frames)
+
+
+def _letters(model, samples, num_frames):
+    return wav2vec2_features.letter_features(*model, samples, num_frames=num_frames)
+
+
+def _hidden(model, samples, num_frames):
+    return wav2vec2_features.hidden_features(*model, samples, num_frames=num_frames)
+
+
+_load_letters = functools.partial(wav2vec2_checkpoint.load, letters=True)
+_load_hidden = functools.partial(wav2vec2_checkpoint.load, letters=False)
+
+# Sound is cut into segments as for the published features: letters streamed, HuBERT in chunks.
+EXTRACTORS = {
+    "mel": Extractor(None, (16, 80), None, lambda _, *sound: windows.mel_windows(*sound)),
+    "whisper": Extractor("whisper_tiny_en", (2, 384), whisper.load, _whisper),
+    "deepspeech": Extractor("deepspeech", (16, 29), deepspeech.load, deepspeech.features),
+    "wav2vec2": Extractor("wav2vec2_esperanto", (16, 44), _load_letters, _letters),
+    "wav2vec2_base": Extractor("wav2vec2_base", (16, 32), _load_letters, _letters),
+    "hubert": Extractor("hubert_large", (2, 1024), _load_hidden, _hidden),
+    "hubert_base": Extractor("hubert_base", (2, 768), _load_hidden, _hidden),
+    "ave": Extractor("ave", (1, 512), ave.load, ave.features),
+}

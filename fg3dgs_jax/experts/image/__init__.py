@@ -1,0 +1,1 @@
+"""Networks that look at whole pictures: LPIPS, FID's Inception."""

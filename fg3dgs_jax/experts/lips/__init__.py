@@ -1,0 +1,1 @@
+"""Networks that compare lips with sound: Wav2Lip's expert, SyncNet."""

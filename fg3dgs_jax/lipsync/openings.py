@@ -1,0 +1,186 @@
+"""Does the mouth follow the sound? Mouth openings measured on pixels, and their correlation with
+the sound.
+
+The opening is measured by colour and place in a box, the same way on truth and on render, and the
+boxes never change size:
+a box that grew with the true mouth would lend the truth's motion to any picture measured in it.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from fg3dgs_jax.clip import processed
+
+SAMPLES_PER_FRAME = processed.SAMPLE_RATE // processed.FPS
+MIN_SHIFT = processed.FPS // 2  # frames; half a second away speech no longer resembles itself
+MIN_PIXELS = 20  # of one class, below which no colour model is fitted
+LIP_LABELS = (12, 13)
+OPEN, LIPS, SKIN = 0, 1, 2
+CLASSES = {
+    "interior": (OPEN, (11,)),
+    "teeth": (OPEN, (19,)),
+    "lips": (LIPS, LIP_LABELS),
+    "skin": (SKIN, (1, 10)),
+}
+
+
+class MouthColours(NamedTuple):
+    """One Gaussian per class in RGB and place; the place tells a dark mouth from the shadow under
+    the lip.
+    """
+
+    kinds: np.ndarray  # [C] OPEN, LIPS or SKIN
+    means: np.ndarray  # [C, 5]
+    whiten: np.ndarray  # [C, 5, 5]; |whiten (x - mean)| is the Mahalanobis distance
+    offsets: np.ndarray  # [C]: log det of the covariance - 2 log prior
+
+
+def steady_boxes(lips_boxes, height: int, width: int) -> np.ndarray:
+    """int32 [T, 4] boxes (row0, row1, col0, col1) of one size for the whole clip, hung from the
+    upper edge of `lips_boxes`.
+    """
+    boxes = np.asarray(lips_boxes)
+    tall = min(int(np.percentile(boxes[:, 1] - boxes[:, 0], 98)), height)
+    wide = min(int(np.median(boxes[:, 3] - boxes[:, 2])), width)
+    row0 = np.clip(boxes[:, 0], 0, height - tall)
+    col0 = np.clip((boxes[:, 2] + boxes[:, 3] - wide) // 2, 0, width - wide)
+    return np.stack([row0, row0 + tall, col0, col0 + wide], -1).astype(np.int32)
+
+
+def fit_mouth_colours(frames, labels, boxes, limit: int = 100) -> MouthColours | None:
+    """Fits the colour classes on (at most `limit`, evenly spread) true frames.
+
+    Args: frames uint8 [T, H, W, 3], labels uint8 [T, H, W] (`processed.LABELS`), boxes int [T, 4].
+    Returns None when the mouth is never seen open, or there is nothing else to tell it from.
+    """
+    chosen = np.unique(np.linspace(0, len(frames) - 1, min(limit, len(frames))).astype(int))
+    colours = {name: [] for name in CLASSES}
+    for i in chosen:
+        row0, row1, col0, col1 = boxes[i]
+        pixels, marks = features(frames[i], boxes[i]), labels[i][row0:row1, col0:col1].ravel()
+        for name, (_, members) in CLASSES.items():
+            colours[name].append(pixels[np.isin(marks, members)])
+    colours = {name: np.concatenate(c) for name, c in colours.items()}
+    colours = {name: c for name, c in colours.items() if len(c) >= MIN_PIXELS}
+    kinds = [CLASSES[name][0] for name in colours]
+    if OPEN not in kinds or len(set(kinds)) < 2:
+        return None
+    total = sum(map(len, colours.values()))
+    models = [_gaussian(c, len(c) / total) for c in colours.values()]
+    means, whiten, offsets = (np.stack(part) for part in zip(*models, strict=True))
+    return MouthColours(np.array(kinds), means, whiten, offsets)
+
+
+def _gaussian(colours, prior):
+    covariance = np.cov(colours.T) + 0.01**2 * np.eye(
+        colours.shape[1]
+    )  # a flat painted class still has some width
+    whiten = np.linalg.inv(np.linalg.cholesky(covariance))
+    return colours.mean(0), whiten, np.linalg.slogdet(covariance)[1] - 2.0 * np.log(prior)
+
+
+def features(image, box) -> np.ndarray:
+    """[P, 5]: RGB in [0, 1] and place in the box (row, column, -0.5 .. 0.5) of its pixels. image:
+    uint8 or float in [0, 1].
+    """
+    row0, row1, col0, col1 = (int(v) for v in box)
+    pixels = np.asarray(image[row0:row1, col0:col1], np.float64)
+    if image.dtype == np.uint8:
+        pixels = pixels / 255.0
+    rows, columns = (np.linspace(-0.5, 0.5, n) for n in pixels.shape[:2])
+    place = np.stack(np.meshgrid(rows, columns, indexing="ij"), -1)
+    return np.concatenate([pixels, place], -1).reshape(-1, 5)
+
+
+def mouth_opening(image, box, colours: MouthColours) -> float:
+    """Share of the box's pixels that look like an open mouth. image: [H, W, 3] float in [0, 1] or
+    uint8.
+    """
+    offset = features(image, box)[None] - colours.means[:, None]  # [C, P, 5]
+    distance = np.sum(np.einsum("cij,cpj->cpi", colours.whiten, offset) ** 2, -1)
+    nearest = np.argmin(distance + colours.offsets[:, None], 0)
+    return float(np.mean(colours.kinds[nearest] == OPEN))
+
+
+def envelope(samples, num_frames: int) -> np.ndarray:
+    """[num_frames] loudness of int16 samples (16 kHz): root of each frame's RMS, smoothed over
+    three frames (120 ms).
+
+    The root compresses as hearing does, so that one loud vowel does not outweigh a sentence.
+    """
+    needed = num_frames * SAMPLES_PER_FRAME
+    sound = np.zeros(needed)
+    part = np.asarray(samples, np.float64)[:needed] / 32768.0
+    sound[: len(part)] = part
+    loudness = np.sqrt(np.sqrt(np.mean(sound.reshape(num_frames, -1) ** 2, -1)))
+    padded = np.pad(loudness, 1, mode="edge")
+    return (padded[:-2] + padded[1:-1] + padded[2:]) / 3.0
+
+
+def correlation(a, b) -> float | None:
+    """Pearson correlation of two curves [n]; None where one is constant or shorter than 3."""
+    a, b = (np.asarray(x, np.float64) for x in (a, b))
+    if len(a) < 3 or a.std() < 1e-9 or b.std() < 1e-9:
+        return None
+    return float(np.corrcoef(a, b)[0, 1])
+
+
+def shifted_correlations(opening, loudness) -> np.ndarray:
+    """Correlations with the sound turned round by every amount of half a second or more; empty for
+    under a second.
+    """
+    n = len(opening)
+    values = [
+        correlation(opening, np.roll(loudness, k)) for k in range(MIN_SHIFT, n - MIN_SHIFT + 1)
+    ]
+    return np.array([v for v in values if v is not None])
+
+
+def best_lag(opening, loudness, reach: int = 6) -> dict | None:
+    """The lag in frames (positive: the mouth comes after the sound) within `reach` that correlates
+    best, and how well.
+    """
+    values = {k: correlation(opening, np.roll(loudness, k)) for k in range(-reach, reach + 1)}
+    values = {k: v for k, v in values.items() if v is not None}
+    if not values:
+        return None
+    lag = max(values, key=values.get)
+    return {"frames": lag, "correlation": values[lag]}
+
+
+def check(opening, samples) -> dict:
+    """Correlation of an opening curve [n] with its own sound, and with the same sound shifted,
+    which it should beat.
+
+    Returns envelope_correlation (or None), envelope_lag (see `best_lag`) and
+    envelope_correlation_shifted: None, or max,
+    mean, how many shifts there are and the share of them that the true one beats.
+    """
+    loudness = envelope(samples, len(opening))
+    true = correlation(opening, loudness)
+    shifted = shifted_correlations(opening, loudness)
+    if true is None or not len(shifted):
+        return {
+            "envelope_correlation": true,
+            "envelope_correlation_shifted": None,
+            "envelope_lag": None,
+        }
+    return {
+        "envelope_correlation": true,
+        "envelope_lag": best_lag(opening, loudness),
+        "envelope_correlation_shifted": {
+            "max": float(shifted.max()),
+            "mean": float(shifted.mean()),
+            "shifts": len(shifted),
+            "share_beaten": float(np.mean(true > shifted)),
+        },
+    }
+
+
+def check_frames(frames, boxes, samples, colours: MouthColours) -> tuple[np.ndarray, dict]:
+    """Opening curve [n] of rendered frames in their boxes [n, 4], and its `check` against int16
+    samples (16 kHz).
+    """
+    opening = np.array([mouth_opening(f, b, colours) for f, b in zip(frames, boxes, strict=True)])
+    return opening, check(opening, samples)

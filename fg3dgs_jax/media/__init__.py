@@ -1,0 +1,1 @@
+"""Pictures and sound in and out, on one clock. Knows no face and no model."""

@@ -1,0 +1,1 @@
+"""Whatever comes in (a video, another system's folder) becomes a processed folder."""

@@ -1,0 +1,1 @@
+"""Is this clip good enough? What is found before the work begins."""

@@ -1,0 +1,278 @@
+"""Is this video fit to make an avatar of? A table of verdicts with advice, told from a sample
+(`video_sample`) before the long work.
+"""
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from fg3dgs_jax.clip.processed import FPS, LEFT_EYE, RIGHT_EYE
+from fg3dgs_jax.media import loudness
+from fg3dgs_jax.preprocessing.check import av_offset
+from fg3dgs_jax.preprocessing.check.sample import (
+    BLANK,
+    BOTTOM,
+    TOP,
+    Evidence,
+    cuts_in,
+    face_heights,
+)
+from fg3dgs_jax.preprocessing.track.head_pose import rotation_vectors
+
+OTHER_SCENE = 32.0  # mean grey levels between thumbs of frames far apart
+FACE_PX = 192  # the size at which sharpness is judged: detail per face, not per pixel
+SURE = 0.25  # response of the phase correlation of corners that show the same
+CLOSED = 0.6  # of the usual gap between the lids
+HAIR = 1.33  # from chin to the top of the hair, in heights of the face
+
+_LIDS = ((159, 145, 33, 133), (386, 374, 362, 263))  # upper, lower, corners
+
+
+class Row(NamedTuple):
+    """One line of the table."""
+
+    name: str
+    found: str
+    verdict: str  # "good", "usable" or "bad"
+    advice: str  # empty where good
+
+
+def check(e: Evidence) -> list[Row]:
+    """The table."""
+    rows = [_length(e), _rate(e), _picture(e), _in_view(e), _others(e)]
+    seen = e.num_faces > 0
+    if seen.mean() >= 0.2:
+        rows += [_face(e, seen), _framing(e, seen), _sharpness(e, seen), _light(e, seen)]
+        rows += [_turn(e, seen), _blinks(e, seen)]
+    rows += [_scene(e), _camera(e), _talk(e), _level(e)]
+    if seen.mean() >= 0.2:
+        rows.append(_step(e, seen))
+    return rows
+
+
+def table(rows) -> str:
+    """The rows as text for a terminal."""
+    widths = [max(len(r[k]) for r in rows) for k in range(3)]
+    lines = []
+    for row in rows:
+        cells = "  ".join(cell.ljust(w) for cell, w in zip(row[:3], widths, strict=True))
+        lines.append(f"{cells}  {row.advice}".rstrip())
+    worst = min(("bad", "usable", "good").index(r.verdict) for r in rows)
+    verdict = (
+        "the video has faults that will show: see what is bad above",
+        "the video will do; what is usable above could be better",
+        "a good video",
+    )[worst]
+    return "\n".join([*lines, f"=> {verdict}"])
+
+
+def _verdict(name, found, value, good, usable, advice):
+    """Higher is better; pass both negated where lower is."""
+    verdict = "good" if value >= good else "usable" if value >= usable else "bad"
+    return Row(name, found, verdict, "" if verdict == "good" else advice)
+
+
+def _length(e):
+    seconds = e.num_frames / FPS
+    return _verdict("length", f"{seconds:.0f} s", seconds, 120, 15, "2 to 5 minutes are best")
+
+
+def _rate(e):
+    same = [
+        np.abs(b - a).max() < 0.5
+        for a, b, near in zip(e.thumbs[:-1], e.thumbs[1:], _near(e), strict=True)
+        if near
+    ]
+    repeated = float(np.mean(same)) if same else 0.0
+    fps = min(e.fps, FPS * (1 - repeated))
+    found = f"{e.fps:.4g} fps" + (f", {repeated:.0%} repeated" if repeated > 0.02 else "")
+    return _verdict("frame rate", found, fps, 23, 14, "film at 25 or 30 fps, in good light")
+
+
+def _picture(e):
+    (height, width), (rows, columns) = e.size, e.output
+    found = f"{width} x {height} px"
+    if e.window is not None:
+        found += f", head cropped from {e.window[3]} x {e.window[2]} to {columns} x {rows}"
+    side = min(e.window[2:]) if e.window is not None else min(e.size)
+    return _verdict("picture", found, side, 400, 200, "film at 720p or more, or nearer")
+
+
+def _in_view(e):
+    share = float(np.mean(e.num_faces > 0))
+    advice = "cut the parts where no face is seen; those frames are interpolated"
+    return _verdict("face in view", f"{share:.0%} of the frames", share, 0.98, 0.5, advice)
+
+
+def _others(e):
+    share = float(np.mean(e.num_faces > 1))
+    advice = "one person only: cut or crop the others out"
+    return _verdict("second faces", f"{share:.0%} of the frames", -share, -0.01, -0.2, advice)
+
+
+def _face(e, seen):
+    height = float(np.median(face_heights(e.pixels[seen])))
+    shown = height / (e.window[2] if e.window is not None else e.size[0])
+    found = f"{height:.0f} px high, {shown:.0%} of the picture"
+    row = _verdict("face size", found, height, 180, 90, "film nearer or in a higher resolution")
+    if row.verdict != "bad" and shown < 0.25:
+        return row._replace(verdict="usable", advice="--size 512 crops to the head")
+    return row
+
+
+def _framing(e, seen):
+    """Room about the head, in shares of the picture's height, at the worst of 20 frames."""
+    points, heights = e.pixels[seen], face_heights(e.pixels[seen])
+    hair = points[:, BOTTOM, 1] - HAIR * heights
+    room = {
+        "hair": hair,
+        "left side": points[..., 0].min(1) - 0.15 * heights,
+        "right side": e.size[1] - points[..., 0].max(1) - 0.15 * heights,
+        "chin": e.size[0] - points[:, BOTTOM, 1] - 0.1 * heights,
+    }
+    room = {name: float(np.percentile(r, 5)) / e.size[0] for name, r in room.items()}
+    tight = [name for name, r in room.items() if r < 0.015]
+    found = f"{' and '.join(tight)} cut or close to it" if tight else "whole head in the picture"
+    least = min(room.values())
+    return _verdict("framing", found, least, 0.015, -0.1, "leave room about the whole head")
+
+
+def _sharpness(e, seen):
+    values = []
+    for part, _ in _face_parts(e, seen):
+        way = cv2.INTER_AREA if len(part) > FACE_PX else cv2.INTER_CUBIC
+        face = cv2.resize(part, (FACE_PX, FACE_PX), interpolation=way).astype(np.float32)
+        fine, coarse = (cv2.GaussianBlur(face, (0, 0), s) for s in (1.0, 4.0))
+        values.append((face - fine).std() / max((fine - coarse).std(), 0.1))
+    value = float(np.median(values)) if values else 0.0
+    advice = "focus on the eyes, clean the lens, add light, less compression"
+    return _verdict("sharpness", f"{value:.2f} (0.28 is good)", value, 0.28, 0.19, advice)
+
+
+def _light(e, seen):
+    parts = [(p[oval > 0], p) for p, oval in _face_parts(e, seen)]
+    if not parts:
+        return Row("light", "no whole face seen", "bad", "leave room about the whole head")
+    mean = np.array([inside.mean() for inside, _ in parts])
+    burnt = np.mean([(inside >= 250).mean() for inside, _ in parts])
+    change = float(mean.std() / mean.mean())
+    found = f"face {mean.mean():.0f} of 255, {burnt:.0%} burnt out, varies by {change:.0%}"
+    if mean.mean() < 35 or burnt > 0.15 or change > 0.15:
+        verdict = "bad"
+    elif mean.mean() < 60 or burnt > 0.03 or change > 0.05:
+        verdict = "usable"
+    else:
+        return Row("light", found, "good", "")
+    dark = "soft light from the front" if mean.mean() < 60 else "less light on the face"
+    return Row("light", found, verdict, "lock the exposure" if change > 0.05 else dark)
+
+
+def _turn(e, seen):
+    degrees = np.degrees(rotation_vectors(e.rotation[seen].astype(np.float64)))
+    low, high = np.percentile(degrees, (2, 98), axis=0)
+    found = f"nods {low[0]:+.0f} to {high[0]:+.0f}, turns {low[1]:+.0f} to {high[1]:+.0f} degrees"
+    most = float(np.abs([low, high])[:, :2].max())
+    return _verdict("head range", found, -most, -30, -50, "look towards the camera")
+
+
+def _blinks(e, seen):
+    number, seconds = count_blinks(e.pixels[seen], e.frames[seen]), seen.sum() / FPS
+    found = f"{number} in {seconds:.0f} s"
+    return _verdict("blinks", found, number, 1, 0, "few or none: blink as usual while filming")
+
+
+def count_blinks(pixels, frames) -> int:
+    """How often both eyes close, in landmarks [N, 478, 2] of the frames numbered [N]."""
+    gap = lambda a, b: np.linalg.norm(pixels[:, a] - pixels[:, b], axis=-1)  # noqa: E731
+    eyes = [gap(a, b) / np.maximum(gap(c, d), 1e-6) for a, b, c, d in _LIDS]
+    open_ = np.max([eye / np.median(eye) for eye in eyes], 0)
+    shut = open_ < CLOSED
+    begins = shut[1:] & (~shut[:-1] | (np.diff(frames) > 1))
+    return int(begins.sum() + shut[0])
+
+
+def _scene(e):
+    pieces = np.split(e.thumbs, np.flatnonzero(~_near(e)) + 1)
+    cuts = sum(len(list(cuts_in(piece))) for piece in pieces)
+    firsts = [piece[0] for piece in pieces if piece[0].std() >= BLANK]
+    others = sum(float(np.abs(b - firsts[0]).mean()) > OTHER_SCENE for b in firsts[1:])
+    found = f"{cuts} seen" + (f", {others} samples show another scene" if others else "")
+    return _verdict("cuts", found, -(cuts + others), 0, 0, "one shot, camera fixed: cut it out")
+
+
+def _camera(e):
+    """The upper corners against their first picture; a camera that moves moves both.
+
+    In one of them a head that comes near may move by itself.
+    """
+    rows, columns = e.size[0] // 4, e.size[1] // 5
+    window = cv2.createHanningWindow((columns, rows), cv2.CV_32F)
+    corners = (np.s_[:rows, :columns], np.s_[:rows, -columns:])
+    first, *others = (g.astype(np.float32) for g in e.greys.values())
+    moves = []
+    for grey in others:
+        seen = [cv2.phaseCorrelate(first[c], grey[c], window) for c in corners]
+        sure = [np.hypot(*shift) / e.size[0] for shift, response in seen if response > SURE]
+        moves += [min(sure)] if sure else []
+    if len(moves) < 3:
+        return Row("camera", "cannot be told", "good", "")
+    move, least = float(np.percentile(moves, 75)), max(0.004, 1 / e.size[0])
+    found = "fixed" if move <= least else f"moves by {move:.1%} of the picture"
+    return _verdict("camera", found, -move, -least, -0.02, "put the camera on a stand")
+
+
+def _talk(e):
+    share = float(loudness.speech_map(e.samples, e.num_frames).mean())
+    found = f"{share:.0%} of the time"
+    if share > 0.97:
+        advice = "keep a few seconds of silence with the mouth shut: it has to be learnt too"
+        return Row("speech", found, "usable", advice)
+    return _verdict("speech", found, share, 0.5, 0.2, "speak most of the time")
+
+
+def _level(e):
+    loud = np.abs(e.samples.astype(np.int32)) >= 32_700
+    clipped, gain = float(loud.mean()), loudness.gain_db(e.samples)
+    found = f"speech at {loudness.TARGET_DB - gain:.0f} dBFS, {clipped:.2%} clipped"
+    bad = max(clipped / 0.001, abs(gain) / 15)
+    return _verdict("sound level", found, -bad, -1, -10, "set the microphone's level anew")
+
+
+def _step(e, seen):
+    """Lips against sound in the longest piece."""
+    pieces = np.split(np.arange(len(e.frames)), np.flatnonzero(~_near(e)) + 1)
+    rows = max(pieces, key=len)
+    first = int(e.frames[rows[0]])
+    sound = e.samples[first * 640 : (first + len(rows)) * 640]
+    found = av_offset.estimate(e.pixels[rows], seen[rows], sound)
+    if not found.certain:
+        return Row("lips and sound", "not certain", "usable", found.reason)
+    if abs(found.seconds) <= av_offset.IN_STEP:
+        return Row("lips and sound", str(found), "good", "")
+    text, advice = found.told(e.av_offset).split(": ", 1)
+    return Row("lips and sound", text, "bad" if abs(found.seconds) > 0.2 else "usable", advice)
+
+
+def _near(e):
+    """bool [N - 1]: frame n + 1 of the sample follows frame n in the clip."""
+    return np.diff(e.frames) == 1
+
+
+def _face_parts(e, seen):
+    """(grey square about the face, mask of the skin oval in it) of the pictures kept."""
+    for row, grey in e.greys.items():
+        if not seen[row]:
+            continue
+        points = e.pixels[row]
+        height = face_heights(points[None])[0]
+        x, y = (points[TOP] + points[BOTTOM]) / 2
+        x0, y0, side = int(x - height / 2), int(y - height / 2), int(height)
+        if min(x0, y0) < 0 or x0 + side > grey.shape[1] or y0 + side > grey.shape[0] or side < 16:
+            continue
+        oval = np.zeros((side, side), np.uint8)
+        hull = cv2.convexHull(np.int32(np.rint(points - (x0, y0))))
+        cv2.fillConvexPoly(oval, hull, 1)
+        for eye in (LEFT_EYE, RIGHT_EYE):
+            cv2.fillConvexPoly(oval, cv2.convexHull(np.int32(points[list(eye)] - (x0, y0))), 0)
+        yield grey[y0 : y0 + side, x0 : x0 + side], oval

@@ -1,0 +1,1 @@
+"""Expression channels: blendshapes, action units, emotion."""

@@ -1,0 +1,1 @@
+"""Folders in the layout of AD-NeRF, ER-NeRF and TalkingGaussian."""

@@ -1,0 +1,56 @@
+"""Labels from the colours of other projects' parsing pictures, with landmarks for what they merge.
+
+Their six colours name background, head, mouth, neck, cloth and hair (in AD-NeRF and ER-NeRF mouth
+and hair are head); eyes, brows, nose and lips are in none, so that those come from the landmarks.
+"""
+
+import numpy as np
+
+from fg3dgs_jax.clip import landmarks
+from fg3dgs_jax.clip.processed import FACE_OVAL, LABELS, MOUTH_LABELS
+from fg3dgs_jax.preprocessing.label import from_landmarks
+
+_MIDDLE, _GREY = 128, 50  # levels: between a colour's 0 and 255; between black and (100, 100, 100)
+# By whether red, green, blue are above the middle: 4, 2, 1.
+_CODES = {7: "background", 1: "skin", 2: "neck", 4: "cloth", 0: "hair"}
+_TABLE = np.zeros(8, np.uint8)
+for _code, _name in _CODES.items():
+    _TABLE[_code] = LABELS[_name]
+
+
+def classes(colours):
+    """uint8 [H, W, 3] RGB -> labels uint8 [H, W], and the share of pixels of no known colour."""
+    high = colours >= _MIDDLE
+    code = 4 * high[..., 0] + 2 * high[..., 1] + high[..., 2]
+    labels = _TABLE[code]
+    labels[(code == 0) & (colours >= _GREY).all(-1)] = LABELS["mouth"]
+    return labels, float((~np.isin(code, list(_CODES))).mean())
+
+
+def labels_of(frame, points, found, teeth=None):
+    """Labels one frame.
+
+    Args:
+      frame: uint8 [H, W, 3] RGB.
+      points: float [478, 2] px landmarks, smoothed with `over_time.smooth`.
+      found: uint8 [H, W], from `classes`.
+      teeth: bool [H, W] of their teeth mask; None: told by colour inside the mouth.
+    """
+    face = landmarks.polygon(points[list(FACE_OVAL)], found.shape)
+    mouth = found == LABELS["mouth"]
+    head = mouth | (found == LABELS["skin"])
+    drawn = np.where(head, np.uint8(LABELS["skin"]), found)
+    from_landmarks.name_ears(drawn, (found == LABELS["skin"]) & ~face, points)
+    from_landmarks.draw_features(drawn, frame, points)
+    labels = np.where(head, drawn, found)
+    if mouth.any():  # the network's mouth is better than the outline of the landmarks
+        outside = np.isin(labels, MOUTH_LABELS) & ~mouth
+        lower = np.arange(len(labels))[:, None] >= (points[13, 1] + points[14, 1]) / 2
+        lips = np.where(lower, np.uint8(LABELS["lower_lip"]), np.uint8(LABELS["upper_lip"]))
+        labels = np.where(outside, lips, labels)
+        labels[mouth] = LABELS["mouth"]
+        labels[from_landmarks.teeth_mask(frame, mouth)] = LABELS["teeth"]
+    if teeth is not None:
+        labels[labels == LABELS["teeth"]] = LABELS["mouth"]
+        labels[teeth & head & face] = LABELS["teeth"]
+    return labels

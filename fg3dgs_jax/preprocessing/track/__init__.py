@@ -1,0 +1,1 @@
+"""Head pose and camera from landmarks and pixels."""

@@ -1,0 +1,284 @@
+"""A clip on the device and the frames taken from it; all randomness from `fold_in(key, step)`.
+
+So step s of a run sees the same frame whether or not the run was interrupted before. The pictures
+are the bulk of a clip: they lie on the device where they fit, else the frames picked are read from
+the memory-mapped files and come with each dispatch (`training/feed.py`).
+"""
+
+import os
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fg3dgs_jax import geometry
+from fg3dgs_jax.clip import processed, segments
+from fg3dgs_jax.types import REGIONS, Array, Batch, Camera, Conditions
+
+MIN_PIXELS = 20 / 512**2  # a layer is not trained on frames that show less of its region (share)
+RESIDENT_SHARE = 0.5  # of the free memory: what pictures may take, a step's work needs the rest
+
+
+class Pictures(NamedTuple):
+    """What is seen of some frames; they stay uint8 until they are used."""
+
+    frames: Array | None  # uint8 [..., H, W, 3]
+    labels: Array | None  # uint8 [..., H, W]
+    torso: Array | None  # uint8 [..., H, W, 4]
+
+
+class DeviceClip(NamedTuple):
+    """Every frame of a clip as arrays; without pictures (None) where they do not fit."""
+
+    frames: Array | None  # uint8 [T, H, W, 3]
+    labels: Array | None  # uint8 [T, H, W]
+    torso: Array | None  # uint8 [T, H, W, 4], straight alpha
+    plate: Array  # uint8 [H, W, 3], what is behind the torso
+    world_to_camera: Array  # [T, 4, 4]
+    intrinsics: Array  # [4] fx, fy, cx, cy px
+    audio: Array  # [T, A, D]
+    audio_scale: Array  # [D], standard deviations over the train split
+    expression: Array  # [T, E]
+    expression_scale: Array  # [E], standard deviations over the train split
+    lips_boxes: Array  # int32 [T, 4]
+    eyes_boxes: Array  # int32 [T, 2, 4]
+    guides: Array  # [P, 3] metres
+    guide_pixels: Array  # [T, P, 2]
+    scores: dict[str, Array]  # "opening", "blink": [T] in [0, 1]
+    eligible: dict[str, Array]  # region -> bool [T]: train frames that show the region
+
+
+def device_clip(
+    clip: processed.Clip, extractor: str, expression_names, classes=None, resident: bool = True,
+    seconds: float = 0.0,
+) -> DeviceClip:  # fmt: skip
+    """Uploads a clip; frames outside the train split are never eligible.
+
+    Args:
+      classes: {region: label classes} that say which frames show a region, by default eyes and
+        inside of the mouth.
+      resident: with its pictures.
+      seconds: see `learnt_frames`.
+    """
+    classes = {"eyes": processed.EYE_LABELS, "mouth": processed.MOUTH_LABELS} | (classes or {})
+    train = learnt_frames(clip, seconds)
+    pixels = MIN_PIXELS * clip.height * clip.width
+    seen = {"face": train & clip.valid} | {
+        r: train & (_pixels_of(clip, classes[r]) >= pixels) for r in ("eyes", "mouth")
+    }
+    eligible = {r: seen[r] if seen[r].any() else train for r in REGIONS}
+    guide_pixels = jnp.asarray(clip.landmarks[:, processed.GUIDES])
+    intrinsics = jnp.asarray(clip.intrinsics, jnp.float32)
+    seen_by = np.flatnonzero(train & clip.valid & clip.landmarks_valid)
+    blink = clip.expression_channels(["AU45"])[:, 0]
+    audio = jnp.asarray(clip.audio_features(extractor))
+    expression = jnp.asarray(clip.expression_channels(expression_names))
+    found = DeviceClip(
+        frames=None,
+        labels=None,
+        torso=None,
+        plate=jnp.asarray(clip.background),
+        world_to_camera=jnp.asarray(clip.world_to_camera),
+        intrinsics=intrinsics,
+        audio=audio,
+        audio_scale=audio[train].std((0, 1)),
+        expression=expression,
+        expression_scale=expression[train].std(0),
+        lips_boxes=jnp.asarray(clip.lips_boxes()),
+        eyes_boxes=jnp.asarray(clip.eyes_boxes()),
+        guides=geometry.triangulate(guide_pixels[seen_by], cameras_of(clip, seen_by)),
+        guide_pixels=guide_pixels,
+        scores={
+            "opening": jnp.asarray(_score(clip.mouth_openings(), train, 95)),
+            "blink": jnp.asarray(_score(blink, train, 99)),
+        },
+        eligible={r: jnp.asarray(eligible[r]) for r in REGIONS},
+    )
+    return jax.tree.map(jnp.asarray, with_pictures(found, clip)) if resident else found
+
+
+def cameras_of(clip: processed.Clip, frames) -> Camera:
+    """The cameras of some frames [N]."""
+    intrinsics = jnp.broadcast_to(
+        jnp.asarray(clip.intrinsics, jnp.float32)[:, None], (4, len(frames))
+    )
+    return Camera(jnp.asarray(clip.world_to_camera[frames]), *intrinsics)
+
+
+def learnt_frames(clip: processed.Clip, seconds: float = 0.0) -> np.ndarray:
+    """bool [T]: the train split, or the most informative so many seconds of it (0: all)."""
+    frames = clip.split("train")
+    blink = clip.expression_channels(["AU45"])[frames]
+    seen = np.concatenate([clip.mouth_openings()[frames, None], blink], 1)
+    chosen = frames[segments.most_informative(seen, seconds, processed.FPS)]
+    return np.isin(np.arange(clip.num_frames), chosen)
+
+
+def with_pictures(device: DeviceClip, clip: processed.Clip) -> DeviceClip:
+    """The same with the clip's own arrays as pictures, to be uploaded straight from the files."""
+    return device._replace(frames=clip.frames, labels=clip.labels, torso=clip.torso)
+
+
+def without_pictures(device: DeviceClip) -> DeviceClip:
+    return device._replace(frames=None, labels=None, torso=None)
+
+
+def fits(clip: processed.Clip, setting) -> bool:
+    """Whether a clip's pictures are to lie on each local device: `data.resident` of a config.
+
+    Args:
+      setting: "True", "False", or "auto": where they take less than half of the free memory.
+
+    Raises:
+      ValueError: another setting.
+    """
+    if setting not in ("auto", "True", "False"):
+        raise ValueError(f"data.resident is {setting!r}; expected 'auto', 'True' or 'False'")
+    if setting != "auto":
+        return setting == "True"
+    wanted = clip.frames.nbytes + clip.labels.nbytes + clip.torso.nbytes
+    told = jax.local_devices()[0].memory_stats() or {}
+    if "bytes_limit" in told:
+        free = told["bytes_limit"] - told.get("bytes_in_use", 0)
+    else:  # a CPU: its devices share the machine's memory
+        free = _available_bytes() / jax.local_device_count()
+    return wanted <= RESIDENT_SHARE * free
+
+
+def _available_bytes():
+    """Of the machine's memory: what may be taken without swapping, where the system tells."""
+    try:
+        with open("/proc/meminfo") as file:
+            told = dict(line.split(":") for line in file)
+        return int(told["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _pixels_of(clip, classes):
+    """[T] pixels of some label classes, frame by frame: the labels may not fit in memory."""
+    return np.array([np.isin(labels, classes).sum() for labels in clip.labels])
+
+
+def read_pictures(clip: processed.Clip, index, with_torso=True) -> Pictures:
+    """The pictures of frames `index` [...] in host memory."""
+    index = np.asarray(index)
+
+    def read(array):
+        # One by one: an advanced index of a memory map reads through a copy of its own.
+        out = np.empty(index.shape + array.shape[1:], array.dtype)
+        for place, i in np.ndenumerate(index):
+            out[place] = array[i]
+        return out
+
+    return Pictures(read(clip.frames), read(clip.labels), read(clip.torso) if with_torso else None)
+
+
+def step_keys(seed: int, stage_number: int, step):
+    """(key of a step's frames, key of its loss): a step of a stage draws the same in every run."""
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), stage_number), step)
+    return tuple(jax.random.split(key))
+
+
+def _score(values, train, percentile):
+    """[T] scaled so that the train split's minimum is 0 and its upper percentile 1, clipped."""
+    low, high = values[train].min(), np.percentile(values[train], percentile)
+    return np.clip((values - low) / max(high - low, 1e-6), 0.0, 1.0).astype(np.float32)
+
+
+def sample_frames(key, step, clip: DeviceClip, region: str, rule, progress, count: int):
+    """Frame numbers [count] for one step.
+
+    Args:
+      key: consumed.
+      rule: None (every eligible frame alike) or a row of `stages.*.frames`: score, every, low,
+        high. On every `every`-th step only frames whose score lies in the window are taken; where
+        there is none, the nearest.
+      progress: share of the stage done, in [0, 1].
+    """
+    if rule is None:
+        return _pick(key, clip, region, 0.0, count)
+    low, high = (a + progress * (b - a) for a, b in (rule.low, rule.high))
+    score = clip.scores[rule.score]
+    outside = jnp.maximum(low - score, 0.0) + jnp.maximum(score - high, 0.0)
+    return _pick(key, clip, region, jnp.where(step % rule.every == 0, outside, 0.0), count)
+
+
+def _pick(key, clip: DeviceClip, region: str, far, count: int):
+    """Frames [count] of a region: any of those at distance `far` 0, else the nearest."""
+    far = jnp.where(clip.eligible[region], 1e3 * far, 1e6)
+    return jax.lax.top_k(jax.random.gumbel(key, clip.eligible[region].shape) * 1e-3 - far, count)[1]
+
+
+def guide_frames(key, clip: DeviceClip, rule) -> tuple[Batch, Conditions]:
+    """A Batch of [rule.frames] random train frames, to take landmarks from, and what lids are to
+    follow in them.
+
+    The first is of a random depth of blink, half as often again of the deepest: lids are shut in a
+    few frames of a thousand, and a net that hardly ever met them does not shut them. What else so
+    few frames have in common must not tell a blink: lids hear another of the frames, and gaze and
+    action units but AU45 get `rule.expression_noise` standard deviations of noise.
+
+    Nothing of it is seen: labels are blank, they only tell the picture's size.
+    """
+    key_frames, key_depth, key_blink, key_audio, key_noise = jax.random.split(key, 5)
+    index = _pick(key_frames, clip, "face", 0.0, rule.frames)
+    depth = jnp.minimum(1.5 * jax.random.uniform(key_depth), 1.0)
+    blinking = _pick(key_blink, clip, "face", jnp.abs(clip.scores["blink"] - depth), 1)
+    index = index.at[0].set(blinking[0])
+    unseen = Pictures(None, jnp.zeros(clip.plate.shape[:2], jnp.uint8), None)
+    keys = jax.random.split(key_audio, rule.frames)
+    frames = jax.vmap(lambda i, k: take(clip, i, k, rule.audio_noise, pictures=unseen))(index, keys)
+    audio, expression = frames.conditions[:2]
+    size = rule.expression_noise * clip.expression_scale.at[-1].set(0.0)
+    noise = size * jax.random.normal(key_noise, expression.shape)
+    return frames, Conditions(jnp.roll(audio, 1, axis=0), expression + noise)
+
+
+def take(
+    clip: DeviceClip, index, key=None, noise=0.0, jitter=0.0, pictures: Pictures | None = None
+) -> Batch:  # fmt: skip
+    """Frame `index` [] of the clip as a Batch without batch dimension.
+
+    With `noise` the audio features get so many standard deviations of white noise (key: consumed):
+    a short clip's sounds could otherwise be learnt by heart. With `jitter` AU45 is off by up to so
+    much: it was measured in pictures, and no two of a shut eye gave the same. `pictures`: of this
+    frame, where the clip has none; a field is None where its picture is.
+    """
+    total = clip.audio.shape[0]
+    rows = index + jnp.arange(-4, 4)
+    windows = clip.audio[jnp.clip(rows, 0, total - 1)]
+    windows = jnp.where(((rows >= 0) & (rows < total))[:, None, None], windows, 0.0)
+    expression = clip.expression[index]
+    if noise or jitter:
+        key_audio, key_blink = jax.random.split(key)
+    if noise:
+        size = noise * clip.audio_scale
+        windows = windows + size * jax.random.normal(key_audio, windows.shape)
+    if jitter:
+        off = jax.random.uniform(key_blink, minval=-jitter, maxval=jitter)
+        expression = expression.at[-1].add(off)
+    if pictures is None:
+        at = lambda x: None if x is None else x[index]  # noqa: E731
+        pictures = Pictures(at(clip.frames), at(clip.labels), at(clip.torso))
+    frame, labels, torso = pictures
+    return Batch(
+        index=index,
+        conditions=Conditions(windows, expression),
+        camera=Camera(clip.world_to_camera[index], *clip.intrinsics),
+        image=None if frame is None else frame.astype(jnp.float32) / 255.0,
+        labels=labels,
+        background=None if torso is None else torso_over(clip.plate, torso),
+        lips_box=clip.lips_boxes[index],
+        eyes_box=clip.eyes_boxes[index],
+        guides=clip.guides,
+        guide_pixels=clip.guide_pixels[index],
+    )
+
+
+def torso_over(plate, torso):
+    """B of eq. (14), [H, W, 3] in [0, 1], from uint8 layers; rounded as in `Clip.backgrounds`."""
+    share = torso[..., 3:].astype(jnp.float32) / 255.0
+    mixed = torso[..., :3] * share + plate * (1.0 - share)
+    return jnp.rint(mixed) / 255.0

@@ -1,0 +1,145 @@
+"""First Gaussians (eq. 4): coloured points where the masked training frames show a region.
+
+TalkingGaussian starts from a random cube, most of which it has to prune away. Here a random pixel
+of a random frame's mask is lifted onto the head (the face's landmarks, an ellipsoid's front beyond
+them) and takes that pixel's colour, so that optimisation starts from a picture of the person.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from scipy.interpolate import LinearNDInterpolator
+
+from fg3dgs_jax import geometry
+from fg3dgs_jax.avatar import draw
+from fg3dgs_jax.clip.processed import GUIDES, Clip
+from fg3dgs_jax.models import motion as motion_lib
+from fg3dgs_jax.models.audio_encoder import with_statistics
+from fg3dgs_jax.training import batches, objective, optim
+from fg3dgs_jax.types import REGIONS, Conditions
+
+HEAD_RADII = (0.085, 0.12, 0.09)  # metres: half width, half height, half depth
+DEPTH_JITTER = {"face": 0.01, "eyes": 0.005, "mouth": 0.012}  # on the ellipsoid
+MESH_JITTER = 0.3  # of that on the mesh, which is nearer the truth
+BEHIND = {"face": 0.0, "eyes": 0.004, "mouth": 0.008}  # metres behind either
+MESH_FRAMES = 200  # that landmarks are triangulated from
+
+
+def init_regions(key, clip: Clip, device_clip, config, nets):
+    """{region: avatar.Region} and {region: alive} from a clip's train split; key is consumed."""
+    regions, alive = {}, {}
+    classes = objective.region_labels(config)
+    mesh = face_mesh(clip)
+    for r in config.layers:
+        key_r = jax.random.fold_in(key, REGIONS.index(r))
+        seed = int(jax.random.randint(key_r, (), 0, 2**31 - 1))
+        frames = np.flatnonzero(np.asarray(device_clip.eligible[r]))
+        sizes = config.regions[r]
+        rng = np.random.default_rng(seed)
+        points, colors = lift(rng, clip, mesh, frames, r, classes[r], sizes.num)
+        gaussians, alive[r] = motion_lib.init_gaussians_from_points(
+            points, colors, sizes.capacity, config.sh_degree
+        )
+        windows = np.zeros((8, *device_clip.audio.shape[1:]), np.float32)
+        expression = np.zeros(device_clip.expression.shape[1], np.float32)
+        motion = nets[r].init(key_r, gaussians.means, Conditions(windows, expression))
+        motion = with_statistics(motion, device_clip.audio[clip.split("train")])
+        if "lips" in motion.get("statistics", {}):
+            lips = device_clip.guides[np.array([GUIDES.index(point) for point in motion_lib.LIPS])]
+            motion = {**motion, "statistics": {**motion["statistics"], "lips": lips}}
+        rows = objective.guided(config).get(r)
+        if rows is not None and config.moves and config.warm_up.steps:
+            motion = learn_from_guides(key_r, nets[r], motion, rows, device_clip, config)
+        regions[r] = draw.Region(gaussians, motion)
+    return regions, alive
+
+
+def face_mesh(clip: Clip):
+    """The landmarks [478, 3] of a clip's train split in the head's frame, metres, as they are on
+    average: lips and lids a little open.
+    """
+    seen = np.flatnonzero((clip.valid & clip.landmarks_valid)[clip.split("train")])
+    seen = seen[np.linspace(0, len(seen) - 1, min(MESH_FRAMES, len(seen))).astype(int)]
+    camera = batches.cameras_of(clip, seen)
+    return np.asarray(geometry.triangulate(jnp.asarray(clip.landmarks[seen]), camera), np.float64)
+
+
+def lift(rng, clip: Clip, mesh, frames, region, classes, num, num_frames=24):
+    """`num` points [num, 3] metres with colours [num, 3] in [0, 1] from pixels of a region, whose
+    label classes are `classes`.
+    """
+    chosen = frames[np.linspace(0, len(frames) - 1, min(num_frames, len(frames))).astype(int)]
+    share = -(-num // len(chosen))
+    points, colors = [], []
+    fx, fy, cx, cy = clip.intrinsics
+    for i in chosen:
+        rows, cols = np.nonzero(np.isin(clip.labels[i], classes))
+        if len(rows) == 0:
+            continue
+        pick = rng.integers(0, len(rows), share)
+        u, v = cols[pick] + rng.random(share), rows[pick] + rng.random(share)
+        colors.append(np.asarray(clip.frames[i])[rows[pick], cols[pick]] / 255.0)
+        rays = np.stack([(u - cx) / fx, (v - cy) / fy, np.ones(share)], -1)
+        pose = clip.world_to_camera[i].astype(np.float64)
+        points.append(_on_head(rng, rays, pose, mesh, region))
+    if not points:
+        raise ValueError(
+            f"no training frame shows the {region}; expected some pixels of it in labels.npy: "
+            "look at the report of preprocess, or use a clip in which the person speaks and blinks"
+        )
+    points, colors = np.concatenate(points), np.concatenate(colors)
+    keep = rng.permutation(len(points))[:num]
+    return points[keep].astype(np.float32), colors[keep].astype(np.float32)
+
+
+def _on_head(rng, rays, pose, mesh, region):
+    """Where rays [P, 3] (camera axes, z = 1) meet the face, or the front of the ellipsoid beside
+    it, in world axes.
+    """
+    center = pose[:3, 3]
+    at_center = rays * center[2]
+    offset = (at_center - center)[:, :2] / np.array(HEAD_RADII[:2])
+    inside = np.clip(1.0 - (offset**2).sum(-1), 0.0, 1.0)
+    depth = -HEAD_RADII[2] * np.sqrt(inside)  # metres behind the head's centre
+    jitter = DEPTH_JITTER[region] * rng.standard_normal(len(rays))
+    corners = mesh @ pose[:3, :3].T + center
+    face = LinearNDInterpolator(corners[:, :2] / corners[:, 2:], corners[:, 2] - center[2])(
+        rays[:, :2]
+    )
+    met = np.isfinite(face)
+    depth, jitter = np.where(met, face, depth), np.where(met, MESH_JITTER * jitter, jitter)
+    camera_points = rays * (center[2] + depth + BEHIND[region] + jitter)[:, None]
+    return (camera_points - center) @ pose[:3, :3]
+
+
+def learn_from_guides(key, net, motion, rows, device_clip, config):
+    """A region's motion net after the steps of `config.warm_up` on landmarks alone.
+
+    No picture is drawn, so a step costs far less than one of a stage, and the pictures then find
+    lips and lids that already go where they should.
+
+    Args:
+      motion: the net's variables.
+      rows: the guides that lead it, see `objective.guided`.
+      config: see `warm_up` and `guides` in configs/default.py.
+    """
+    rule = config.warm_up
+    schedule = optax.exponential_decay(rule.rate[0], rule.steps, rule.rate[1] / rule.rate[0])
+    optimizer = optax.chain(optim.MOTION, optax.scale_by_learning_rate(schedule))
+
+    def step(carry, number):
+        params, state = carry
+        frames = batches.guide_frames(jax.random.fold_in(key, number), device_clip, config.guides)
+        grads = jax.grad(
+            lambda p: objective.guides_loss(net, {**motion, "params": p}, rows, *frames)
+        )(params)
+        updates, state = optimizer.update(grads, state)
+        return (optax.apply_updates(params, updates), state), None
+
+    @jax.jit
+    def learn(params):
+        carry = (params, optimizer.init(params))
+        return jax.lax.scan(step, carry, jnp.arange(rule.steps))[0][0]
+
+    return {**motion, "params": learn(motion["params"])}

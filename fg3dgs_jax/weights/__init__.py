@@ -1,0 +1,1 @@
+"""Finds, fetches, verifies and reads files of pretrained weights. Knows no network."""

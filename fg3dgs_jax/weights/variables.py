@@ -1,0 +1,97 @@
+"""Where a network's variables come from: the published checkpoint, or our own converted file.
+
+A converted file is an npz of the Flax arrays under their paths joined by "/", which loads without
+reading a pickle and without knowing the publisher's names.
+"""
+
+import hashlib
+import os
+import pathlib
+import zipfile
+from collections.abc import Callable
+
+import numpy as np
+
+from fg3dgs_jax.weights.formats import checkpoints
+from fg3dgs_jax.weights.formats.pickles import CheckpointError
+
+
+def load(path, convert: Callable, root=None, inert=()) -> dict:
+    """Variables of one network.
+
+    Args:
+      path: of an `.npz` written by `save`, or of the published file (see `checkpoints.load`, which
+        takes `root` and `inert`).
+      convert: the network's own pure function, dict of arrays -> variables.
+
+    Raises:
+      ValueError: the file is damaged, tries to execute something, or is not of this network.
+    """
+    path = pathlib.Path(path)
+    if path.suffix != ".npz":
+        return convert(checkpoints.load(path, root, inert))
+    return unflatten(read_npz(path))
+
+
+def read_npz(path) -> dict[str, np.ndarray]:
+    """An npz's arrays under their own keys; one that needs a pickle, or is none, is refused."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {key: arrays[key] for key in arrays.files}
+    except (OSError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise CheckpointError(
+            f"{path} is no npz of arrays ({error}); make it again with: "
+            "python -m fg3dgs_jax.experts convert"
+        ) from None
+
+
+def save(path, variables) -> None:
+    """Writes `variables`, nested dicts of arrays, so that `load` gives them back; all or nothing.
+
+    The path ends in `.npz`: `load` tells the two kinds by it.
+    """
+    save_arrays(path, flatten(variables))
+
+
+def save_arrays(path, arrays) -> None:
+    """Writes an npz of `arrays` under their keys, in their order; all or nothing."""
+    path = pathlib.Path(path)
+    if path.suffix != ".npz":
+        raise ValueError(f"a converted file is called {path.name!r}; expected NAME.npz")
+    part = path.with_name(f".{path.stem}.{os.getpid()}.part.npz")
+    try:
+        np.savez(part, **arrays)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def digest(arrays) -> str:
+    """sha256 of arrays under their keys, whatever file they stand in; hex."""
+    total = hashlib.sha256()
+    for key in sorted(arrays):
+        array = np.ascontiguousarray(arrays[key])
+        total.update(f"{key} {array.dtype.str} {np.shape(arrays[key])}\n".encode())
+        total.update(array.tobytes())
+    return total.hexdigest()
+
+
+def flatten(tree, above="") -> dict[str, np.ndarray]:
+    """Nested dicts of arrays -> one dict, keys joined by "/"."""
+    flat = {}
+    for key, value in tree.items():
+        name = f"{above}{key}"
+        flat |= flatten(value, f"{name}/") if isinstance(value, dict) else {name: np.asarray(value)}
+    return flat
+
+
+def unflatten(flat) -> dict:
+    """The inverse of `flatten`."""
+    tree = {}
+    for key, value in flat.items():
+        *folders, name = key.split("/")
+        place = tree
+        for folder in folders:
+            place = place.setdefault(folder, {})
+        place[name] = value
+    return tree

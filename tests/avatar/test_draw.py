@@ -1,0 +1,118 @@
+"""Compositing (eq. 14) and the avatar file."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import quickstart
+from fg3dgs_jax.avatar import draw as draw_lib
+from fg3dgs_jax.models import motion
+from fg3dgs_jax.types import REGIONS, Camera, Conditions
+
+
+def layer(color, alpha):
+    image = jnp.broadcast_to(jnp.array(color), (2, 2, 3)) * alpha
+    return draw_lib.Layer(image, jnp.full((2, 2), alpha), None, None, None)
+
+
+def test_composite_is_equation_14():
+    colors = {r: np.random.default_rng(i).random(3) for i, r in enumerate(REGIONS)}
+    a = {"face": 0.3, "eyes": 0.6, "mouth": 0.2}
+    background = np.random.default_rng(9).random((2, 2, 3))
+    image = draw_lib.composite({r: layer(colors[r], a[r]) for r in REGIONS}, background)
+    under = (1 - a["eyes"]) * background + a["eyes"] * colors["eyes"]  # C_e, over the background
+    expected = (1 - a["mouth"]) * under + a["mouth"] * colors["mouth"]
+    expected = expected * (1 - a["face"]) + colors["face"] * a["face"]
+    np.testing.assert_allclose(image, expected, atol=1e-6)
+
+
+def test_opaque_face_hides_everything_and_empty_layers_show_the_background():
+    background = jnp.full((2, 2, 3), 0.7)
+    layers = {r: layer([0.1, 0.2, 0.3], 1.0) for r in REGIONS}
+    np.testing.assert_allclose(draw_lib.composite(layers, background)[0, 0], [0.1, 0.2, 0.3])
+    layers = {r: layer([0.1, 0.2, 0.3], 0.0) for r in REGIONS}
+    np.testing.assert_allclose(draw_lib.composite(layers, background), background)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """Untrained regions of a small config: (config, regions, alive)."""
+    config = quickstart.get_config()
+    nets = draw_lib.make_nets(config)
+    regions, alive = {}, {}
+    for i, r in enumerate(REGIONS):
+        key = jax.random.key(i)
+        gaussians, alive[r] = motion.init_gaussians(key, 32, 20, half_extent=0.05)
+        conditions = Conditions(jnp.zeros((8, 16, 80)), jnp.zeros(8))
+        regions[r] = draw_lib.Region(gaussians, nets[r].init(key, gaussians.means, conditions))
+    return config, regions, alive
+
+
+def draw(drawer):
+    rng = np.random.default_rng(0)
+    pose = np.eye(4, dtype=np.float32)
+    pose[2, 3] = 1.0
+    camera = Camera(pose[None], *(np.full(1, v, np.float32) for v in (60, 60, 16, 16)))
+    inputs = [rng.random(s).astype(np.float32) for s in ((1, 8, 16, 80), (1, 8))]
+    return drawer.draw(*inputs, camera, np.zeros((1, 32, 32, 3), np.float32))
+
+
+def test_a_saved_avatar_draws_the_same_frame(trained, tmp_path):
+    config, regions, alive = trained
+    (tmp_path / draw_lib.CONFIG_FILE).write_text(config.to_json())
+    draw_lib.save(tmp_path, regions, alive)
+    before, after = draw(draw_lib.Avatar(config, regions, alive)), draw(draw_lib.load(tmp_path))
+    assert after.image.shape == (1, 32, 32, 3) and before.alphas["face"].max() > 0.05
+    np.testing.assert_allclose(before.image, after.image, atol=1e-6)
+
+
+def test_a_region_without_a_layer_is_clear(trained):
+    config, regions, alive = trained
+    config = config.copy_and_resolve_references()
+    config.layers = ("face",)
+    frame = draw(draw_lib.Avatar(config, {"face": regions["face"]}, {"face": alive["face"]}))
+    assert frame.alphas["face"].max() > 0.05
+    for region in ("eyes", "mouth"):
+        assert not frame.layers[region].any() and not frame.alphas[region].any()
+    np.testing.assert_array_equal(frame.image, np.clip(frame.layers["face"], 0.0, 1.0))
+
+
+def test_no_avatar_is_one_clear_line(tmp_path):
+    with pytest.raises(draw_lib.AvatarError, match="does not exist; train one"):
+        draw_lib.load(tmp_path / "nothing")
+    with pytest.raises(draw_lib.AvatarError, match="holds no trained avatar yet"):
+        draw_lib.load(tmp_path)
+
+
+def test_drawn_twice_the_second_picture_moves_and_does_not_paint(trained):
+    config, regions, alive = trained
+    nets, rng = draw_lib.make_nets(config), np.random.default_rng(0)
+    pose = jnp.eye(4).at[2, 3].set(1.0)
+    camera = Camera(pose, *jnp.array([60.0, 60.0, 16.0, 16.0]))
+    conditions = Conditions(*(jnp.asarray(rng.random(s), jnp.float32) for s in ((8, 16, 80), 8)))
+    target = jnp.asarray(rng.random((32, 32, 3)), jnp.float32)
+
+    def loss(regions, first):
+        background = jnp.zeros((32, 32, 3))
+        image, _ = draw_lib.draw(
+            nets, regions, alive, conditions, camera, background, twice=first is not None
+        )
+        part = image if first is None else image[..., first : first + 3]
+        return jnp.sum(jnp.square(part - target))
+
+    value_and_grad = jax.jit(jax.value_and_grad(loss), static_argnums=1)
+    (once, wanted), (painted, paints), (moved, moves) = (
+        value_and_grad(regions, first) for first in (None, 0, 3)
+    )
+    np.testing.assert_allclose([painted, moved], once, rtol=1e-6)
+    for region in REGIONS:
+        np.testing.assert_allclose(
+            paints[region].gaussians.sh, wanted[region].gaussians.sh, rtol=1e-4, atol=1e-5
+        )
+        assert np.any(wanted[region].gaussians.sh) and not np.any(moves[region].gaussians.sh)
+        # Colours also change with the direction one looks from, a little; the rest is the same.
+        a, b = moves[region].gaussians, wanted[region].gaussians
+        np.testing.assert_allclose(a.logit_opacities, b.logit_opacities, rtol=1e-4, atol=1e-5)
+        assert all(np.any(leaf) for leaf in jax.tree.leaves(moves[region].gaussians.means))
+        assert np.isfinite(jax.tree.leaves(moves[region].motion)[0]).all()
