@@ -14,6 +14,7 @@ import sys
 import jax
 import tqdm
 
+from fg3dgs_jax.avatar import subject as subject_lib
 from fg3dgs_jax.evaluation import (
     lse,
     measure,
@@ -24,7 +25,7 @@ from fg3dgs_jax.evaluation import (
     report,
     temporal,
 )
-from fg3dgs_jax.media import video
+from fg3dgs_jax.media import plots, video
 
 
 def parse(argv):
@@ -70,7 +71,7 @@ def evaluate(
 ) -> dict:
     """Everything but the flags; returns what metrics.json holds."""
     out = pathlib.Path(out or workdir / f"eval_{split}")
-    subject = measure.open_subject(workdir, data)
+    subject = subject_lib.open_subject(workdir, data)
     watchers = {"fid": perception.load_fid()}
     if lpips_vgg:
         watchers["lpips_vgg"] = perception.load_lpips_vgg()
@@ -102,9 +103,9 @@ def evaluate(
     finally:
         mesh.close()
     report.write_csv(out / "per_frame.csv", measurer.rows)
-    report.write_png(out / "contact_sheet.png", report.contact_sheet(measurer.sheet))
-    report.write_png(out / "moments.png", close_up.picture())
-    report.write_png(out / "opening.png", report.plot_curves(measurer.curves(), video.FPS))
+    plots.write_png(out / "contact_sheet.png", report.contact_sheet(measurer.sheet))
+    plots.write_png(out / "moments.png", close_up.picture())
+    plots.write_png(out / "opening.png", plots.plot_curves(measurer.curves(), video.FPS))
 
     fps, latency = measure.frames_per_second(subject, index)
     figures, (sync, sync_source) = measurer.summary(), measure_lse(lip_sync, measurer)

@@ -104,13 +104,13 @@ def synthesize(
     workdir, audio, out, split="train", data=None, crf=18, check=False
 ) -> tuple[int, float]:
     """Everything but the flags; returns (frames, seconds it took)."""
-    from fg3dgs_jax.evaluation import measure
+    from fg3dgs_jax.avatar import subject as subject_lib
     from fg3dgs_jax.experts.audio import audio_features
 
     if out.is_dir():
         raise ValueError(f"--out {out} is a folder; expected the name of an mp4 file")
     samples = video.read_audio(audio)
-    subject = measure.open_subject(workdir, data)
+    subject = subject_lib.open_subject(workdir, data)
     num_frames = windows.num_frames_of(samples)
     settings = subject.avatar.config.data
     name = settings.audio_extractor

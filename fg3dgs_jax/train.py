@@ -32,11 +32,22 @@ from tqdm import tqdm
 
 from fg3dgs_jax import native, rasterizer
 from fg3dgs_jax.avatar import draw
-from fg3dgs_jax.clip import processed
+from fg3dgs_jax.avatar import store as store_lib
+from fg3dgs_jax.clip.open import open_clip
 from fg3dgs_jax.experts.image import lpips
 from fg3dgs_jax.lipsync import alignment
 from fg3dgs_jax.media import video
-from fg3dgs_jax.training import batches, checkpoint, density, feed, guard, objective, parallel, step
+from fg3dgs_jax.training import (
+    batches,
+    checkpoint,
+    density,
+    feed,
+    guard,
+    masks,
+    objective,
+    parallel,
+    step,
+)
 from fg3dgs_jax.training import log as log_lib
 from fg3dgs_jax.training.first_gaussians import init_regions
 from fg3dgs_jax.weights import store
@@ -55,10 +66,10 @@ def fit(config, workdir, profile=False):
     """
     check(config)
     workdir = pathlib.Path(workdir)
-    clip = processed.load_clip(config.data.path, config.data.max_side)
+    clip = open_clip(config.data.path, config.data.max_side)
     resident = batches.fits(clip, config.data.resident)
     on_device = batches.device_clip(
-        clip, config.data.audio_extractor, config.data.expression, objective.region_labels(config),
+        clip, config.data.audio_extractor, config.data.expression, masks.region_labels(config),
         resident=False, seconds=config.data.seconds,
     )  # fmt: skip
     checkpoint.claim_workdir(workdir, config, on_device.audio.shape[1:])
@@ -140,7 +151,7 @@ def fit(config, workdir, profile=False):
                     saved.save(done, name, here, seconds)
                     last_saved = done
                     if parallel.writes():
-                        draw.save(workdir, here.regions, here.alive)
+                        store_lib.save(workdir, here.regions, here.alive)
                 if last or crossed(done, steps, config.log.samples_every):
                     if parallel.writes():
                         here = parallel.first(state)
@@ -150,7 +161,7 @@ def fit(config, workdir, profile=False):
             start += stage.steps
     log.close()
     if parallel.writes():
-        draw.save(workdir, state.regions, state.alive)
+        store_lib.save(workdir, state.regions, state.alive)
         summary = {"train_seconds": seconds, "steps": done}
         (workdir / "train.json").write_text(json.dumps(summary))
     if profiler:

@@ -28,8 +28,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from fg3dgs_jax import native, train
-from fg3dgs_jax.avatar import draw, play
-from fg3dgs_jax.clip import processed
+from fg3dgs_jax.avatar import draw, play, store
+from fg3dgs_jax.clip.open import open_clip
 from fg3dgs_jax.media import video
 from fg3dgs_jax.training import batches, feed, first_gaussians, objective, parallel, step
 
@@ -196,7 +196,7 @@ def bench_stage(subject, flags, name, progress):
 
 def bench_synthesis(subject, flags, _name, _progress):
     """A frame: drawing in batches, and the host's work before and after it."""
-    config, clip = subject.config, processed.load_clip(subject.config.data.path, flags.max_side)
+    config, clip = subject.config, open_clip(subject.config.data.path, flags.max_side)
     drawer = draw.Avatar(config, subject.regions, subject.alive)
     features = clip.audio_features(config.data.audio_extractor)
     expression = clip.expression_channels(tuple(config.data.expression))
@@ -243,7 +243,7 @@ class Subject:
     """A config's clip on the device, its nets, and Gaussians to draw."""
 
     def __init__(self, config, workdir):
-        clip = processed.load_clip(config.data.path, config.data.max_side)
+        clip = open_clip(config.data.path, config.data.max_side)
         self.config, self.size = config, (clip.height, clip.width)
         self.on_device = batches.device_clip(
             clip, config.data.audio_extractor, config.data.expression
@@ -255,7 +255,7 @@ class Subject:
                 config, self.frozen, clip, self.on_device
             )
         if workdir:
-            trained = draw.load(workdir)
+            trained = store.load(workdir)
             self.regions, self.alive = trained.regions, trained.alive
         else:
             config.warm_up.steps = 0

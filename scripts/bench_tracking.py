@@ -29,9 +29,10 @@ import time
 import numpy as np
 
 from fg3dgs_jax import train
-from fg3dgs_jax.clip import processed
-from fg3dgs_jax.evaluation import measure
+from fg3dgs_jax.avatar import subject as subject_lib
+from fg3dgs_jax.clip import format
 from fg3dgs_jax.experts.face import mediapipe_runtime
+from fg3dgs_jax.media import clock
 from fg3dgs_jax.preprocessing.track import bundle_adjustment, head_pose, photometric
 from fg3dgs_jax.weights import store
 
@@ -111,7 +112,7 @@ def mediapipe_matrices(frames):
     with tasks.vision.FaceLandmarker.create_from_options(options) as landmarker:
         for i, frame in enumerate(frames):
             picture = mp.Image(image_format=mp.ImageFormat.SRGB, data=np.ascontiguousarray(frame))
-            seen = landmarker.detect_for_video(picture, round(i * 1000 / processed.FPS))
+            seen = landmarker.detect_for_video(picture, round(i * 1000 / clock.FPS))
             widths = [np.ptp([p.x for p in face]) for face in seen.face_landmarks]
             if not widths:
                 found.append(found[-1])
@@ -157,7 +158,7 @@ def measure_track(frames, faces, poses, points, focal):
 
 def band(track, low, high):
     """Motion [T, D] between two frequencies (Hz)."""
-    rates = np.fft.rfftfreq(len(track), 1 / processed.FPS)
+    rates = np.fft.rfftfreq(len(track), 1 / clock.FPS)
     spectrum = np.fft.rfft(track - track.mean(0), axis=0)
     spectrum[(rates < low) | (rates > high)] = 0
     return np.fft.irfft(spectrum, len(track), axis=0)
@@ -186,7 +187,7 @@ def static_psnr(folder, poses, valid, focal, args, seed):
         matrices = np.tile(np.eye(4), (len(poses), 1, 1))
         matrices[:, :3, :3] = head_pose.rotation_matrices(poses[:, :3])
         matrices[:, :3, 3] = poses[:, 3:]
-        processed.save_arrays(
+        format.save_arrays(
             copy, camera={"world_to_camera": matrices.astype(np.float32), "valid": valid}
         )
         meta = json.loads((folder / "meta.json").read_text())
@@ -204,11 +205,11 @@ def static_psnr(folder, poses, valid, focal, args, seed):
             stage.losses.lpips = 0.0
         config.log.update(samples_every=10**6, checkpoint_every=10**6)
         train.fit(config, workdir)
-        subject = measure.open_subject(workdir, copy)
+        subject = subject_lib.open_subject(workdir, copy)
         index, rows = subject.clip.split("test"), []
         for i, drawn in zip(index, subject.draw(index), strict=True):
             off = 255.0 * np.asarray(drawn.image, np.float64) - subject.clip.frames[i]
-            head = np.isin(subject.clip.labels[i], processed.HEAD_LABELS)
+            head = np.isin(subject.clip.labels[i], format.HEAD_LABELS)
             rows.append([20 * np.log10(255 / np.sqrt((x**2).mean())) for x in (off, off[head])])
         return np.mean(rows, 0)
 

@@ -12,8 +12,7 @@ import sys
 import time
 import wave
 
-from fg3dgs_jax.clip import processed
-from fg3dgs_jax.media import windows
+from fg3dgs_jax.media import clock, windows
 from fg3dgs_jax.synthetic import subject
 
 
@@ -44,7 +43,7 @@ def write_speech(path, seed, seconds):
     with wave.open(str(part), "wb") as out:
         out.setnchannels(1)
         out.setsampwidth(2)
-        out.setframerate(processed.SAMPLE_RATE)
+        out.setframerate(clock.SAMPLE_RATE)
         out.writeframes(samples.astype("<i2").tobytes())
     part.replace(path)
 
@@ -57,7 +56,7 @@ def main(argv=None) -> int:
             print(f"{flags.out} is there already; delete it to make it anew")
         else:
             start = time.perf_counter()
-            frames = round(flags.seconds * processed.FPS)
+            frames = round(flags.seconds * clock.FPS)
             print(f"{flags.out}: {frames} frames of {flags.size}x{flags.size} px ...", flush=True)
             part = flags.out.with_name(f".{flags.out.name}.part")
             shutil.rmtree(part, ignore_errors=True)

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import ml_collections
 import numpy as np
 
-from fg3dgs_jax.clip import processed
-from fg3dgs_jax.media import video
+from fg3dgs_jax.clip import format, landmarks
+from fg3dgs_jax.media import clock, video
 from fg3dgs_jax.media import windows as windows_lib
 
 SIZE, HALF_WIDTH, TOP = 64, 12, 40  # px
@@ -35,14 +35,14 @@ def loudness(features):
 def paint(opening):
     """opening 0..1 -> (uint8 image, labels) of a face whose mouth is `opening` * 14 px high."""
     image = np.full((SIZE, SIZE, 3), SKIN, np.uint8)
-    labels = np.full((SIZE, SIZE), processed.LABELS["skin"], np.uint8)
+    labels = np.full((SIZE, SIZE), format.LABELS["skin"], np.uint8)
     gap = round(14 * float(opening))
     columns = slice(SIZE // 2 - HALF_WIDTH, SIZE // 2 + HALF_WIDTH)
     image[TOP - 3 : TOP + gap + 3, columns] = LIPS
-    labels[TOP - 3 : TOP, columns] = processed.LABELS["upper_lip"]
-    labels[TOP + gap : TOP + gap + 3, columns] = processed.LABELS["lower_lip"]
+    labels[TOP - 3 : TOP, columns] = format.LABELS["upper_lip"]
+    labels[TOP + gap : TOP + gap + 3, columns] = format.LABELS["lower_lip"]
     image[TOP : TOP + gap, columns] = INSIDE
-    labels[TOP : TOP + gap, columns] = processed.LABELS["mouth"]
+    labels[TOP : TOP + gap, columns] = format.LABELS["mouth"]
     return image, labels, gap
 
 
@@ -58,11 +58,11 @@ def speech(seconds, seed=0):
 def make_folder(path, seconds=10):
     """Writes the processed folder; its mouth opens with the sound."""
     samples = speech(seconds)
-    count = seconds * processed.FPS
+    count = seconds * clock.FPS
     mel = windows_lib.mel_windows(samples, count)
     frames, labels, gaps = zip(*(paint(o) for o in loudness(mel)), strict=True)
     points = np.full((count, 478, 2), SIZE / 2, np.float32)
-    points[:, processed.OUTER_LIPS] = np.stack([np.linspace(20, 44, 20), np.full(20, TOP - 3)], -1)
+    points[:, landmarks.OUTER_LIPS] = np.stack([np.linspace(20, 44, 20), np.full(20, TOP - 3)], -1)
     points[:, 17, 1] = TOP + 3 + np.array(gaps)
     points[:, 13, 1] = TOP
     points[:, 14, 1] = TOP + np.array(gaps)
@@ -70,7 +70,7 @@ def make_folder(path, seconds=10):
     pose = np.tile(np.eye(4, dtype=np.float32), (count, 1, 1))
     pose[:, 2, 3] = 1.0
     blink = (np.arange(count) % 60 == 30).astype(np.float32)
-    processed.save_arrays(
+    format.save_arrays(
         path,
         frames=np.stack(frames),
         labels=np.stack(labels),
@@ -82,7 +82,7 @@ def make_folder(path, seconds=10):
         audio_mel=mel,
     )
     video.write_wav(path / "audio.wav", samples)
-    processed.save_meta(
+    format.save_meta(
         path,
         num_frames=count,
         width=SIZE,

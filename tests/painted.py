@@ -3,7 +3,8 @@
 import numpy as np
 
 from configs import quickstart
-from fg3dgs_jax.clip import processed
+from fg3dgs_jax.clip import format
+from fg3dgs_jax.clip import landmarks as landmarks_lib
 from fg3dgs_jax.types import REGIONS
 
 SIZE, FRAMES = 32, 22
@@ -21,14 +22,15 @@ def paint(path):
         labels[i, 12 : 14 - (i % 7 == 0), 11:14] = 5
         labels[i, 12 : 14 - (i % 7 == 0), 18:21] = 4
         for points, center, half in (
-            (processed.OUTER_LIPS, (16, 21), (4, 3)), (processed.RIGHT_EYE, (12.5, 13), (2, 1)),
-            (processed.LEFT_EYE, (19.5, 13), (2, 1)),
+            (landmarks_lib.OUTER_LIPS, (16, 21), (4, 3)),
+            (landmarks_lib.RIGHT_EYE, (12.5, 13), (2, 1)),
+            (landmarks_lib.LEFT_EYE, (19.5, 13), (2, 1)),
         ):  # fmt: skip
             angle = np.linspace(0, 2 * np.pi, len(points), endpoint=False)
             circle = np.stack([np.cos(angle), np.sin(angle)], -1)
             landmarks[i, points] = np.array(center) + circle * half
-        landmarks[i, processed.INNER_LIPS[:11]] = 16, 20
-        landmarks[i, processed.INNER_LIPS[11:]] = 16, 20 + opening
+        landmarks[i, landmarks_lib.INNER_LIPS[:11]] = 16, 20
+        landmarks[i, landmarks_lib.INNER_LIPS[11:]] = 16, 20 + opening
     colors = rng.integers(40, 220, (20, 3)).astype(np.uint8)
     pose = np.tile(np.eye(4, dtype=np.float32), (FRAMES, 1, 1))
     pose[:, 2, 3] = 0.9
@@ -36,7 +38,7 @@ def paint(path):
     expression = np.zeros((FRAMES, len(names)), np.float32)
     expression[:, -1] = np.arange(FRAMES) % 7 == 0
     opening = (np.arange(FRAMES) % 4)[:, None, None]
-    processed.save_arrays(
+    format.save_arrays(
         path, frames=colors[labels], labels=labels, torso=np.zeros((*labels.shape, 4), np.uint8),
         background=np.broadcast_to(colors[0], (SIZE, SIZE, 3)),
         camera=dict(world_to_camera=pose, valid=np.ones(FRAMES, bool)),
@@ -44,7 +46,7 @@ def paint(path):
         expression=dict(e=expression, names=names),
         audio_mel=np.broadcast_to(opening / 3, (FRAMES, 16, 80)).astype(np.float32),
     )  # fmt: skip
-    processed.save_meta(path, num_frames=FRAMES, width=SIZE, height=SIZE,
+    format.save_meta(path, num_frames=FRAMES, width=SIZE, height=SIZE,
                       intrinsics=(120.0, 120.0, 16.0, 16.0), source="painted")  # fmt: skip
 
 

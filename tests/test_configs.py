@@ -7,7 +7,7 @@ import pytest
 
 from configs import variants
 from fg3dgs_jax import train
-from fg3dgs_jax.training import objective, optim
+from fg3dgs_jax.training import masks, optim
 from fg3dgs_jax.types import REGIONS
 
 ALL = [("default", None), ("quickstart", ""), ("quickstart", "tiny")]
@@ -100,7 +100,7 @@ def test_the_paper_setting():
 
 def test_ablations_say_which_pixels_are_whose():
     full, two, one, lips = (
-        objective.region_labels(load("obama", v)) for v in ("", "no_fad", "single", "mouth_lips")
+        masks.region_labels(load("obama", v)) for v in ("", "no_fad", "single", "mouth_lips")
     )
     assert list(full) == ["face", "eyes", "mouth"] and list(two) == ["face", "mouth"]
     head = set(one["face"])

@@ -3,29 +3,19 @@
 Training, evaluation and synthesis all draw through `draw_layer` and `composite`: one code path.
 """
 
-import functools
-import json
-import pathlib
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import ml_collections
-import numpy as np
 
 from fg3dgs_jax.geometry import short_spread
+from fg3dgs_jax.models import gaussians as gaussians_lib
 from fg3dgs_jax.models import motion as motion_lib
 from fg3dgs_jax.rasterizer import RasterAux, render
 from fg3dgs_jax.rasterizer.sh import eval_sh
 from fg3dgs_jax.types import REGIONS, Array, Camera, Conditions, GaussianDeltas, Gaussians
 
-CONFIG_FILE = "config.json"  # the resolved config of a workdir
 BACK_TO_FRONT = ("eyes", "mouth", "face")
-AVATAR_FILE = "avatar.npz"  # the parameters as of the newest checkpoint, one array a leaf
-
-
-class AvatarError(ValueError):
-    """A workdir without a usable avatar."""
 
 
 class Region(NamedTuple):
@@ -90,7 +80,7 @@ def draw_layer(
     gaussians = region.gaussians
     if net is not None:
         deltas, gates = net.apply(region.motion, gaussians.means, conditions)
-    drawn = motion_lib.activate(gaussians, deltas, alive)
+    drawn = gaussians_lib.activate(gaussians, deltas, alive)
     degree = round(drawn.sh.shape[-2] ** 0.5) - 1
     colors = _colors(drawn, camera, degree)
     if with_gates:
@@ -188,51 +178,3 @@ class Avatar:
         """As `draw`, without the layers."""
         inputs = jax.tree.map(jnp.asarray, (audio, expression, camera, background))
         return self._pictures(self.regions, self.alive, *inputs)
-
-
-def save(workdir, regions, alive):
-    """Writes the avatar of a workdir; it appears whole or not at all. Dead slots are left out."""
-    arrays = {}
-    for name in regions:
-        keep = np.asarray(alive[name])
-        for field in Gaussians.__dataclass_fields__:
-            value = getattr(regions[name].gaussians, field)
-            arrays[f"{name}/gaussians/{field}"] = np.asarray(value)[keep]
-        for path, value in jax.tree_util.tree_leaves_with_path(regions[name].motion):
-            keys = "/".join(str(p.key) for p in path)
-            arrays[f"{name}/motion/{keys}"] = np.asarray(value)
-    part = pathlib.Path(workdir) / f".{AVATAR_FILE}.part.npz"
-    np.savez(part, **arrays)
-    part.replace(pathlib.Path(workdir) / AVATAR_FILE)
-
-
-def load(workdir) -> Avatar:
-    """The avatar of a workdir.
-
-    Raises:
-      AvatarError: no such workdir, or one that training has not yet saved an avatar in.
-    """
-    workdir = pathlib.Path(workdir)
-    if not (workdir / AVATAR_FILE).exists() or not (workdir / CONFIG_FILE).exists():
-        what = "holds no trained avatar yet" if workdir.is_dir() else "does not exist"
-        raise AvatarError(
-            f"{workdir} {what}; train one: "
-            f"python -m fg3dgs_jax.train --config configs/NAME.py --workdir {workdir}"
-        )
-    config = ml_collections.ConfigDict(json.loads((workdir / CONFIG_FILE).read_text()))
-    regions, alive = {}, {}
-    with np.load(workdir / AVATAR_FILE) as arrays:
-        for name in config.layers:
-            prefix = f"{name}/gaussians/"
-            gaussians = Gaussians(
-                **{f: jnp.asarray(arrays[prefix + f]) for f in Gaussians.__dataclass_fields__}
-            )
-            motion = {}
-            for key in arrays.files:
-                if key.startswith(f"{name}/motion/"):
-                    *path, leaf = key.split("/")[2:]
-                    inner = functools.reduce(lambda d, k: d.setdefault(k, {}), path, motion)
-                    inner[leaf] = jnp.asarray(arrays[key])
-            regions[name] = Region(gaussians, motion)
-            alive[name] = jnp.ones(gaussians.means.shape[0], bool)
-    return Avatar(config, regions, alive)

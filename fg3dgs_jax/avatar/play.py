@@ -15,9 +15,9 @@ BATCH = 4
 def load_avatar(workdir):
     """The trained avatar of a workdir, or AvatarError (a ValueError) with one line."""
     # Here, because it brings in the models, which --help does not need.
-    from fg3dgs_jax.avatar import draw as draw_lib
+    from fg3dgs_jax.avatar import store
 
-    return draw_lib.load(workdir)
+    return store.load(workdir)
 
 
 def ping_pong(count: int, length: int) -> np.ndarray:

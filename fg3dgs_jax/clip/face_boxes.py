@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fg3dgs_jax.clip.processed import FACE_OVAL
+from fg3dgs_jax.clip.landmarks import FACE_OVAL
 
 FOREHEAD = 0.135  # of the face oval's height, from its top to the hairline
 

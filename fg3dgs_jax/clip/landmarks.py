@@ -3,6 +3,23 @@
 import cv2
 import numpy as np
 
+# MediaPipe face-mesh indices (478 points) of the outlines that boxes and openings are made of.
+OUTER_LIPS = (
+    61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291, 375, 321, 405, 314, 17, 84, 181, 91, 146,
+)  # fmt: skip
+INNER_LIPS = (
+    78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308, 324, 318, 402, 317, 14, 87, 178, 88, 95,
+)  # fmt: skip
+# The person's right: image left.
+RIGHT_EYE = (33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161, 246)
+LEFT_EYE = (263, 249, 390, 373, 374, 380, 381, 382, 362, 398, 384, 385, 386, 387, 388, 466)
+FACE_OVAL = (
+    10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377,
+    152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109,
+)  # fmt: skip
+# Points that speech and blinks move; the last three are the chin.
+GUIDES = (*OUTER_LIPS, *INNER_LIPS, *RIGHT_EYE, *LEFT_EYE, 148, 152, 377)
+
 RIGHT_BROW = (70, 63, 105, 66, 107, 55, 65, 52, 53, 46)
 LEFT_BROW = (300, 293, 334, 296, 336, 285, 295, 282, 283, 276)
 NOSE = (168, 193, 245, 188, 174, 217, 198, 49, 48, 64, 98, 97, 2, 326, 327, 294, 278, 279, 420, 437,
@@ -25,3 +42,15 @@ def polygon(points, shape):
     corners = np.rint((np.asarray(points, np.float64) - 0.5) * 16).astype(np.int32)
     cv2.fillPoly(mask, [corners], 1, shift=4)
     return mask.astype(bool)
+
+
+def boxes_around(points, height, width, margin):
+    """points [T, P, 2] (x, y) px -> int32 [T, 4] (row0, row1, col0, col1), half open, inside the
+    image, never empty."""
+    low, high = points.min(1), points.max(1)
+    pad = margin * (high - low).max(-1, keepdims=True)
+    low, high = np.floor(low - pad), np.ceil(high + pad) + 1
+    limit = np.array([width, height])
+    low = np.clip(low, 0, limit - 1)
+    high = np.clip(high, low + 1, limit)
+    return np.stack([low[:, 1], high[:, 1], low[:, 0], high[:, 0]], -1).astype(np.int32)

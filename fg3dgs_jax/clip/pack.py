@@ -17,17 +17,17 @@ import zipfile
 import zlib
 
 import numpy as np
+import platformdirs
 from tqdm import tqdm
 
-from fg3dgs_jax import user_cache
-from fg3dgs_jax.clip import pack_streams, processed
-from fg3dgs_jax.preprocessing.resume import releasing
+from fg3dgs_jax.clip import format, pack_streams, processed
+from fg3dgs_jax.clip.memory_map import releasing
 
 SUFFIX = ".fg3dgs"
 VERSION = 1  # of the file's layout
 MANIFEST = "manifest.json"
 LEFT_OUT = ("state.json", "faces.npz")
-_ARRAYS = tuple(f"{name}.npy" for name in processed.ARRAYS)  # these travel as video
+_ARRAYS = tuple(f"{name}.npy" for name in format.ARRAYS)  # these travel as video
 _BLOCK = 1 << 20
 KEPT = 4  # unpacked files in the cache; a minute at 512 px takes 3 GB
 
@@ -64,7 +64,7 @@ def pack(folder, out=None) -> pathlib.Path:
             manifest = {
                 "format": f"packed processed folder of fg3dgs_jax, version {VERSION}",
                 "version": VERSION,
-                "schema": processed.SCHEMA,
+                "schema": format.SCHEMA,
                 "name": folder.name,
                 "T": clip.num_frames,
                 "height": clip.height,
@@ -122,7 +122,12 @@ def opened(file) -> pathlib.Path:
     """
     file = pathlib.Path(file)
     name = file.name.removesuffix(SUFFIX)
-    place = user_cache.cache_folder() / "clips" / _digest(file)[:16] / name
+    place = (
+        platformdirs.user_cache_path("fg3dgs", appauthor=False)
+        / "clips"
+        / _digest(file)[:16]
+        / name
+    )
     if not (place / "meta.json").exists():
         print(f"unpacking {file} into {place} (once)", file=sys.stderr)
         try:
@@ -160,10 +165,10 @@ def read_manifest(file) -> dict:
     except (zipfile.BadZipFile, KeyError, EOFError, ValueError, zlib.error) as error:
         raise _damaged(file, str(error).strip("'\"")) from None
     versions = (found.get("version"), found.get("schema"))
-    if versions != (VERSION, processed.SCHEMA):
+    if versions != (VERSION, format.SCHEMA):
         raise PackError(
             f"{file} is of version {versions[0]}, schema {versions[1]}; this program reads "
-            f"{VERSION}, {processed.SCHEMA}: pack the folder again with this version"
+            f"{VERSION}, {format.SCHEMA}: pack the folder again with this version"
         )
     return found
 
@@ -206,7 +211,7 @@ def _member(archive, member, out):
 
 def _arrays(out, scratch, size, labels_sha256):
     """frames.npy, labels.npy and torso.npy out of the streams in `scratch`."""
-    shapes = dict(zip(processed.ARRAYS, ((*size, 3), size, (*size, 4)), strict=True))
+    shapes = dict(zip(format.ARRAYS, ((*size, 3), size, (*size, 4)), strict=True))
     big = {
         name: np.lib.format.open_memmap(out / f"{name}.npy", "w+", np.uint8, shape)
         for name, shape in shapes.items()

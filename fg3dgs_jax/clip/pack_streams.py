@@ -19,7 +19,7 @@ import av
 import cv2
 import numpy as np
 
-from fg3dgs_jax.preprocessing.label.torso import fill
+from fg3dgs_jax.clip.inpaint import fill
 
 STREAMS = ("frames.mkv", "labels.mkv", "torso.mkv", "alpha.mkv")
 FPS = 25

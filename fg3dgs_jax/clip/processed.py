@@ -1,21 +1,4 @@
-"""The processed folder (schema 1): what `preprocess` and `synthetic/subject.py` write and
-everything else reads.
-
-| file | content |
-|---|---|
-| `meta.json` | schema, T, width, height, fps, intrinsics, split, source, weights, consent... |
-| `frames.npy` | uint8 [T, H, W, 3] RGB |
-| `labels.npy` | uint8 [T, H, W], `LABELS` |
-| `background.png` | RGB plate [H, W, 3] |
-| `torso.npy` | torso and neck layer, uint8 straight-alpha RGBA [T, H, W, 4] |
-| `camera.npz` | world_to_camera [T, 4, 4] float32, valid [T] bool |
-| `landmarks.npz` | pixels [T, 478, 2] float32 (x, y), valid [T] bool |
-| `expression.npz` | e [T, E] float32, names [E] |
-| `audio.wav` | 16 kHz mono int16; sample 0 is the start of frame 0 |
-| `audio_<extractor>.npy` | float32 [T, A, D], row i belongs to frame i |
-
-`meta.json` is written last: a folder without it is unfinished.
-"""
+"""A processed folder, opened. Its files are described in `clip/format.py`."""
 
 import dataclasses
 import json
@@ -24,64 +7,8 @@ import pathlib
 import cv2
 import numpy as np
 
-SCHEMA = 1
-FPS = 25
-SAMPLE_RATE = 16_000
-
-# The 19 CelebAMask-HQ classes in their order, and teeth as class 19.
-LABELS = {
-    "background": 0,
-    "skin": 1,
-    "left_brow": 2,
-    "right_brow": 3,
-    "left_eye": 4,
-    "right_eye": 5,
-    "glasses": 6,
-    "left_ear": 7,
-    "right_ear": 8,
-    "earring": 9,
-    "nose": 10,
-    "mouth": 11,  # the interior, lips excluded
-    "upper_lip": 12,
-    "lower_lip": 13,
-    "neck": 14,
-    "necklace": 15,
-    "cloth": 16,
-    "hair": 17,
-    "hat": 18,
-    "teeth": 19,
-}
-# Everything but neck, clothes and background.
-HEAD_LABELS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 17, 18, 19)
-EYE_LABELS = (4, 5)
-MOUTH_LABELS = (11, 19)
-LIP_LABELS = (12, 13)
-
-# MediaPipe face-mesh indices (478 points) of the outlines that boxes and openings are made of.
-OUTER_LIPS = (
-    61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291, 375, 321, 405, 314, 17, 84, 181, 91, 146,
-)  # fmt: skip
-INNER_LIPS = (
-    78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308, 324, 318, 402, 317, 14, 87, 178, 88, 95,
-)  # fmt: skip
-# The person's right: image left.
-RIGHT_EYE = (33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161, 246)
-LEFT_EYE = (263, 249, 390, 373, 374, 380, 381, 382, 362, 398, 384, 385, 386, 387, 388, 466)
-FACE_OVAL = (
-    10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377,
-    152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109,
-)  # fmt: skip
-CHIN = (148, 152, 377)
-GUIDES = OUTER_LIPS + INNER_LIPS + RIGHT_EYE + LEFT_EYE + CHIN  # points that speech and blinks move
-
-ARRAYS = ("frames", "labels", "torso")
-
-
-class DatasetError(ValueError):
-    """A processed folder that cannot be used.
-
-    The message says what was found, what was expected and what to do.
-    """
+from fg3dgs_jax.clip.format import ARRAYS, SCHEMA, DatasetError
+from fg3dgs_jax.clip.landmarks import FACE_OVAL, LEFT_EYE, OUTER_LIPS, RIGHT_EYE, boxes_around
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,80 +111,15 @@ class Clip:
         return out
 
 
-def boxes_around(points, height, width, margin):
-    """points [T, P, 2] (x, y) px -> int32 [T, 4] (row0, row1, col0, col1), half open, inside the
-    image, never empty."""
-    low, high = points.min(1), points.max(1)
-    pad = margin * (high - low).max(-1, keepdims=True)
-    low, high = np.floor(low - pad), np.ceil(high + pad) + 1
-    limit = np.array([width, height])
-    low = np.clip(low, 0, limit - 1)
-    high = np.clip(high, low + 1, limit)
-    return np.stack([low[:, 1], high[:, 1], low[:, 0], high[:, 0]], -1).astype(np.int32)
-
-
-def save_arrays(path, **arrays):
-    """Writes `NAME.npy` (frames, labels, torso, audio_*), `background.png` and the three npz files.
-
-    Keys: frames, labels, torso, background, audio_<extractor>, camera, landmarks, expression (the
-    last three are dicts of arrays with the fields of the table above). Each file appears whole or
-    not at all.
-    """
-    path = pathlib.Path(path)
-    path.mkdir(parents=True, exist_ok=True)
-    for name, value in arrays.items():
-        suffix = ".npz" if isinstance(value, dict) else ".png" if name == "background" else ".npy"
-        part = path / f".{name}.part{suffix}"
-        if suffix == ".npz":
-            np.savez(part, **value)
-        elif suffix == ".png":
-            part.write_bytes(cv2.imencode(".png", value[..., ::-1])[1])  # imwrite hides errors
-        else:
-            np.save(part, value)
-        part.replace(path / f"{name}{suffix}")
-
-
-def save_meta(
-    path, *, num_frames, width, height, intrinsics, source, weights=None, consent=None, **extra
-):
-    """Writes `meta.json`, the last file: a folder without it is unfinished.
-
-    `intrinsics` is (fx, fy, cx, cy) px.
-    """
-    cut = int(num_frames * 10 / 11)
-    meta = {
-        "schema": SCHEMA,
-        "T": int(num_frames),
-        "width": int(width),
-        "height": int(height),
-        "fps": FPS,
-        "intrinsics": dict(zip(("fx", "fy", "cx", "cy"), map(float, intrinsics), strict=True)),
-        "split": {"train": [0, cut], "test": [cut, int(num_frames)]},
-        "source": source,
-        "weights": weights or {},
-        "consent": consent,
-        **extra,
-    }
-    part = pathlib.Path(path) / ".meta.part.json"
-    part.write_text(json.dumps(meta, indent=2))
-    part.replace(pathlib.Path(path) / "meta.json")
-
-
 def load_clip(path, max_side: int = 0) -> Clip:
-    """Opens a processed folder, or a packed one (`clip/pack.py`); frames, labels,
-    torso, landmarks and intrinsics shrink together until the longer side is at most `max_side` px
-    (0: they stay as they are).
+    """Opens a processed folder; frames, labels, torso, landmarks and intrinsics shrink together
+    until the longer side is at most `max_side` px (0: they stay as they are).
 
     Raises:
       DatasetError: no such folder, an unfinished one, another schema, or arrays that do not fit
         together.
-      ValueError: a packed folder that is damaged.
     """
     path = pathlib.Path(path)
-    if path.is_file():
-        from fg3dgs_jax.clip import pack  # here, because packing loads clips
-
-        path = pack.opened(path)
     if not (path / "meta.json").exists():
         unfinished = "is an unfinished processed folder (no meta.json)"
         raise DatasetError(

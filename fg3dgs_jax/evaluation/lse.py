@@ -14,7 +14,7 @@ from fg3dgs_jax.clip import face_boxes
 from fg3dgs_jax.evaluation import pretrained, tracks
 from fg3dgs_jax.experts.face import s3fd
 from fg3dgs_jax.experts.lips import syncnet
-from fg3dgs_jax.lipsync.openings import SAMPLES_PER_FRAME
+from fg3dgs_jax.media.clock import SAMPLES_PER_FRAME
 from fg3dgs_jax.weights import store
 
 UNBIASED_SECONDS = 10.0  # below it the zeros around the clip weigh on the mean

@@ -4,7 +4,6 @@ per-frame table.
 
 import csv
 import html
-import math
 
 import cv2
 import numpy as np
@@ -102,53 +101,12 @@ def contact_sheet(columns) -> np.ndarray:
     return np.hstack([np.vstack(names), sheet])
 
 
-def plot_curves(curves, fps: float, width: int = 1200, lane: int = 130) -> np.ndarray:
-    """uint8 picture of named curves [n] over time, one lane each, every lane scaled to its own
-    range.
-
-    curves: {name: array of floats, NaN where unknown}. Returns [lanes * lane + axis, width, 3].
-    """
-    palette = ((90, 90, 90), (200, 60, 40), (40, 90, 200), (30, 140, 70))
-    length = max(map(len, curves.values()))
-    picture = np.full((lane * len(curves) + 30, width, 3), 255, np.uint8)
-    for row, (name, values) in enumerate(curves.items()):
-        values = np.asarray(values, np.float64)
-        good = np.isfinite(values)
-        low, high = (values[good].min(), values[good].max()) if good.any() else (0.0, 1.0)
-        top, colour = row * lane, palette[row % len(palette)]
-        label = f"{name}  [{low:.3g} .. {high:.3g}]"
-        cv2.putText(
-            picture, label, (8, top + 14), cv2.FONT_HERSHEY_SIMPLEX, 0.42, colour, 1, cv2.LINE_AA
-        )
-        x = 8 + np.arange(len(values)) * (width - 16) / max(length - 1, 1)
-        y = top + lane - 8 - (values - low) / max(high - low, 1e-9) * (lane - 34)
-        for piece in np.split(np.arange(len(values)), np.flatnonzero(~good)):
-            piece = piece[good[piece]]
-            line = np.stack([x[piece], y[piece]], -1).round().astype(np.int32)
-            cv2.polylines(picture, [line[:, None]], False, colour, 2, cv2.LINE_AA)
-        cv2.line(picture, (0, top + lane - 1), (width, top + lane - 1), (225, 225, 225), 1)
-    seconds = length / fps
-    step = max(1, math.ceil(seconds / 15))
-    for second in range(0, int(seconds) + 1, step):
-        column = int(8 + second * fps * (width - 16) / max(length - 1, 1))
-        at = (column, len(curves) * lane + 20)
-        cv2.putText(
-            picture, f"{second} s", at, cv2.FONT_HERSHEY_SIMPLEX, 0.42, (80, 80, 80), 1, cv2.LINE_AA
-        )
-    return picture
-
-
 def write_csv(path, rows) -> None:
     """rows: list of dicts with the same keys; None becomes an empty cell."""
     with open(path, "w", newline="") as file:
         table = csv.DictWriter(file, fieldnames=list(rows[0]))
         table.writeheader()
         table.writerows(rows)
-
-
-def write_png(path, image) -> None:
-    """uint8 RGB [H, W, 3] -> PNG."""
-    cv2.imwrite(str(path), np.ascontiguousarray(image[..., ::-1]))
 
 
 def flatten(metrics) -> list[tuple[str, str, str]]:

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from fg3dgs_jax.preprocessing.report.pictures import CURVES
+from fg3dgs_jax.media.plots import CURVES
 
 
 def plot(summaries, title, size=(760, 420)) -> np.ndarray:

@@ -15,11 +15,11 @@ import time
 
 from tqdm import tqdm
 
-from fg3dgs_jax.clip import processed
-from fg3dgs_jax.evaluation import report, sync_plot
+from fg3dgs_jax.clip.open import open_clip
+from fg3dgs_jax.evaluation import sync_plot
 from fg3dgs_jax.lipsync import examples, expert, shift_scores
 from fg3dgs_jax.lipsync import fit as fit_lib
-from fg3dgs_jax.media import video
+from fg3dgs_jax.media import plots, video
 
 
 def add_flags(parser) -> None:
@@ -45,9 +45,9 @@ def add_flags(parser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
 
 
-def open_clip(folder) -> examples.SyncClip:
+def sync_clip(folder) -> examples.SyncClip:
     """A processed folder as the expert sees and hears it."""
-    clip = processed.load_clip(folder)
+    clip = open_clip(folder)
     return examples.sync_clip(clip, video.read_wav(clip.path / "audio.wav"))
 
 
@@ -65,7 +65,7 @@ def train_sync(data, unseen, out, steps, seed) -> dict:
         )
     if steps < 1:
         raise ValueError(f"--steps is {steps}; expected 1 or more")
-    clips, strangers = ([open_clip(p) for p in paths] for paths in (data, unseen))
+    clips, strangers = ([sync_clip(p) for p in paths] for paths in (data, unseen))
     ranges = [fit_lib.parts(len(c.mouths)) for c in clips]  # refuses before any work
     out.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
@@ -86,7 +86,7 @@ def train_sync(data, unseen, out, steps, seed) -> dict:
     picture = sync_plot.plot(
         found, "score against shift; share of 2 s runs that peak within one frame of 0"
     )
-    report.write_png(out / "score_by_shift.png", picture)
+    plots.write_png(out / "score_by_shift.png", picture)
     told = {
         "expert": expert.NAME,
         "learnt_from": {c.name: r.train[1] for c, r in zip(clips, ranges, strict=True)},
@@ -128,7 +128,7 @@ def run(flags) -> int:
 def main(argv=None) -> int:
     """The program by itself; returns its exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m fg3dgs_jax.lipsync.__main__", description=__doc__.splitlines()[0]
+        prog="python -m fg3dgs_jax.lipsync", description=__doc__.splitlines()[0]
     )
     add_flags(parser)
     return run(parser.parse_args(argv))

@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fg3dgs_jax.clip import processed
+from fg3dgs_jax.media import clock
+from fg3dgs_jax.media.clock import SAMPLES_PER_FRAME
 
-SAMPLES_PER_FRAME = processed.SAMPLE_RATE // processed.FPS
-MIN_SHIFT = processed.FPS // 2  # frames; half a second away speech no longer resembles itself
+MIN_SHIFT = clock.FPS // 2  # frames; half a second away speech no longer resembles itself
 MIN_PIXELS = 20  # of one class, below which no colour model is fitted
 LIP_LABELS = (12, 13)
 OPEN, LIPS, SKIN = 0, 1, 2
@@ -51,7 +51,7 @@ def steady_boxes(lips_boxes, height: int, width: int) -> np.ndarray:
 def fit_mouth_colours(frames, labels, boxes, limit: int = 100) -> MouthColours | None:
     """Fits the colour classes on (at most `limit`, evenly spread) true frames.
 
-    Args: frames uint8 [T, H, W, 3], labels uint8 [T, H, W] (`processed.LABELS`), boxes int [T, 4].
+    Args: frames uint8 [T, H, W, 3], labels uint8 [T, H, W] (`format.LABELS`), boxes int [T, 4].
     Returns None when the mouth is never seen open, or there is nothing else to tell it from.
     """
     chosen = np.unique(np.linspace(0, len(frames) - 1, min(limit, len(frames))).astype(int))

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import av
 import numpy as np
 
-from fg3dgs_jax.clip.processed import SAMPLE_RATE
+from fg3dgs_jax.media.clock import SAMPLE_RATE
 
 _GAP = 0.06  # s; sound time stamps off by more than this are a hole or a jump, not jitter
 

@@ -6,7 +6,7 @@ levelled sound depends on how loud the source was.
 
 import numpy as np
 
-from fg3dgs_jax.clip.processed import FPS, SAMPLE_RATE
+from fg3dgs_jax.media.clock import FPS, SAMPLE_RATE
 
 TARGET_DB = -20.0  # dBFS, RMS over speech after levelling
 MAX_GAIN_DB = 20.0  # either way: beyond it there is no speech to go by, only noise

@@ -1,12 +1,18 @@
 """Curves of a clip over its time, drawn over the loudness of its sound, with OpenCV alone."""
 
+import math
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
-from fg3dgs_jax.clip.processed import FPS
-from fg3dgs_jax.preprocessing.report.pictures import CURVES
+from fg3dgs_jax.media.clock import FPS
+
+# One colour a curve (RGB).
+CURVES = (
+    (200, 30, 30), (20, 130, 20), (30, 60, 220), (180, 120, 0), (140, 0, 160), (0, 140, 150),
+)  # fmt: skip
+
 
 SOUND, GAP, CUT, GREY = (214, 219, 228), (255, 205, 190), (255, 120, 0), (90, 90, 90)
 LEFT, RIGHT, FOOT = 190, 10, 22  # px about the strips: names and scale, nothing, seconds
@@ -85,3 +91,44 @@ def _clock(out, span, first):
 
 def _write(picture, text, y, colour, x=6):
     cv2.putText(picture, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, 0.4, colour, 1, cv2.LINE_AA)
+
+
+def plot_curves(curves, fps: float, width: int = 1200, lane: int = 130) -> np.ndarray:
+    """uint8 picture of named curves [n] over time, one lane each, every lane scaled to its own
+    range.
+
+    curves: {name: array of floats, NaN where unknown}. Returns [lanes * lane + axis, width, 3].
+    """
+    palette = ((90, 90, 90), (200, 60, 40), (40, 90, 200), (30, 140, 70))
+    length = max(map(len, curves.values()))
+    picture = np.full((lane * len(curves) + 30, width, 3), 255, np.uint8)
+    for row, (name, values) in enumerate(curves.items()):
+        values = np.asarray(values, np.float64)
+        good = np.isfinite(values)
+        low, high = (values[good].min(), values[good].max()) if good.any() else (0.0, 1.0)
+        top, colour = row * lane, palette[row % len(palette)]
+        label = f"{name}  [{low:.3g} .. {high:.3g}]"
+        cv2.putText(
+            picture, label, (8, top + 14), cv2.FONT_HERSHEY_SIMPLEX, 0.42, colour, 1, cv2.LINE_AA
+        )
+        x = 8 + np.arange(len(values)) * (width - 16) / max(length - 1, 1)
+        y = top + lane - 8 - (values - low) / max(high - low, 1e-9) * (lane - 34)
+        for piece in np.split(np.arange(len(values)), np.flatnonzero(~good)):
+            piece = piece[good[piece]]
+            line = np.stack([x[piece], y[piece]], -1).round().astype(np.int32)
+            cv2.polylines(picture, [line[:, None]], False, colour, 2, cv2.LINE_AA)
+        cv2.line(picture, (0, top + lane - 1), (width, top + lane - 1), (225, 225, 225), 1)
+    seconds = length / fps
+    step = max(1, math.ceil(seconds / 15))
+    for second in range(0, int(seconds) + 1, step):
+        column = int(8 + second * fps * (width - 16) / max(length - 1, 1))
+        at = (column, len(curves) * lane + 20)
+        cv2.putText(
+            picture, f"{second} s", at, cv2.FONT_HERSHEY_SIMPLEX, 0.42, (80, 80, 80), 1, cv2.LINE_AA
+        )
+    return picture
+
+
+def write_png(path, image) -> None:
+    """uint8 RGB [H, W, 3] -> PNG."""
+    cv2.imwrite(str(path), np.ascontiguousarray(image[..., ::-1]))

@@ -17,7 +17,7 @@ import av
 import cv2
 import numpy as np
 
-from fg3dgs_jax.clip.processed import FPS, SAMPLE_RATE
+from fg3dgs_jax.media.clock import FPS, SAMPLE_RATE
 from fg3dgs_jax.media.container import (
     AudioError,
     StreamInfo,

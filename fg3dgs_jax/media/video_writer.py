@@ -6,7 +6,7 @@ from fractions import Fraction
 import av
 import numpy as np
 
-from fg3dgs_jax.clip.processed import FPS, SAMPLE_RATE
+from fg3dgs_jax.media.clock import FPS, SAMPLE_RATE
 from fg3dgs_jax.media.container import AudioError, VideoError
 
 # AAC delays by 1024 samples: at 48 kHz players that ignore edit lists are off by 21 ms only.

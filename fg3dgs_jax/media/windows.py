@@ -6,8 +6,8 @@ starts at sample 640 i.
 
 import numpy as np
 
-from fg3dgs_jax.clip.processed import FPS, SAMPLE_RATE
 from fg3dgs_jax.media import mel
+from fg3dgs_jax.media.clock import FPS, SAMPLE_RATE
 
 SAMPLES_PER_FRAME = SAMPLE_RATE // FPS  # 640
 MEL_COLUMNS = 16  # 200 ms at 80 columns a second

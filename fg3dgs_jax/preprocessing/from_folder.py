@@ -10,15 +10,16 @@ import pathlib
 import numpy as np
 from tqdm import tqdm
 
-from fg3dgs_jax.clip import over_time, processed
-from fg3dgs_jax.media import video
+from fg3dgs_jax.clip import format, over_time
+from fg3dgs_jax.clip.memory_map import releasing, stream
+from fg3dgs_jax.media import clock, video
 from fg3dgs_jax.preprocessing import steps
-from fg3dgs_jax.preprocessing.check import look
+from fg3dgs_jax.preprocessing import steps as steps_lib
 from fg3dgs_jax.preprocessing.express import openface
 from fg3dgs_jax.preprocessing.foreign import labels as labels_lib
 from fg3dgs_jax.preprocessing.foreign import layout, poses
 from fg3dgs_jax.preprocessing.report import page
-from fg3dgs_jax.preprocessing.resume import Folder, releasing, stream
+from fg3dgs_jax.preprocessing.resume import Folder
 from fg3dgs_jax.weights import files, store
 
 VERSION = 1  # of the steps' results: another number makes imported folders be done again
@@ -82,9 +83,9 @@ def import_folder(path, out, consent, features=None, expression=None, emotion=No
             "audio features": ", ".join((*sorted(source.features), *wanted)),
             "consent": ": ".join(consent),
         }
-        late = look.lateness(folder, track)
+        late = steps_lib.lateness(folder, track)
         report = page.write(folder.path, facts, late, defects, seconds=folder.seconds)
-        processed.save_meta(
+        format.save_meta(
             folder.path,
             num_frames=source.num_frames,
             width=source.width,
@@ -93,7 +94,7 @@ def import_folder(path, out, consent, features=None, expression=None, emotion=No
             source={
                 "file": source.path.name,
                 "sha256": source.digest,
-                "seconds": source.num_frames / processed.FPS,
+                "seconds": source.num_frames / clock.FPS,
             },
             expression=origin,
             weights={n: files.digest(store.require(n)) for n in (*models, *used)},
@@ -123,8 +124,8 @@ def read(folder, source):
             frames[i] = source.frame(i)
         folder.keep("frames", frames)
         samples = video.read_audio(source.sound)
-        length = source.num_frames * processed.SAMPLE_RATE // processed.FPS
-        late = (len(samples) - length) / processed.SAMPLE_RATE
+        length = source.num_frames * clock.SAMPLE_RATE // clock.FPS
+        late = (len(samples) - length) / clock.SAMPLE_RATE
         odd = []
         if abs(late) > MAX_SILENCE:
             fate = "its end cut" if late > 0 else "silence put at its end"
@@ -143,7 +144,7 @@ def pose(folder, source, track):
             source.poses, source.num_frames, source.intrinsics, track.pixels, track.valid,
             source.height,
         )  # fmt: skip
-        processed.save_arrays(
+        format.save_arrays(
             folder.path,
             camera={
                 "world_to_camera": fit.world_to_camera, "valid": fit.valid, "error": fit.error,
@@ -173,7 +174,7 @@ def layers(folder, source):
             torso[i] = source.torso(i)
             if share > MAX_UNKNOWN:
                 unknown.append(i)
-        processed.save_arrays(folder.path, background=source.plate())
+        format.save_arrays(folder.path, background=source.plate())
         folder.keep("labels", labels)
         folder.keep("torso", torso)
         folder.save("unknown", unknown)
@@ -191,7 +192,7 @@ def imported_features(folder, source):
     """The audio features that the folder has, under our names."""
     for name in source.features:
         if not folder.has(name, (f"audio_{name}.npy",)):
-            processed.save_arrays(folder.path, **{f"audio_{name}": source.feature_rows(name)})
+            format.save_arrays(folder.path, **{f"audio_{name}": source.feature_rows(name)})
             folder.finish(name)
 
 

@@ -2,9 +2,10 @@
 
 import pathlib
 
-from fg3dgs_jax.clip import processed
-from fg3dgs_jax.media import video
+from fg3dgs_jax.clip import format
+from fg3dgs_jax.media import clock, video
 from fg3dgs_jax.preprocessing import steps
+from fg3dgs_jax.preprocessing import steps as steps_lib
 from fg3dgs_jax.preprocessing.check import framing, look, verdicts
 from fg3dgs_jax.preprocessing.express import openface
 from fg3dgs_jax.preprocessing.label import parsers
@@ -56,7 +57,7 @@ def process_video(
     source = {
         "file": path.name,
         "sha256": files.digest(path),
-        "seconds": clip.num_frames / processed.FPS,
+        "seconds": clip.num_frames / clock.FPS,
     }
     key = {
         "version": VERSION,
@@ -69,15 +70,15 @@ def process_video(
         clip, rows = look.check(folder, clip, models["face_landmarker"], size)
         pixels = (clip.num_frames, clip.height, clip.width)
         folder.make_room({"frames": (*pixels, 3), "labels": pixels, "torso": (*pixels, 4)})
-        cuts = look.read(folder, clip)
-        heard = look.listen(folder, clip)
+        cuts = steps_lib.read(folder, clip)
+        heard = steps_lib.listen(folder, clip)
         track = steps.faces(folder, models["face_landmarker"], cuts)
         fit = steps.pose(folder, track, (clip.height, clip.width), cuts)
         origin = {"emotion": emotion, **steps.origin(expression, units)}
         steps.expression(folder, track, network, units, origin, cuts)
         made_by = steps.parse(folder, parser, cuts)
         used = steps.sound(folder, features, clip.num_frames, heard)
-        late = look.lateness(folder, track)
+        late = steps_lib.lateness(folder, track)
         report = page.write(
             folder.path,
             {
@@ -94,7 +95,7 @@ def process_video(
             seconds=folder.seconds,
             moved=heard["av_offset"],
         )
-        processed.save_meta(
+        format.save_meta(
             folder.path,
             num_frames=clip.num_frames,
             width=clip.width,
@@ -117,7 +118,7 @@ def open_video(path, max_seconds=None, av_offset=0.0):
     """The `video.Video` that the steps work on."""
     return video.read_video(
         path,
-        min_frames=MIN_SECONDS * processed.FPS,
+        min_frames=MIN_SECONDS * clock.FPS,
         max_seconds=max_seconds,
         av_offset=av_offset,
     )

@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import json
-import mmap
 import os
 import pathlib
 import shutil
@@ -11,7 +10,6 @@ import time
 
 import numpy as np
 
-ROWS_AT_ONCE = 64  # of a memory map, seen or filled before their memory is given back
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _NEARLY_NOTHING = 1 << 20  # bytes free: a failed write is the disk's fault
 
@@ -193,29 +191,3 @@ class Folder:
             return
         for part in self.path.glob(".*.part*"):
             part.unlink(missing_ok=True)
-
-
-def stream(array):
-    """The rows of a memory-mapped array in their order; what has been seen leaves the memory."""
-    return releasing(array, array)
-
-
-def releasing(items, *arrays):
-    """Yields the items; every now and then `arrays`, which their work maps, leave the memory."""
-    for i, item in enumerate(items):
-        yield item
-        if i % ROWS_AT_ONCE == ROWS_AT_ONCE - 1:
-            for array in arrays:
-                release(array)
-    for array in arrays:
-        release(array)
-
-
-def release(array):
-    """Gives back the memory that a memory map holds; its content stays in the file.
-
-    What was written goes to the system's cache of the file, which is written out when it suits.
-    """
-    pages = getattr(array, "_mmap", None)
-    if pages is not None and hasattr(mmap, "MADV_DONTNEED"):
-        pages.madvise(mmap.MADV_DONTNEED)

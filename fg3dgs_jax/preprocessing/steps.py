@@ -9,15 +9,16 @@ import pathlib
 import numpy as np
 from tqdm import tqdm
 
-from fg3dgs_jax.clip import over_time, processed
+from fg3dgs_jax.clip import format, over_time
+from fg3dgs_jax.clip.memory_map import releasing, stream
 from fg3dgs_jax.experts.audio import audio_features
 from fg3dgs_jax.experts.face import emotions, face_landmarker
-from fg3dgs_jax.media import video
+from fg3dgs_jax.media import clock, loudness, video
 from fg3dgs_jax.preprocessing import threads
+from fg3dgs_jax.preprocessing.check import av_offset, sample
 from fg3dgs_jax.preprocessing.express import channels
 from fg3dgs_jax.preprocessing.label import smoothing
 from fg3dgs_jax.preprocessing.label import torso as torso_lib
-from fg3dgs_jax.preprocessing.resume import releasing, stream
 from fg3dgs_jax.preprocessing.track import head_pose
 from fg3dgs_jax.weights import files, store
 
@@ -48,12 +49,12 @@ def faces(folder, model, cuts=()):
             chunk = frames[start:stop]
             name = f"landmarks {k + 1}/{len(starts)}"
             bar = lambda x: tqdm(stream(x), name, len(x), unit="frame")  # noqa: B023, E731
-            track = face_landmarker.detect(model, chunk, processed.FPS, bar)
+            track = face_landmarker.detect(model, chunk, clock.FPS, bar)
             fields = {n: np.asarray(v) for n, v in track._asdict().items()}
-            processed.save_arrays(folder.path, **{folder.chunk("faces", k).stem: fields})
+            format.save_arrays(folder.path, **{folder.chunk("faces", k).stem: fields})
         track = _joined([folder.chunk("faces", k) for k in range(len(starts))])
         check_faces(track["num_faces"])
-        processed.save_arrays(folder.path, faces=track)
+        format.save_arrays(folder.path, faces=track)
         folder.finish("faces")
         folder.forget_chunks("faces")
     with np.load(folder.path / "faces.npz") as fields:
@@ -96,7 +97,7 @@ def pose(folder, track, size, cuts=()):
             track.pixels, track.depth, track.rotation, track.valid, size, frames=frames,
             progress=bar, cuts=cuts,
         )  # fmt: skip
-        processed.save_arrays(
+        format.save_arrays(
             folder.path,
             camera={
                 "world_to_camera": fit.world_to_camera, "valid": fit.valid, "error": fit.error,
@@ -152,7 +153,7 @@ def expression(folder, track, network, units, origin, cuts=()):
         e = np.concatenate([over_time.smooth(found, track.valid, cuts), e], 1)
         names = (*network.names, *names)
     folder.begin("expression")
-    processed.save_arrays(
+    format.save_arrays(
         folder.path, expression={"e": e.astype(np.float32), "names": np.array(names)}
     )
     folder.finish("expression", origin)
@@ -176,7 +177,7 @@ def parse(folder, parser, cuts=()):
     bar = tqdm(made, "torso", len(frames), unit="frame")
     for i, layer in enumerate(releasing(bar, frames, labels, alphas, torso)):
         torso[i] = layer
-    processed.save_arrays(folder.path, background=plate)
+    format.save_arrays(folder.path, background=plate)
     folder.keep("labels", labels)
     folder.keep("torso", torso)
     pathlib.Path(alphas.filename).unlink()
@@ -197,7 +198,7 @@ def label(folder, parser, frames, points, made_by, cuts=()):
             stop = min(start + LABELS_CHUNK, len(frames))
             part = slice(max(start - reach, 0), min(stop + reach, len(frames)))
             inside = [c - part.start for c in cuts if part.start < c < part.stop]
-            found = parser.parse(frames[part], points[part], processed.FPS)
+            found = parser.parse(frames[part], points[part], clock.FPS)
             found = smoothing.smooth(found, points[part], cuts=inside)
             for i, parsed in enumerate(releasing(found, frames, *arrays), part.start):
                 if start <= i < stop:
@@ -225,7 +226,42 @@ def sound(folder, features, num_frames, made_by=True):
     for name in tqdm(features, "sound", unit="extractor"):
         if not folder.has(name, (f"audio_{name}.npy",), made_by):
             rows = audio_features.extract(name, samples, num_frames)
-            processed.save_arrays(folder.path, **{f"audio_{name}": rows})
+            format.save_arrays(folder.path, **{f"audio_{name}": rows})
             folder.finish(name, made_by)
     used = [audio_features.lookup(name).weights for name in features]
     return [name for name in used if name]
+
+
+def read(folder, clip):
+    """Frames of a `video.Video`; returns the numbers of those that begin another scene."""
+    if not folder.has("read", ("frames.npy", "cuts.json")):
+        frames = folder.array("frames", (clip.num_frames, clip.height, clip.width, 3))
+        thumbs = np.empty((clip.num_frames, *sample.THUMB[::-1]), np.float32)
+        pictures = tqdm(clip.frames(), "frames", clip.num_frames, unit="frame")
+        for i, picture in enumerate(releasing(pictures, frames)):
+            frames[i] = picture
+            thumbs[i] = sample.thumb(picture)
+        folder.keep("frames", frames)
+        folder.save("cuts", list(sample.cuts_in(thumbs)))
+        folder.finish("read")
+    return folder.load("cuts")
+
+
+def listen(folder, clip):
+    """Sound of a `video.Video`, at the common level.
+
+    Returns what it depends on: {"av_offset": s, "gain_db": dB}.
+    """
+    made_by = {"av_offset": clip.av_offset, "gain_db": loudness.gain_db(clip.samples)}
+    if not folder.has("listen", ("audio.wav",), made_by):
+        folder.begin("listen")
+        samples = loudness.apply_gain(clip.samples, made_by["gain_db"])
+        video.write_wav(folder.path / "audio.wav", samples)
+        folder.finish("listen", made_by)
+    return made_by
+
+
+def lateness(folder, track):
+    """What lips and sound say about each other over the whole clip: an `av_offset.Offset`."""
+    samples = video.read_wav(folder.path / "audio.wav")
+    return av_offset.estimate(track.pixels, track.valid, samples)

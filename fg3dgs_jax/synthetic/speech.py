@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fg3dgs_jax.clip.processed import FPS, SAMPLE_RATE
+from fg3dgs_jax.media.clock import FPS, SAMPLE_RATE
 
 TRACK_RATE = 1000  # Hz of the articulation tracks before they are read at frame centres
 HARMONICS = 34  # of a voice near 120 Hz: the first 4 kHz

@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fg3dgs_jax.clip import processed
-from fg3dgs_jax.clip.processed import FPS, SAMPLE_RATE
+from fg3dgs_jax.clip import format
+from fg3dgs_jax.media.clock import FPS, SAMPLE_RATE
 from fg3dgs_jax.synthetic import head, landmarks, room, shading
 from fg3dgs_jax.synthetic.speech import synthesize_speech
 
@@ -63,9 +63,9 @@ def make_clip(path, *, seed=0, seconds=14.0, size=192, with_features=True, featu
     arrays["expression"] = {"e": motion["expression"], "names": np.array(EXPRESSIONS)}
     for name, extract in (features or {}).items() if with_features else ():
         arrays[f"audio_{name}"] = np.asarray(extract(samples, frames), np.float32)
-    processed.save_arrays(path, **arrays)
+    format.save_arrays(path, **arrays)
     _write_wave(path / "audio.wav", samples)
-    processed.save_meta(
+    format.save_meta(
         path,
         num_frames=frames,
         width=size,

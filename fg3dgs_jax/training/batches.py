@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from fg3dgs_jax import geometry
-from fg3dgs_jax.clip import processed, segments
+from fg3dgs_jax.clip import format, landmarks, processed, segments
+from fg3dgs_jax.media import clock
 from fg3dgs_jax.types import REGIONS, Array, Batch, Camera, Conditions
 
 MIN_PIXELS = 20 / 512**2  # a layer is not trained on frames that show less of its region (share)
@@ -61,14 +62,14 @@ def device_clip(
       resident: with its pictures.
       seconds: see `learnt_frames`.
     """
-    classes = {"eyes": processed.EYE_LABELS, "mouth": processed.MOUTH_LABELS} | (classes or {})
+    classes = {"eyes": format.EYE_LABELS, "mouth": format.MOUTH_LABELS} | (classes or {})
     train = learnt_frames(clip, seconds)
     pixels = MIN_PIXELS * clip.height * clip.width
     seen = {"face": train & clip.valid} | {
         r: train & (_pixels_of(clip, classes[r]) >= pixels) for r in ("eyes", "mouth")
     }
     eligible = {r: seen[r] if seen[r].any() else train for r in REGIONS}
-    guide_pixels = jnp.asarray(clip.landmarks[:, processed.GUIDES])
+    guide_pixels = jnp.asarray(clip.landmarks[:, landmarks.GUIDES])
     intrinsics = jnp.asarray(clip.intrinsics, jnp.float32)
     seen_by = np.flatnonzero(train & clip.valid & clip.landmarks_valid)
     blink = clip.expression_channels(["AU45"])[:, 0]
@@ -111,7 +112,7 @@ def learnt_frames(clip: processed.Clip, seconds: float = 0.0) -> np.ndarray:
     frames = clip.split("train")
     blink = clip.expression_channels(["AU45"])[frames]
     seen = np.concatenate([clip.mouth_openings()[frames, None], blink], 1)
-    chosen = frames[segments.most_informative(seen, seconds, processed.FPS)]
+    chosen = frames[segments.most_informative(seen, seconds, clock.FPS)]
     return np.isin(np.arange(clip.num_frames), chosen)
 
 

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from fg3dgs_jax.avatar import draw
+from fg3dgs_jax.avatar import store
 from fg3dgs_jax.training import parallel
 
 FREE = ("log.", "data.resident")  # settings that may change between a run and its resumption
@@ -88,7 +88,7 @@ def claim_workdir(workdir, config, audio_window):
       ConfigMismatch: naming the first settings that differ.
     """
     workdir = pathlib.Path(workdir)
-    path = workdir / draw.CONFIG_FILE
+    path = workdir / store.CONFIG_FILE
     ours = json.loads(config.to_json())
     ours["data"]["audio_window"] = list(audio_window)
     if path.exists():

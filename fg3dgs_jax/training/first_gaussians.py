@@ -8,15 +8,16 @@ them) and takes that pixel's colour, so that optimisation starts from a picture 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from scipy.interpolate import LinearNDInterpolator
 
 from fg3dgs_jax import geometry
 from fg3dgs_jax.avatar import draw
-from fg3dgs_jax.clip.processed import GUIDES, Clip
+from fg3dgs_jax.clip.landmarks import GUIDES
+from fg3dgs_jax.clip.processed import Clip
+from fg3dgs_jax.models import gaussians as gaussians_lib
 from fg3dgs_jax.models import motion as motion_lib
 from fg3dgs_jax.models.audio_encoder import with_statistics
-from fg3dgs_jax.training import batches, objective, optim
+from fg3dgs_jax.training import batches, guides, masks
 from fg3dgs_jax.types import REGIONS, Conditions
 
 HEAD_RADII = (0.085, 0.12, 0.09)  # metres: half width, half height, half depth
@@ -29,7 +30,7 @@ MESH_FRAMES = 200  # that landmarks are triangulated from
 def init_regions(key, clip: Clip, device_clip, config, nets):
     """{region: avatar.Region} and {region: alive} from a clip's train split; key is consumed."""
     regions, alive = {}, {}
-    classes = objective.region_labels(config)
+    classes = masks.region_labels(config)
     mesh = face_mesh(clip)
     for r in config.layers:
         key_r = jax.random.fold_in(key, REGIONS.index(r))
@@ -38,7 +39,7 @@ def init_regions(key, clip: Clip, device_clip, config, nets):
         sizes = config.regions[r]
         rng = np.random.default_rng(seed)
         points, colors = lift(rng, clip, mesh, frames, r, classes[r], sizes.num)
-        gaussians, alive[r] = motion_lib.init_gaussians_from_points(
+        gaussians, alive[r] = gaussians_lib.init_gaussians_from_points(
             points, colors, sizes.capacity, config.sh_degree
         )
         windows = np.zeros((8, *device_clip.audio.shape[1:]), np.float32)
@@ -48,9 +49,9 @@ def init_regions(key, clip: Clip, device_clip, config, nets):
         if "lips" in motion.get("statistics", {}):
             lips = device_clip.guides[np.array([GUIDES.index(point) for point in motion_lib.LIPS])]
             motion = {**motion, "statistics": {**motion["statistics"], "lips": lips}}
-        rows = objective.guided(config).get(r)
+        rows = guides.guided(config).get(r)
         if rows is not None and config.moves and config.warm_up.steps:
-            motion = learn_from_guides(key_r, nets[r], motion, rows, device_clip, config)
+            motion = guides.learn_from_guides(key_r, nets[r], motion, rows, device_clip, config)
         regions[r] = draw.Region(gaussians, motion)
     return regions, alive
 
@@ -111,35 +112,3 @@ def _on_head(rng, rays, pose, mesh, region):
     depth, jitter = np.where(met, face, depth), np.where(met, MESH_JITTER * jitter, jitter)
     camera_points = rays * (center[2] + depth + BEHIND[region] + jitter)[:, None]
     return (camera_points - center) @ pose[:3, :3]
-
-
-def learn_from_guides(key, net, motion, rows, device_clip, config):
-    """A region's motion net after the steps of `config.warm_up` on landmarks alone.
-
-    No picture is drawn, so a step costs far less than one of a stage, and the pictures then find
-    lips and lids that already go where they should.
-
-    Args:
-      motion: the net's variables.
-      rows: the guides that lead it, see `objective.guided`.
-      config: see `warm_up` and `guides` in configs/default.py.
-    """
-    rule = config.warm_up
-    schedule = optax.exponential_decay(rule.rate[0], rule.steps, rule.rate[1] / rule.rate[0])
-    optimizer = optax.chain(optim.MOTION, optax.scale_by_learning_rate(schedule))
-
-    def step(carry, number):
-        params, state = carry
-        frames = batches.guide_frames(jax.random.fold_in(key, number), device_clip, config.guides)
-        grads = jax.grad(
-            lambda p: objective.guides_loss(net, {**motion, "params": p}, rows, *frames)
-        )(params)
-        updates, state = optimizer.update(grads, state)
-        return (optax.apply_updates(params, updates), state), None
-
-    @jax.jit
-    def learn(params):
-        carry = (params, optimizer.init(params))
-        return jax.lax.scan(step, carry, jnp.arange(rule.steps))[0][0]
-
-    return {**motion, "params": learn(motion["params"])}

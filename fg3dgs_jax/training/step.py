@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from fg3dgs_jax.training import batches, density, objective, optim, parallel
+from fg3dgs_jax.training import guides as guides_lib
 from fg3dgs_jax.types import REGIONS, Array
 
 
@@ -83,8 +84,8 @@ def make_train_step(config, stage, stage_number, nets, frozen, clip_size, capaci
             with jax.named_scope("guides"):
                 frames = batches.guide_frames(key_guides, clip, config.guides)
                 guides = sum(
-                    objective.guides_loss(nets[r], regions[r].motion, rows, *frames)
-                    for r, rows in objective.guided(config).items()
+                    guides_lib.guides_loss(nets[r], regions[r].motion, rows, *frames)
+                    for r, rows in guides_lib.guided(config).items()
                 )
             loss, metrics = loss + stage.losses.guides * guides, {**metrics, "guides": guides}
         return loss, (metrics, radii)

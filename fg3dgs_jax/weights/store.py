@@ -12,7 +12,8 @@ import shutil
 import urllib.parse
 import zipfile
 
-from fg3dgs_jax.user_cache import cache_folder
+import platformdirs
+
 from fg3dgs_jax.weights import converted, download, files, packages
 from fg3dgs_jax.weights.registry import REGISTRY, Package, WeightFile, WeightsMissing, is_path
 
@@ -23,6 +24,11 @@ except ImportError:  # not a POSIX system: two fetches of one file at a time are
 
 __all__ = ["REGISTRY", "Package", "WeightFile", "WeightsMissing", "cache_folder", "fetch", "find"]
 __all__ += ["lookup", "require", "search_folders"]
+
+
+def cache_folder() -> pathlib.Path:
+    """Where downloads go: ~/.cache/fg3dgs, or what the system has instead."""
+    return platformdirs.user_cache_path("fg3dgs", appauthor=False)
 
 
 def lookup(name) -> WeightFile:

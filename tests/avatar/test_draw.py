@@ -7,7 +7,8 @@ import pytest
 
 from configs import quickstart
 from fg3dgs_jax.avatar import draw as draw_lib
-from fg3dgs_jax.models import motion
+from fg3dgs_jax.avatar import store
+from fg3dgs_jax.models import gaussians as gaussians_lib
 from fg3dgs_jax.types import REGIONS, Camera, Conditions
 
 
@@ -43,7 +44,7 @@ def trained():
     regions, alive = {}, {}
     for i, r in enumerate(REGIONS):
         key = jax.random.key(i)
-        gaussians, alive[r] = motion.init_gaussians(key, 32, 20, half_extent=0.05)
+        gaussians, alive[r] = gaussians_lib.init_gaussians(key, 32, 20, half_extent=0.05)
         conditions = Conditions(jnp.zeros((8, 16, 80)), jnp.zeros(8))
         regions[r] = draw_lib.Region(gaussians, nets[r].init(key, gaussians.means, conditions))
     return config, regions, alive
@@ -60,9 +61,9 @@ def draw(drawer):
 
 def test_a_saved_avatar_draws_the_same_frame(trained, tmp_path):
     config, regions, alive = trained
-    (tmp_path / draw_lib.CONFIG_FILE).write_text(config.to_json())
-    draw_lib.save(tmp_path, regions, alive)
-    before, after = draw(draw_lib.Avatar(config, regions, alive)), draw(draw_lib.load(tmp_path))
+    (tmp_path / store.CONFIG_FILE).write_text(config.to_json())
+    store.save(tmp_path, regions, alive)
+    before, after = draw(draw_lib.Avatar(config, regions, alive)), draw(store.load(tmp_path))
     assert after.image.shape == (1, 32, 32, 3) and before.alphas["face"].max() > 0.05
     np.testing.assert_allclose(before.image, after.image, atol=1e-6)
 
@@ -79,10 +80,10 @@ def test_a_region_without_a_layer_is_clear(trained):
 
 
 def test_no_avatar_is_one_clear_line(tmp_path):
-    with pytest.raises(draw_lib.AvatarError, match="does not exist; train one"):
-        draw_lib.load(tmp_path / "nothing")
-    with pytest.raises(draw_lib.AvatarError, match="holds no trained avatar yet"):
-        draw_lib.load(tmp_path)
+    with pytest.raises(store.AvatarError, match="does not exist; train one"):
+        store.load(tmp_path / "nothing")
+    with pytest.raises(store.AvatarError, match="holds no trained avatar yet"):
+        store.load(tmp_path)
 
 
 def test_drawn_twice_the_second_picture_moves_and_does_not_paint(trained):

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from fg3dgs_jax import preprocess
-from fg3dgs_jax.clip import pack, pack_streams, processed
+from fg3dgs_jax.clip import format, pack, pack_streams, processed
+from fg3dgs_jax.clip.open import open_clip
 from fg3dgs_jax.synthetic import subject
 from fg3dgs_jax.training import batches
 
@@ -47,7 +48,7 @@ def psnr(a, b):
 def test_what_comes_back(folder, packed, tmp_path):
     assert packed == folder.with_name("person.fg3dgs")
     out = pack.unpack(packed, tmp_path / "back")
-    before, after = processed.load_clip(folder), processed.load_clip(out)
+    before, after = open_clip(folder), processed.load_clip(out)
     np.testing.assert_array_equal(before.labels, after.labels)
     assert psnr(before.frames, after.frames) > 40
     assert psnr(before.backgrounds(), after.backgrounds()) > 40
@@ -71,15 +72,15 @@ def test_manifest_names_every_member(packed):
     assert sizes.pop(pack.MANIFEST)
     assert sizes == {m["name"]: m["size"] for m in manifest["members"]}
     assert all(len(m["sha256"]) == 64 for m in manifest["members"])
-    assert (manifest["T"], manifest["schema"], manifest["name"]) == (10, processed.SCHEMA, "person")
+    assert (manifest["T"], manifest["schema"], manifest["name"]) == (10, format.SCHEMA, "person")
 
 
 def test_readers_of_folders_read_the_file_and_unpack_it_once(packed, cache, capsys, monkeypatch):
-    clip = processed.load_clip(packed, 31)
+    clip = open_clip(packed, 31)
     assert clip.height == 31 and clip.path.name == "person" and cache in clip.path.parents
     assert "(once)" in capsys.readouterr().err
     monkeypatch.setattr(pack, "unpack", None)
-    again = processed.load_clip(str(packed))
+    again = open_clip(str(packed))
     on_device = batches.device_clip(again, "mel", ("AU45",))
     assert on_device.frames.shape == (10, 62, 62, 3)
     assert (clip.path / "audio.wav").exists()
@@ -134,7 +135,7 @@ def test_a_damaged_file_is_refused_in_one_line(packed, tmp_path, capsys):
         assert words in line and file.name in line
         assert not list(tmp_path.glob("*out*"))
     with pytest.raises(ValueError, match="not a whole packed folder"):
-        processed.load_clip(short)
+        open_clip(short)
 
 
 def test_a_member_cannot_be_put_outside(packed, tmp_path):
@@ -163,7 +164,7 @@ def test_the_program(folder, tmp_path, capsys):
     file, out = tmp_path / "a.fg3dgs", tmp_path / "out"
     assert preprocess.main(["--pack", str(folder), "--out", str(file)]) == 0
     assert preprocess.main(["--unpack", str(file), "--out", str(out)]) == 0
-    assert processed.load_clip(out).num_frames == 10
+    assert open_clip(out).num_frames == 10
     assert preprocess.main(["--unpack", str(file), "--out", str(out)]) == 1
     assert "is there already" in capsys.readouterr().err
     (tmp_path / "half").mkdir()

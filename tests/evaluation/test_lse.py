@@ -13,7 +13,8 @@ import pytest
 
 from fg3dgs_jax import evaluate
 from fg3dgs_jax.avatar import play
-from fg3dgs_jax.clip import face_boxes, processed
+from fg3dgs_jax.clip import face_boxes
+from fg3dgs_jax.clip import landmarks as landmarks_lib
 from fg3dgs_jax.evaluation import lse, pretrained, tracks
 from fg3dgs_jax.experts.face import fan, s3fd
 from fg3dgs_jax.experts.lips import syncnet
@@ -26,10 +27,10 @@ _FACE = np.array([12.0, 8.0, 52.0, 60.0])
 def _landmarks(count):
     """Points whose face oval fills `_FACE`, and whose others lie beyond it."""
     points = np.full((count, 478, 2), 63.0, np.float32)
-    angle = np.linspace(0, 2 * np.pi, len(processed.FACE_OVAL), endpoint=False)
+    angle = np.linspace(0, 2 * np.pi, len(landmarks_lib.FACE_OVAL), endpoint=False)
     circle = np.stack([np.sin(angle), -np.cos(angle)], -1)
     middle, half = (_FACE[:2] + _FACE[2:]) / 2, (_FACE[2:] - _FACE[:2]) / 2
-    points[:, processed.FACE_OVAL] = middle + half * circle
+    points[:, landmarks_lib.FACE_OVAL] = middle + half * circle
     return points
 
 
@@ -159,7 +160,7 @@ def run(tmp_path_factory):
     data = fake_avatar.make_folder(root / "data", seconds=4)
     with np.load(data / "landmarks.npz") as file:
         arrays = dict(file)
-    arrays["pixels"][:, processed.FACE_OVAL] = _landmarks(100)[:, processed.FACE_OVAL]
+    arrays["pixels"][:, landmarks_lib.FACE_OVAL] = _landmarks(100)[:, landmarks_lib.FACE_OVAL]
     np.savez(data / "landmarks.npz", **arrays)
     (root / "weights").mkdir()
     variables.save(root / "weights" / "syncnet_v2.npz", _random_syncnet())

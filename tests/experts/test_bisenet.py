@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from fg3dgs_jax.clip import processed
+from fg3dgs_jax.clip import format
 from fg3dgs_jax.experts.face import bisenet, pil_resize
 from fg3dgs_jax.weights import variables
 
@@ -127,7 +127,7 @@ def test_the_checkpoint_has_191_keys_and_13_million_parameters(twin, loaded):
 
 
 def test_classes_are_ours():
-    assert {name: i for i, name in enumerate(bisenet.CLASSES)} | {"teeth": 19} == processed.LABELS
+    assert {name: i for i, name in enumerate(bisenet.CLASSES)} | {"teeth": 19} == format.LABELS
 
 
 def test_logits_equal_torch(twin, loaded):

@@ -116,7 +116,7 @@ def test_the_program_learns_a_painted_mouth(painted, tmp_path):
     assert abs(found["peak"]) <= 1 and found["aligned"] == 1.0 and found["contrast"] > 0.05
     assert told["calibration"][0] > 0
     expert = expert_lib.load(out / "sync_expert.npz")
-    clip = __main__.open_clip(painted)
+    clip = __main__.sync_clip(painted)
     similar = fit.cosines(expert, clip, 0, 64)
     # What training sees of a stored mouth is what eq. (16) sees of the frame itself.
     boxes = np.tile(expert_lib.mouth_boxes(np.load(painted / "landmarks.npz")["pixels"])[:5], 1)

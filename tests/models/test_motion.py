@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fg3dgs_jax.models import gaussians as gaussians_lib
 from fg3dgs_jax.models import motion as motion_lib
 from fg3dgs_jax.types import REGIONS, Conditions, GaussianDeltas
 
@@ -189,21 +190,21 @@ def test_make_motion_net_refuses_what_it_does_not_know():
 
 
 def test_activate_adds_before_the_activation():
-    gaussians, alive = motion_lib.init_gaussians(jax.random.key(0), 8, 5)
+    gaussians, alive = gaussians_lib.init_gaussians(jax.random.key(0), 8, 5)
     ones = jnp.ones((8, 1))
     deltas = GaussianDeltas(
         0.01 * ones * jnp.ones(3), 0.1 * ones * jnp.ones(4), 0.5 * ones * jnp.ones(3)
     )
-    drawn = motion_lib.activate(gaussians, deltas, alive)
+    drawn = gaussians_lib.activate(gaussians, deltas, alive)
     np.testing.assert_allclose(drawn.means, gaussians.means + 0.01, rtol=1e-6)
     np.testing.assert_allclose(drawn.quats, gaussians.quats + 0.1, rtol=1e-6)
     np.testing.assert_allclose(
         drawn.scales, np.log1p(np.exp(gaussians.raw_scales + 0.5)), rtol=1e-5
     )
     np.testing.assert_allclose(drawn.opacities, [0.1] * 5 + [0] * 3, rtol=1e-5)
-    still = motion_lib.activate(gaussians)
+    still = gaussians_lib.activate(gaussians)
     np.testing.assert_allclose(still.opacities, 0.1, rtol=1e-5)
-    only_means = motion_lib.activate(
+    only_means = gaussians_lib.activate(
         gaussians, dataclasses.replace(deltas, quats=None, raw_scales=None)
     )
     np.testing.assert_array_equal(only_means.scales, still.scales)
@@ -211,21 +212,21 @@ def test_activate_adds_before_the_activation():
 
 def test_initial_scale_is_ln_of_one_plus_neighbour_distance():
     grid = 0.008 * np.stack(np.meshgrid(*[np.arange(3)] * 3), -1).reshape(-1, 3)
-    gaussians, alive = motion_lib.init_gaussians_from_points(
+    gaussians, alive = gaussians_lib.init_gaussians_from_points(
         grid, np.full((27, 3), [0.2, 0.5, 1.0]), 32, sh_degree=3
     )
-    drawn = motion_lib.activate(gaussians, alive=alive)
+    drawn = gaussians_lib.activate(gaussians, alive=alive)
     np.testing.assert_allclose(drawn.scales[:27], 0.007968, rtol=1e-4)
     assert gaussians.sh.shape == (32, 16, 3)
     np.testing.assert_allclose(
-        gaussians.sh[0, 0] * motion_lib.SH_BAND_0 + 0.5, [0.2, 0.5, 1.0], rtol=1e-5
+        gaussians.sh[0, 0] * gaussians_lib.SH_BAND_0 + 0.5, [0.2, 0.5, 1.0], rtol=1e-5
     )
     assert all(bool(jnp.all(jnp.isfinite(x))) for x in jax.tree.leaves(gaussians))
 
 
 def test_init_fills_its_boxes():
     centers = [[0.03, 0.03, 0.05], [-0.03, 0.03, 0.05]]
-    gaussians, alive = motion_lib.init_gaussians(
+    gaussians, alive = gaussians_lib.init_gaussians(
         jax.random.key(0), 512, 400, centers, [0.02, 0.01, 0.01]
     )
     means = np.asarray(gaussians.means)[np.asarray(alive)]
@@ -239,14 +240,14 @@ def test_init_fills_its_boxes():
 @pytest.mark.parametrize("num, match", [(9, "slots"), (0, "slots")])
 def test_init_refuses_impossible_counts(num, match):
     with pytest.raises(ValueError, match=match):
-        motion_lib.init_gaussians(jax.random.key(0), 8, num)
+        gaussians_lib.init_gaussians(jax.random.key(0), 8, num)
 
 
 def test_init_takes_a_lone_point_and_coinciding_points_and_refuses_a_bad_degree():
     for count in (1, 2, 5):
-        gaussians, _ = motion_lib.init_gaussians_from_points(
+        gaussians, _ = gaussians_lib.init_gaussians_from_points(
             np.zeros((count, 3)), np.zeros((count, 3)), 8
         )
         assert bool(jnp.all(jnp.isfinite(gaussians.raw_scales)))
     with pytest.raises(ValueError, match="sh_degree"):
-        motion_lib.init_gaussians(jax.random.key(0), 8, 4, sh_degree=4)
+        gaussians_lib.init_gaussians(jax.random.key(0), 8, 4, sh_degree=4)

@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 
 from fg3dgs_jax import preprocess
-from fg3dgs_jax.clip import processed
+from fg3dgs_jax.clip import memory_map, processed
 from fg3dgs_jax.experts.face import face_landmarker
 from fg3dgs_jax.media import video, video_writer
 from fg3dgs_jax.preprocessing import resume
 from fg3dgs_jax.preprocessing import steps as steps_lib
-from fg3dgs_jax.preprocessing.check import look
 from fg3dgs_jax.preprocessing.label import from_landmarks
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -222,8 +221,8 @@ def test_streaming_a_memory_map_gives_its_rows_and_its_memory_back(tmp_path):
     for i in range(400):
         array[i] = i % 256
         if i % 64 == 63:
-            resume.release(array)
-    resume.release(array)
+            memory_map.release(array)
+    memory_map.release(array)
     del array
 
     def mapped():  # kB of files in this process's memory
@@ -232,7 +231,7 @@ def test_streaming_a_memory_map_gives_its_rows_and_its_memory_back(tmp_path):
 
     array = np.load(tmp_path / "a.npy", mmap_mode="r")
     before, most = mapped(), 0
-    for i, row in enumerate(resume.stream(array)):
+    for i, row in enumerate(memory_map.stream(array)):
         assert row[0, 0, 0] == row[-1, -1, -1] == i % 256
         most = max(most, mapped())
     assert most - before < 25_000  # of 77 MB
@@ -247,5 +246,5 @@ def test_cuts_are_counted_while_the_pictures_are_read(tmp_path):
     video_writer.write_video(tmp_path / "v.mp4", pictures, np.zeros(50 * 640, np.int16))
     clip = video.read_video(tmp_path / "v.mp4")
     target = resume.Folder(tmp_path / "o", {})
-    assert look.read(target, clip) == [20] == look.read(target, clip)
+    assert steps_lib.read(target, clip) == [20] == steps_lib.read(target, clip)
     assert np.load(target.path / "frames.npy").shape == (50, 64, 64, 3)

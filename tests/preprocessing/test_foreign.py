@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fg3dgs_jax import preprocess
-from fg3dgs_jax.clip import processed
+from fg3dgs_jax.clip import format, processed
 from fg3dgs_jax.experts.face import face_landmarker
 from fg3dgs_jax.media import video
 from fg3dgs_jax.preprocessing import from_folder
@@ -172,9 +172,9 @@ def test_labels(truth, theirs, tmp_path):
     assert run(theirs, out) == 0
     labels = processed.load_clip(out).labels
     for name in ("background", "neck", "cloth", "hair", "mouth", "teeth"):
-        kind = processed.LABELS[name]
+        kind = format.LABELS[name]
         np.testing.assert_array_equal(labels == kind, truth.labels == kind, err_msg=name)
-    same = processed.EYE_LABELS
+    same = format.EYE_LABELS
     both = (np.isin(labels, same) & np.isin(truth.labels, same)).sum()
     either = (np.isin(labels, same) | np.isin(truth.labels, same)).sum()
     assert both / either > 0.6  # eyes are in no colour: they are the landmarks'
@@ -188,8 +188,8 @@ def test_folders_whose_mouth_and_hair_are_head(truth):
     found, unknown = labels_lib.classes(colours)
     assert unknown == 0
     labels = labels_lib.labels_of(truth.frames[i], truth.landmarks[i], found)
-    mouth = np.isin(labels, processed.MOUTH_LABELS)
-    true = np.isin(truth.labels[i], processed.MOUTH_LABELS)
+    mouth = np.isin(labels, format.MOUTH_LABELS)
+    true = np.isin(truth.labels[i], format.MOUTH_LABELS)
     assert (mouth & true).sum() / (mouth | true).sum() > 0.5
     assert labels_lib.classes(np.full((2, 2, 3), (255, 255, 0), np.uint8))[1] == 1
 

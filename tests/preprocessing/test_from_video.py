@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fg3dgs_jax import preprocess
-from fg3dgs_jax.clip import processed
+from fg3dgs_jax.clip import format, processed
 from fg3dgs_jax.experts.face import fer
 from fg3dgs_jax.media import video, video_writer
 from fg3dgs_jax.preprocessing import from_video, resume, steps
@@ -168,7 +168,7 @@ def test_real_clip_becomes_a_folder_and_is_reused(models, tmp_path, monkeypatch)
         emotions = clip.expression_channels([f"emotion_{n}" for n in fer.EMOTIONS])
         np.testing.assert_allclose(emotions.sum(1), 1.0, atol=1e-3)
     assert 0.6 < clip.world_to_camera[:, 2, 3].mean() < 1.3
-    head = np.isin(clip.labels, processed.HEAD_LABELS)
+    head = np.isin(clip.labels, format.HEAD_LABELS)
     change = (head[1:] ^ head[:-1]).sum((1, 2)) / head[1:].sum((1, 2))
     assert change.max() < 0.08  # a stable silhouette
     outside = ~head & (clip.torso[..., 3] > 250)

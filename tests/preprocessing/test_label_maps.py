@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from fg3dgs_jax.clip import format
 from fg3dgs_jax.clip import landmarks as landmarks_lib
-from fg3dgs_jax.clip import processed
-from fg3dgs_jax.clip.processed import LABELS
+from fg3dgs_jax.clip.format import LABELS
 from fg3dgs_jax.preprocessing.label import from_networks
 from tests.preprocessing.test_labels import HAIR, ROOM, SHIRT, SIZE, landmarks, person
 
@@ -24,14 +24,14 @@ def drawn():
     parts = np.full(SHAPE, LABELS["neck"], np.uint8)
     for colour, name in ((HAIR, "hair"), (SHIRT, "cloth"), (ROOM, "cloth")):
         parts[(image == colour).all(-1)] = LABELS[name]
-    parts[inside(processed.FACE_OVAL, points)] = LABELS["skin"]
+    parts[inside(landmarks_lib.FACE_OVAL, points)] = LABELS["skin"]
     for name, outline in (
-        ("left_eye", processed.LEFT_EYE),
-        ("right_eye", processed.RIGHT_EYE),
+        ("left_eye", landmarks_lib.LEFT_EYE),
+        ("right_eye", landmarks_lib.RIGHT_EYE),
         ("left_brow", landmarks_lib.LEFT_BROW),
         ("right_brow", landmarks_lib.RIGHT_BROW),
-        ("lower_lip", processed.OUTER_LIPS),
-        ("mouth", processed.INNER_LIPS),
+        ("lower_lip", landmarks_lib.OUTER_LIPS),
+        ("mouth", landmarks_lib.INNER_LIPS),
     ):
         parts[inside(outline, points)] = LABELS[name]
     parts[100:130, 180:184] = LABELS["left_ear"]  # the person's left: image right
@@ -75,7 +75,7 @@ def test_teeth_of_another_network_lie_over_mouth_and_lips_only(drawn):
     labels = from_networks.from_celebamask(image, points, parts, mask, teeth).labels
     assert (labels[146:156, 120:136] == LABELS["teeth"]).all()
     assert (labels[240:250, 60:90] == LABELS["cloth"]).all()
-    assert (labels[158, 128] == LABELS["mouth"]) and LABELS["teeth"] in processed.MOUTH_LABELS
+    assert (labels[158, 128] == LABELS["mouth"]) and LABELS["teeth"] in format.MOUTH_LABELS
 
 
 def test_without_a_network_teeth_are_told_by_colour(drawn):
@@ -119,7 +119,7 @@ def test_multiclass_and_landmarks_make_all_parts(drawn):
     }  # fmt: skip
     found = {at: labels[at] for at in expected}
     assert found == {at: LABELS[name] for at, name in expected.items()}
-    assert labels[155, 128] in processed.MOUTH_LABELS
+    assert labels[155, 128] in format.MOUTH_LABELS
     assert alpha.dtype == np.float32 and alpha[120, 128] == 1 and alpha[20, 20] == 0
 
 

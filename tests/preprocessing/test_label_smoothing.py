@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from fg3dgs_jax.clip import processed
-from fg3dgs_jax.clip.processed import LABELS
+from fg3dgs_jax.clip import format
+from fg3dgs_jax.clip.format import LABELS
 from fg3dgs_jax.preprocessing.label import from_landmarks, smoothing
 from fg3dgs_jax.preprocessing.threads import map_ahead
 from tests.preprocessing.test_labels import landmarks, person
@@ -77,13 +77,13 @@ def test_mouth_and_eyes_keep_their_own_frames_outlines(drawn):
     openings = [1.5, 12.0, 3.0, 14.0, 2.0]
     labels = [from_landmarks.parse(image, landmarks(o), mask).labels for o in openings]
     out = smoothed(labels, np.repeat(moving_points()[:1], 5, 0))
-    for classes in (processed.MOUTH_LABELS, processed.EYE_LABELS, (12,), (13,)):
+    for classes in (format.MOUTH_LABELS, format.EYE_LABELS, (12,), (13,)):
         np.testing.assert_array_equal(np.isin(out, classes), np.isin(labels, classes))
 
 
 def test_teeth_that_come_and_go_are_outvoted(drawn):
     labels = np.stack([drawn] * 5)
-    mouth = np.isin(drawn, processed.MOUTH_LABELS)
+    mouth = np.isin(drawn, format.MOUTH_LABELS)
     labels[:, mouth] = LABELS["mouth"]
     rows, columns = np.nonzero(mouth)
     labels[2, rows[: len(rows) // 2], columns[: len(rows) // 2]] = LABELS["teeth"]

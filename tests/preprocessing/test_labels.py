@@ -3,9 +3,9 @@
 import cv2
 import numpy as np
 
+from fg3dgs_jax.clip import format, inpaint, over_time
 from fg3dgs_jax.clip import landmarks as landmarks_lib
-from fg3dgs_jax.clip import over_time, processed
-from fg3dgs_jax.clip.processed import LABELS
+from fg3dgs_jax.clip.format import LABELS
 from fg3dgs_jax.preprocessing.express import channels
 from fg3dgs_jax.preprocessing.label import from_landmarks
 from fg3dgs_jax.preprocessing.label import torso as torso_lib
@@ -24,11 +24,11 @@ def ring(count, centre, radii, start=0.0, turn=1):
 def landmarks(opening=10.0):
     """478 points of a simple face, 100 px wide, at the middle of the picture."""
     points = np.tile([128.0, 120.0], (478, 1))
-    points[list(processed.FACE_OVAL)] = ring(36, (128, 120), (50, 65))
-    points[list(processed.OUTER_LIPS)] = ring(20, (128, 155), (20, 8 + opening / 2), -np.pi / 2)
-    points[list(processed.INNER_LIPS)] = ring(20, (128, 155), (14, opening / 2), -np.pi / 2)
-    points[list(processed.RIGHT_EYE)] = ring(16, (105, 105), (10, 5), -np.pi / 2, -1)
-    points[list(processed.LEFT_EYE)] = ring(16, (151, 105), (10, 5))
+    points[list(landmarks_lib.FACE_OVAL)] = ring(36, (128, 120), (50, 65))
+    points[list(landmarks_lib.OUTER_LIPS)] = ring(20, (128, 155), (20, 8 + opening / 2), -np.pi / 2)
+    points[list(landmarks_lib.INNER_LIPS)] = ring(20, (128, 155), (14, opening / 2), -np.pi / 2)
+    points[list(landmarks_lib.RIGHT_EYE)] = ring(16, (105, 105), (10, 5), -np.pi / 2, -1)
+    points[list(landmarks_lib.LEFT_EYE)] = ring(16, (151, 105), (10, 5))
     points[list(landmarks_lib.RIGHT_BROW)] = ring(10, (105, 90), (12, 3))
     points[list(landmarks_lib.LEFT_BROW)] = ring(10, (151, 90), (12, 3))
     points[list(landmarks_lib.NOSE)] = ring(24, (128, 122), (8, 14))
@@ -60,7 +60,7 @@ def test_every_part_gets_its_label():
     }  # fmt: skip
     found = {at: labels[at] for at in expected}
     assert found == {at: LABELS[name] for at, name in expected.items()}
-    assert labels[155, 128] in processed.MOUTH_LABELS
+    assert labels[155, 128] in format.MOUTH_LABELS
     assert alpha.dtype == np.float32 and alpha[120, 128] == 1 and alpha[20, 20] == 0
 
 
@@ -76,12 +76,12 @@ def test_head_mask_is_the_drawn_head():
 def test_shut_mouth_has_no_inside():
     image, mask = person()
     labels = from_landmarks.parse(image, landmarks(opening=0.5), mask).labels
-    assert not np.isin(labels, processed.MOUTH_LABELS).any()
+    assert not np.isin(labels, format.MOUTH_LABELS).any()
 
 
 def test_teeth_are_the_bright_grey_pixels_of_the_mouth():
     image, mask = person()
-    interior = landmarks_lib.polygon(landmarks()[list(processed.INNER_LIPS)], (SIZE, SIZE))
+    interior = landmarks_lib.polygon(landmarks()[list(landmarks_lib.INNER_LIPS)], (SIZE, SIZE))
     image[interior] = (60, 10, 10)
     image[151:154, 120:137] = (230, 225, 215)
     labels = from_landmarks.parse(image, landmarks(), mask).labels
@@ -141,7 +141,7 @@ def test_unseen_plate_is_filled_between_its_neighbours():
     known = np.ones((64, 64), bool)
     known[20:40, 20:40] = False
     image[~known] = 255
-    filled = torso_lib.fill(image, known)
+    filled = inpaint.fill(image, known)
     np.testing.assert_array_equal(filled, 100)
 
 

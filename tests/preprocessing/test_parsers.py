@@ -6,7 +6,7 @@ import types
 import numpy as np
 import pytest
 
-from fg3dgs_jax.clip.processed import LABELS
+from fg3dgs_jax.clip.format import LABELS
 from fg3dgs_jax.experts.face import mediapipe_runtime, segmenter, selfie_multiclass
 from fg3dgs_jax.preprocessing.label import from_landmarks, parsers
 from fg3dgs_jax.weights import store

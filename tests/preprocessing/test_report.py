@@ -6,7 +6,7 @@ import re
 import cv2
 import numpy as np
 
-from fg3dgs_jax.clip.processed import LABELS
+from fg3dgs_jax.clip.format import LABELS
 from fg3dgs_jax.media import plots
 from fg3dgs_jax.preprocessing import resume
 from fg3dgs_jax.preprocessing.check import av_offset

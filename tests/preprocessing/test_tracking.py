@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from scipy.interpolate import interp1d
 
-from fg3dgs_jax.clip import landmarks, processed
+from fg3dgs_jax.clip import landmarks
+from fg3dgs_jax.clip import landmarks as landmarks_lib
 from fg3dgs_jax.preprocessing.track import bundle_adjustment, head_pose, photometric
 from fg3dgs_jax.synthetic import subject
 
@@ -262,11 +263,11 @@ def textured_plane(frames=40):
     points[:, :2] = rng.uniform([-0.06, -0.07], [0.06, 0.07], (478, 2))
     turn = 2 * np.pi * np.arange(36) / 36
     ring = np.stack([0.07 * np.cos(turn), 0.09 * np.sin(turn)], -1)
-    points[list(processed.FACE_OVAL), :2] = ring
+    points[list(landmarks_lib.FACE_OVAL), :2] = ring
     parts = {
-        processed.RIGHT_EYE: (-0.035, -0.01), processed.LEFT_EYE: (0.035, -0.01),
+        landmarks_lib.RIGHT_EYE: (-0.035, -0.01), landmarks_lib.LEFT_EYE: (0.035, -0.01),
         landmarks.RIGHT_BROW: (-0.035, -0.03), landmarks.LEFT_BROW: (0.035, -0.03),
-        processed.OUTER_LIPS: (0.0, 0.05),
+        landmarks_lib.OUTER_LIPS: (0.0, 0.05),
     }  # fmt: skip
     for ids, middle in parts.items():
         points[list(ids), :2] = middle + 0.1 * points[list(ids), :2]
@@ -320,10 +321,10 @@ def test_skin_points_keep_clear_of_mouth_and_eyes():
     _, points, _ = textured_plane(2)
     skin = photometric.skin_points(points)
     assert 300 < len(skin) < 2000 and np.isfinite(skin).all()
-    assert (skin[:, 1] < points[list(processed.OUTER_LIPS), 1].min()).all()
+    assert (skin[:, 1] < points[list(landmarks_lib.OUTER_LIPS), 1].min()).all()
     for part in (
-        processed.LEFT_EYE,
-        processed.RIGHT_EYE,
+        landmarks_lib.LEFT_EYE,
+        landmarks_lib.RIGHT_EYE,
         landmarks.LEFT_BROW,
         landmarks.RIGHT_BROW,
     ):

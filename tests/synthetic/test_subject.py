@@ -8,7 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
-from fg3dgs_jax.clip import processed
+from fg3dgs_jax.clip import format, processed
+from fg3dgs_jax.clip import landmarks as landmarks_lib
+from fg3dgs_jax.media import clock
 from fg3dgs_jax.synthetic import landmarks
 from fg3dgs_jax.synthetic import subject as subject_lib
 
@@ -25,7 +27,7 @@ def label_height(labels, classes):
 
 
 def test_folder_follows_the_schema(clip):
-    frames = round(SECONDS * processed.FPS)
+    frames = round(SECONDS * clock.FPS)
     assert clip.frames.shape == (frames, SIZE, SIZE, 3) and clip.frames.dtype == np.uint8
     assert clip.torso.shape == (frames, SIZE, SIZE, 4) and clip.torso.dtype == np.uint8
     assert clip.labels.dtype == np.uint8 and clip.background.shape == (SIZE, SIZE, 3)
@@ -52,9 +54,9 @@ def test_folder_follows_the_schema(clip):
         "lower_lip",
         "hair",
     ):
-        assert (clip.labels == processed.LABELS[name]).any((1, 2)).mean() > 0.8, name
+        assert (clip.labels == format.LABELS[name]).any((1, 2)).mean() > 0.8, name
     for name in ("neck", "cloth", "mouth", "teeth", "left_ear", "right_ear"):
-        assert (clip.labels == processed.LABELS[name]).any(), name
+        assert (clip.labels == format.LABELS[name]).any(), name
 
 
 def test_same_seed_gives_the_same_bytes(tmp_path):
@@ -71,7 +73,7 @@ def test_same_seed_gives_the_same_bytes(tmp_path):
 
 
 def test_frames_are_torso_over_plate_outside_the_head(clip):
-    head = np.isin(clip.labels, processed.HEAD_LABELS).astype(np.uint8)
+    head = np.isin(clip.labels, format.HEAD_LABELS).astype(np.uint8)
     near = np.stack([cv2.dilate(h, np.ones((3, 3), np.uint8)) for h in head]) > 0
     difference = np.abs(clip.frames.astype(int) - clip.backgrounds()).max(-1)
     assert (
@@ -95,7 +97,7 @@ def test_camera_projects_the_head_where_it_is_drawn(clip):
     middle = np.stack(
         [fx * origin[:, 0] / origin[:, 2] + cx, fy * origin[:, 1] / origin[:, 2] + cy], -1
     )
-    head = np.isin(clip.labels, processed.HEAD_LABELS)
+    head = np.isin(clip.labels, format.HEAD_LABELS)
     rows, cols = head.any(2), head.any(1)
     box = [
         [(c.argmax() + len(c) - c[::-1].argmax()) / 2, (r.argmax() + len(r) - r[::-1].argmax()) / 2]
@@ -106,12 +108,12 @@ def test_camera_projects_the_head_where_it_is_drawn(clip):
 
 
 def test_outlines_lie_on_their_labels(clip):
-    height = label_height(clip.labels, processed.MOUTH_LABELS)
+    height = label_height(clip.labels, format.MOUTH_LABELS)
     assert np.corrcoef(height, clip.mouth_openings())[0, 1] > 0.95
     for outline, classes in (
-        (processed.OUTER_LIPS, (11, 12, 13, 19)),
-        (processed.LEFT_EYE, (4,)),
-        (processed.RIGHT_EYE, (5,)),
+        (landmarks_lib.OUTER_LIPS, (11, 12, 13, 19)),
+        (landmarks_lib.LEFT_EYE, (4,)),
+        (landmarks_lib.RIGHT_EYE, (5,)),
     ):
         for points, labels in zip(clip.landmarks[::7, outline], clip.labels[::7], strict=True):
             area = cv2.contourArea(points.astype(np.float32))
@@ -126,10 +128,10 @@ def test_outlines_lie_on_their_labels(clip):
 
 def test_person_sides(clip):
     left, right = (
-        clip.landmarks[:, processed.LEFT_EYE].mean(1),
-        clip.landmarks[:, processed.RIGHT_EYE].mean(1),
+        clip.landmarks[:, landmarks_lib.LEFT_EYE].mean(1),
+        clip.landmarks[:, landmarks_lib.RIGHT_EYE].mean(1),
     )
-    mouth = clip.landmarks[:, processed.INNER_LIPS].mean(1)
+    mouth = clip.landmarks[:, landmarks_lib.INNER_LIPS].mean(1)
     assert (left[:, 0] > right[:, 0] + 0.1 * SIZE).all()
     assert (mouth[:, 1] > left[:, 1] + 0.1 * SIZE).all()
     assert len(set(landmarks.RIGHT_BROW) | set(landmarks.LEFT_BROW)) == 20
@@ -137,7 +139,7 @@ def test_person_sides(clip):
 
 def test_blinks_close_the_eyes(clip):
     blink = clip.expression_channels(["AU45"])[:, 0]
-    area = np.isin(clip.labels, processed.EYE_LABELS).sum((1, 2))
+    area = np.isin(clip.labels, format.EYE_LABELS).sum((1, 2))
     assert (blink == 1).any() and (blink == 0).any()
     assert area[blink == 1].max() < 0.15 * area[blink == 0].mean()
 

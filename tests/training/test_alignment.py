@@ -8,7 +8,7 @@ import pytest
 from configs import default, quickstart
 from fg3dgs_jax import train
 from fg3dgs_jax.avatar import draw
-from fg3dgs_jax.clip import processed
+from fg3dgs_jax.clip import landmarks, processed
 from fg3dgs_jax.experts.lips import wav2lip
 from fg3dgs_jax.lipsync import alignment
 from fg3dgs_jax.lipsync import expert as expert_lib
@@ -56,7 +56,7 @@ def test_an_expert_is_asked_about_the_right_frames_and_sound(folder, expert):
 
 def test_wav2lips_expert_pulls_at_the_mouth_and_nowhere_else(folder):
     clip, samples = opened(folder)
-    oval = np.array(processed.FACE_OVAL)
+    oval = np.array(landmarks.FACE_OVAL)
     clip.landmarks[:, oval] = [16, 20]
     clip.landmarks[:, oval[0]] = [48, 60]  # a box of 32 x 40 px, its lower half below row 37
     towers = {

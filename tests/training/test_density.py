@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from fg3dgs_jax.models import motion
+from fg3dgs_jax.models import gaussians as gaussians_lib
 from fg3dgs_jax.training import density
 
 RULE = ml_collections.ConfigDict(
@@ -20,7 +20,7 @@ RULE = ml_collections.ConfigDict(
 
 def scene(num=4, capacity=8, scale=0.005, opacity=0.5):
     points = np.random.default_rng(0).uniform(-0.1, 0.1, (num, 3))
-    gaussians, alive = motion.init_gaussians_from_points(
+    gaussians, alive = gaussians_lib.init_gaussians_from_points(
         points, np.full((num, 3), 0.5), capacity, 1
     )
     gaussians = gaussians.replace(
@@ -73,7 +73,7 @@ def test_prunes(what):
     if what == "huge":
         gaussians = gaussians.replace(raw_scales=gaussians.raw_scales.at[2].set(0.0))
     if what == "green":
-        color = (np.array([0.0, 1.0, 0.0]) - 0.5) / motion.SH_BAND_0
+        color = (np.array([0.0, 1.0, 0.0]) - 0.5) / gaussians_lib.SH_BAND_0
         gaussians = gaussians.replace(sh=gaussians.sh.at[2, 0].set(color))
     _, _, alive, report = control(gaussians, moments, alive, np.zeros(8))
     np.testing.assert_array_equal(alive, [1, 1, 0, 1, 0, 0, 0, 0])

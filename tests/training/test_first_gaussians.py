@@ -6,7 +6,7 @@ import pytest
 from scipy.interpolate import LinearNDInterpolator
 
 from fg3dgs_jax.clip import processed
-from fg3dgs_jax.clip.processed import HEAD_LABELS, LABELS, MOUTH_LABELS
+from fg3dgs_jax.clip.format import HEAD_LABELS, LABELS, MOUTH_LABELS
 from fg3dgs_jax.synthetic import head, landmarks
 from fg3dgs_jax.training import first_gaussians
 

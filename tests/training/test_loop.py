@@ -10,13 +10,15 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from configs import default, quickstart
 from fg3dgs_jax import geometry, native, train
-from fg3dgs_jax.avatar import draw
-from fg3dgs_jax.clip import processed
+from fg3dgs_jax.avatar import draw, store
+from fg3dgs_jax.clip import format, landmarks, processed
 from fg3dgs_jax.rasterizer import CapacityMonitor
 from fg3dgs_jax.training import (
     batches,
     checkpoint,
     first_gaussians,
+    guides,
+    masks,
     objective,
     optim,
     parallel,
@@ -101,7 +103,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(
     assert [r["step"] for r in rows] == [5, 10, 15, 20]  # none twice, none missing
     assert all(np.isfinite(r["loss"]) for r in rows)
     assert (tmp_path / "whole/samples/000020.png").exists()
-    assert draw.load(tmp_path / "whole").config.name == "quickstart"
+    assert store.load(tmp_path / "whole").config.name == "quickstart"
 
     config.stages.motion.steps = 15
     with pytest.raises(checkpoint.ConfigMismatch, match=r"differs in stages\.motion\.steps"):
@@ -325,7 +327,7 @@ def test_lids_follow_their_own_conditions(folder):
 
     loudness = jnp.linspace(-0.02, 0.02, len(frames.index))
     audio = jnp.broadcast_to(loudness[:, None, None, None], heard.shape)
-    lid = np.isin(np.array(processed.GUIDES), processed.RIGHT_EYE + processed.LEFT_EYE)
+    lid = np.isin(np.array(landmarks.GUIDES), landmarks.RIGHT_EYE + landmarks.LEFT_EYE)
     follow = jnp.where(lid, jnp.roll(loudness, 1)[:, None], loudness[:, None])  # [B, P]
     moved = frames.guides + follow[..., None] * jnp.array([1.0, 0.0, 0.0])
     pixels = jax.vmap(geometry.project_points)(moved, frames.camera)
@@ -340,9 +342,9 @@ def test_lids_follow_their_own_conditions(folder):
             return GaussianDeltas(jnp.broadcast_to(right, means.shape)), None
 
     for rows in (slice(None), slice(40), slice(40, None)):
-        assert objective.guides_loss(Louder(), None, rows, frames, lids) < 1e-6
+        assert guides.guides_loss(Louder(), None, rows, frames, lids) < 1e-6
     wrong = frames._replace(guide_pixels=jnp.roll(pixels, 1, axis=0))
-    assert objective.guides_loss(Louder(), None, slice(None), wrong, lids) > 1e-3
+    assert guides.guides_loss(Louder(), None, slice(None), wrong, lids) > 1e-3
 
 
 def test_guides_teach_the_lips_to_open_with_the_sound(folder):
@@ -357,10 +359,8 @@ def test_guides_teach_the_lips_to_open_with_the_sound(folder):
     regions, _ = first_gaussians.init_regions(jax.random.key(0), clip, device, config, nets)
     motion = regions["face"].motion
     rows = slice(None)
-    learnt = first_gaussians.learn_from_guides(
-        jax.random.key(1), nets["face"], motion, rows, device, config
-    )
-    lower = processed.GUIDES.index(14)
+    learnt = guides.learn_from_guides(jax.random.key(1), nets["face"], motion, rows, device, config)
+    lower = landmarks.GUIDES.index(14)
 
     @jax.jit
     @jax.vmap
@@ -379,14 +379,14 @@ def test_guides_teach_the_lips_to_open_with_the_sound(folder):
 def test_masks_of_the_regions_leave_holes_in_the_face(folder):
     device = batches.device_clip(processed.load_clip(folder), "mel", ("AU45",))
     batch = batches.take(device, jnp.int32(3))
-    classes = objective.region_labels(quickstart.get_config())
-    face, ignored, _ = objective.region_masks("face", classes["face"], batch, 0, True)
-    mouth, beside, fill = objective.region_masks("mouth", classes["mouth"], batch, 0, True)
-    eyes, _, _ = objective.region_masks("eyes", classes["eyes"], batch, 0, True)
+    classes = masks.region_labels(quickstart.get_config())
+    face, ignored, _ = masks.region_masks("face", classes["face"], batch, 0, True)
+    mouth, beside, fill = masks.region_masks("mouth", classes["mouth"], batch, 0, True)
+    eyes, _, _ = masks.region_masks("eyes", classes["eyes"], batch, 0, True)
     assert not (face & (mouth | eyes)).any() and not ignored.any()
     np.testing.assert_array_equal(mouth, np.asarray(batch.labels) == 11)
     assert not (beside & mouth).any() and (mouth & ~fill).sum() == 0
-    grown, _, _ = objective.region_masks("mouth", classes["mouth"], batch, 2, True)
+    grown, _, _ = masks.region_masks("mouth", classes["mouth"], batch, 2, True)
     assert (grown & mouth).sum() == mouth.sum() and grown.sum() > mouth.sum()
 
 
@@ -401,14 +401,14 @@ def test_lips_and_eyes_may_weigh_more_where_layers_are_fused(folder):
         return jax.grad(loss)(image)
 
     more = np.any(pull(0.2) != pull(0.0), -1)
-    inside = np.asarray(objective.detail_mask(batch))
+    inside = np.asarray(masks.detail_mask(batch))
     assert inside.any() and not inside.all()
     assert not more[~inside].any() and more[inside].mean() > 0.9
 
 
 def test_unusable_folders_are_one_clear_line(tmp_path):
     config = small(tmp_path / "nothing")
-    with pytest.raises(processed.DatasetError, match="does not exist; make it with"):
+    with pytest.raises(format.DatasetError, match="does not exist; make it with"):
         train.fit(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -416,7 +416,7 @@ def test_unusable_folders_are_one_clear_line(tmp_path):
 def test_a_run_goes_on_only_with_the_windows_it_began_with(tmp_path):
     config = small(tmp_path / "data")
     checkpoint.claim_workdir(tmp_path / "run", config, (16, 80))
-    path = tmp_path / "run" / draw.CONFIG_FILE
+    path = tmp_path / "run" / store.CONFIG_FILE
     assert json.loads(path.read_text())["data"]["audio_window"] == [16, 80]
     checkpoint.claim_workdir(tmp_path / "run", config, (16, 80))
     with pytest.raises(checkpoint.ConfigMismatch, match=r"\[16, 29\].* was trained on \[16, 80\]"):

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fg3dgs_jax.clip.processed import FPS, SAMPLE_RATE
+from fg3dgs_jax.media.clock import FPS, SAMPLE_RATE
 
 RATE = 50  # rows a second of sound and lips
 REACH = 1.0  # s, lags looked at, either way

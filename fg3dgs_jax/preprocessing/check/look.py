@@ -5,11 +5,9 @@ import itertools
 import numpy as np
 from tqdm import tqdm
 
-from fg3dgs_jax.clip import processed
 from fg3dgs_jax.experts.face import face_landmarker
-from fg3dgs_jax.media import loudness, video
-from fg3dgs_jax.preprocessing.check import av_offset, framing, sample, verdicts
-from fg3dgs_jax.preprocessing.resume import releasing
+from fg3dgs_jax.media import clock
+from fg3dgs_jax.preprocessing.check import framing, sample, verdicts
 
 
 def look(clip, model, size=None, framed=None):
@@ -30,7 +28,7 @@ def look(clip, model, size=None, framed=None):
     sketches = sample.Sketches(len(frames))
     pictures = itertools.chain.from_iterable(clip.frames(*piece) for piece in pieces)
     pictures = tqdm(pictures, "video check", len(frames), unit="frame")
-    track = face_landmarker.detect(model, sketches.watch(pictures), processed.FPS)
+    track = face_landmarker.detect(model, sketches.watch(pictures), clock.FPS)
     whole = (clip.height, clip.width)
     window, size = framed or framing.choose(track.pixels[track.valid], whole, size)
     rows = verdicts.check(
@@ -71,38 +69,3 @@ def check(folder, clip, model, size):
     rows = [verdicts.Row(**row) for row in folder.load("check")]
     print(verdicts.table(rows))
     return clip.cropped(*framed) if framed[0] else clip, rows
-
-
-def read(folder, clip):
-    """Frames of a `video.Video`; returns the numbers of those that begin another scene."""
-    if not folder.has("read", ("frames.npy", "cuts.json")):
-        frames = folder.array("frames", (clip.num_frames, clip.height, clip.width, 3))
-        thumbs = np.empty((clip.num_frames, *sample.THUMB[::-1]), np.float32)
-        pictures = tqdm(clip.frames(), "frames", clip.num_frames, unit="frame")
-        for i, picture in enumerate(releasing(pictures, frames)):
-            frames[i] = picture
-            thumbs[i] = sample.thumb(picture)
-        folder.keep("frames", frames)
-        folder.save("cuts", list(sample.cuts_in(thumbs)))
-        folder.finish("read")
-    return folder.load("cuts")
-
-
-def listen(folder, clip):
-    """Sound of a `video.Video`, at the common level.
-
-    Returns what it depends on: {"av_offset": s, "gain_db": dB}.
-    """
-    made_by = {"av_offset": clip.av_offset, "gain_db": loudness.gain_db(clip.samples)}
-    if not folder.has("listen", ("audio.wav",), made_by):
-        folder.begin("listen")
-        samples = loudness.apply_gain(clip.samples, made_by["gain_db"])
-        video.write_wav(folder.path / "audio.wav", samples)
-        folder.finish("listen", made_by)
-    return made_by
-
-
-def lateness(folder, track):
-    """What lips and sound say about each other over the whole clip: an `av_offset.Offset`."""
-    samples = video.read_wav(folder.path / "audio.wav")
-    return av_offset.estimate(track.pixels, track.valid, samples)

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from fg3dgs_jax.clip.processed import FPS
 from fg3dgs_jax.media import loudness
+from fg3dgs_jax.media.clock import FPS
 
 STRETCH = 20 * FPS  # frames in one piece: for blinks, cuts, and lips against sound
 BURSTS, BURST = 14, 5  # further pieces all over the clip, frames each

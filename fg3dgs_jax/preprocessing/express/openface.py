@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fg3dgs_jax.clip.over_time import bridge
-from fg3dgs_jax.clip.processed import FPS
+from fg3dgs_jax.media.clock import FPS
 
 _UNITS = "01 02 04 05 06 07 09 10 12 14 15 17 20 23 25 26".split()
 INTENSITIES = tuple(f"AU{unit}_r" for unit in (*_UNITS, "45"))

@@ -7,7 +7,8 @@ and hair are head); eyes, brows, nose and lips are in none, so that those come f
 import numpy as np
 
 from fg3dgs_jax.clip import landmarks
-from fg3dgs_jax.clip.processed import FACE_OVAL, LABELS, MOUTH_LABELS
+from fg3dgs_jax.clip.format import LABELS, MOUTH_LABELS
+from fg3dgs_jax.clip.landmarks import FACE_OVAL
 from fg3dgs_jax.preprocessing.label import from_landmarks
 
 _MIDDLE, _GREY = 128, 50  # levels: between a colour's 0 and 255; between black and (100, 100, 100)

@@ -12,28 +12,25 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from fg3dgs_jax.clip.format import HEAD_LABELS, LABELS
 from fg3dgs_jax.clip.landmarks import (
     CHIN,
+    FACE_OVAL,
     FACE_SIDES,
     FOREHEAD_TOP,
+    INNER_LIPS,
     JAW_ANGLES,
     LEFT_BROW,
+    LEFT_EYE,
     LOBES,
     LOWER_LIP,
     NOSE,
     NOSE_BASE,
     NOSE_BRIDGE,
     RIGHT_BROW,
+    RIGHT_EYE,
     UPPER_LIP,
     polygon,
-)
-from fg3dgs_jax.clip.processed import (
-    FACE_OVAL,
-    HEAD_LABELS,
-    INNER_LIPS,
-    LABELS,
-    LEFT_EYE,
-    RIGHT_EYE,
 )
 from fg3dgs_jax.preprocessing.label import skin as skin_lib
 

@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 
 from fg3dgs_jax.clip import landmarks
-from fg3dgs_jax.clip.processed import FACE_OVAL, LABELS, LEFT_EYE, OUTER_LIPS, RIGHT_EYE
+from fg3dgs_jax.clip.format import LABELS
+from fg3dgs_jax.clip.landmarks import FACE_OVAL, LEFT_EYE, OUTER_LIPS, RIGHT_EYE
 from fg3dgs_jax.preprocessing.label import from_landmarks
 
 # MediaPipe's selfie_multiclass

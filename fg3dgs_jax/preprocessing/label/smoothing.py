@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from fg3dgs_jax.clip import over_time
-from fg3dgs_jax.clip.processed import HEAD_LABELS, LABELS, MOUTH_LABELS
+from fg3dgs_jax.clip.format import HEAD_LABELS, LABELS, MOUTH_LABELS
 from fg3dgs_jax.preprocessing.label.from_landmarks import Parsed
 from fg3dgs_jax.preprocessing.track.head_pose import RIGID
 

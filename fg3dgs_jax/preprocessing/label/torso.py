@@ -3,7 +3,8 @@
 import cv2
 import numpy as np
 
-from fg3dgs_jax.clip.processed import LABELS
+from fg3dgs_jax.clip.format import LABELS
+from fg3dgs_jax.clip.inpaint import fill, fill_weighted
 from fg3dgs_jax.preprocessing.label.from_landmarks import head_mask
 
 CLEARANCE = 0.016  # of the picture height: how far from the person a background pixel must lie
@@ -41,12 +42,6 @@ def background_plate(frames, persons, max_frames=60):
         chosen = np.take_along_axis(ordered, middle[None, ..., None], 0)[0]
         plate[part] = np.where(seen[part, :, None], chosen, 0)
     return fill(plate, seen), seen
-
-
-def fill(image, known):
-    """uint8 [H, W, C] with the pixels not `known` [H, W] filled smoothly from the known ones."""
-    weight = known.astype(np.float32)
-    return np.rint(_fill(image.astype(np.float32), weight)).astype(np.uint8)
 
 
 def torso_layer(frame, labels, alpha, plate):
@@ -123,21 +118,5 @@ def _under_head(frame, labels, head, solid):
     colour = frame.astype(np.float32)
     if known[near].any():
         fade = (FADE ** np.maximum(away, 0))[near][..., None]
-        colour[near] = _fill(colour[near], known[near].astype(np.float32)) * fade
+        colour[near] = fill_weighted(colour[near], known[near].astype(np.float32)) * fade
     return colour, alpha
-
-
-def _fill(image, weight):
-    """Pull-push: average down to one pixel, then let each level fill what the finer one lacks."""
-    height, width = weight.shape
-    if min(height, width) <= 2 or weight.all():
-        total = max(weight.sum(), 1e-6)
-        mean = (image * weight[..., None]).sum((0, 1)) / total
-        return np.where(weight[..., None] > 0, image, mean)
-    size = ((width + 1) // 2, (height + 1) // 2)
-    small_weight = cv2.resize(weight, size, interpolation=cv2.INTER_AREA)
-    small = cv2.resize(image * weight[..., None], size, interpolation=cv2.INTER_AREA)
-    small = small / np.maximum(small_weight, 1e-6)[..., None]
-    coarse = _fill(small, (small_weight > 0).astype(np.float32))
-    coarse = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR)
-    return np.where(weight[..., None] > 0, image, coarse)

@@ -4,8 +4,8 @@ import pathlib
 
 import numpy as np
 
-from fg3dgs_jax.clip import over_time, processed
-from fg3dgs_jax.media import plots, video
+from fg3dgs_jax.clip import format, over_time
+from fg3dgs_jax.media import clock, plots, video
 from fg3dgs_jax.preprocessing.check import av_offset, verdicts
 from fg3dgs_jax.preprocessing.label import smoothing
 from fg3dgs_jax.preprocessing.report import pictures as pictures_lib
@@ -13,14 +13,14 @@ from fg3dgs_jax.preprocessing.track import head_pose
 
 # What is measured for flicker, and from what share of its area on it is worth a warning.
 PARTS = {
-    "head": (processed.HEAD_LABELS, 0.005),
-    "hair": ((processed.LABELS["hair"], processed.LABELS["hat"]), 0.02),
-    "neck": ((processed.LABELS["neck"],), 0.02),
+    "head": (format.HEAD_LABELS, 0.005),
+    "hair": ((format.LABELS["hair"], format.LABELS["hat"]), 0.02),
+    "neck": ((format.LABELS["neck"],), 0.02),
 }
 LARGE_ERROR = 0.006  # of the picture height: a re-projection error that tells of a bad track
 LOST = 0.015  # of the picture height: a frame that is so far off has lost the head
 WEAK_SOUND = 0.1  # correlation of loudness and mouth opening
-CLOSE_UP = 15 * processed.FPS  # frames in which single syllables can be seen
+CLOSE_UP = 15 * clock.FPS  # frames in which single syllables can be seen
 
 
 def write(
@@ -38,7 +38,7 @@ def write(
       seconds: {step: seconds it took}.
       moved: s by which the sound has been moved back already.
     """
-    arrays = {n: np.load(folder / f"{n}.npy", mmap_mode="r") for n in processed.ARRAYS}
+    arrays = {n: np.load(folder / f"{n}.npy", mmap_mode="r") for n in format.ARRAYS}
     plate = pictures_lib.read_picture(folder / "background.png")
     with np.load(folder / "camera.npz") as c, np.load(folder / "landmarks.npz") as p:
         camera, error, valid, points = c["world_to_camera"], c["error"], c["valid"], p["pixels"]
@@ -54,7 +54,7 @@ def write(
     facts = dict(facts)
     facts = {
         "source": facts.pop("source"),
-        "frames": f"{len(points)} at 25 a second, {len(points) / processed.FPS:.1f} s",
+        "frames": f"{len(points)} at 25 a second, {len(points) / clock.FPS:.1f} s",
         "size": f"{width} x {height} px",
         "frames without a face": int((~valid).sum()),
         "cuts": told_cuts(cuts) if cuts else "none",
@@ -148,7 +148,7 @@ def mouth_opening(points):
 
 def told_cuts(cuts):
     """In words: when other scenes begin."""
-    times = ", ".join(f"{c / processed.FPS:.2f} s" for c in cuts[:10])
+    times = ", ".join(f"{c / clock.FPS:.2f} s" for c in cuts[:10])
     more = f" and {len(cuts) - 10} more" if len(cuts) > 10 else ""
     return f"another scene begins at {times}{more}"
 
@@ -202,7 +202,7 @@ def _warnings(valid, error, flickers, together, late, moved=0.0):
 def _spans(flags, most=5):
     """In words: when flags [T] are set."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], flags, [0]])))
-    begins, ends = edges[::2] / processed.FPS, edges[1::2] / processed.FPS
+    begins, ends = edges[::2] / clock.FPS, edges[1::2] / clock.FPS
     spans = [f"{a:.2f} to {b:.2f} s" for a, b in zip(begins, ends, strict=True)]
     more = f" and {len(spans) - most} times more" if len(spans) > most else ""
     return ", ".join(spans[:most]) + more

@@ -16,10 +16,6 @@ COLOURS = np.array(
      (255, 60, 90), (200, 0, 130), (90, 200, 90), (0, 255, 180), (110, 110, 230), (40, 90, 60),
      (0, 0, 120), (255, 255, 255)], np.float32
 )  # fmt: skip
-# One colour a curve (RGB).
-CURVES = (
-    (200, 30, 30), (20, 130, 20), (30, 60, 220), (180, 120, 0), (140, 0, 160), (0, 140, 150),
-)  # fmt: skip
 STYLE = (
     "body{font:15px sans-serif;margin:2em;max-width:1500px}th{text-align:left;font-weight:normal;"
     "padding-right:2em;vertical-align:top}img{max-width:100%}.warn,.bad{color:#a00000}"

@@ -11,9 +11,15 @@ import cv2
 import numpy as np
 from scipy.interpolate import LinearNDInterpolator
 
-from fg3dgs_jax.clip.landmarks import LEFT_BROW, RIGHT_BROW
-from fg3dgs_jax.clip.processed import FACE_OVAL, LEFT_EYE, OUTER_LIPS, RIGHT_EYE
-from fg3dgs_jax.preprocessing.resume import releasing
+from fg3dgs_jax.clip.landmarks import (
+    FACE_OVAL,
+    LEFT_BROW,
+    LEFT_EYE,
+    OUTER_LIPS,
+    RIGHT_BROW,
+    RIGHT_EYE,
+)
+from fg3dgs_jax.clip.memory_map import releasing
 from fg3dgs_jax.preprocessing.track import bundle_adjustment
 
 NUM_POINTS = 1200  # about

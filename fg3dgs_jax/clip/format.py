@@ -1,0 +1,121 @@
+"""The processed folder (schema 1): what `preprocess` and `synthetic/subject.py` write and
+everything else reads.
+
+| file | content |
+|---|---|
+| `meta.json` | schema, T, width, height, fps, intrinsics, split, source, weights, consent... |
+| `frames.npy` | uint8 [T, H, W, 3] RGB |
+| `labels.npy` | uint8 [T, H, W], `LABELS` |
+| `background.png` | RGB plate [H, W, 3] |
+| `torso.npy` | torso and neck layer, uint8 straight-alpha RGBA [T, H, W, 4] |
+| `camera.npz` | world_to_camera [T, 4, 4] float32, valid [T] bool |
+| `landmarks.npz` | pixels [T, 478, 2] float32 (x, y), valid [T] bool |
+| `expression.npz` | e [T, E] float32, names [E] |
+| `audio.wav` | 16 kHz mono int16; sample 0 is the start of frame 0 |
+| `audio_<extractor>.npy` | float32 [T, A, D], row i belongs to frame i |
+
+`meta.json` is written last: a folder without it is unfinished.
+"""
+
+import json
+import pathlib
+
+import cv2
+import numpy as np
+
+from fg3dgs_jax.media.clock import FPS
+
+SCHEMA = 1
+# The 19 CelebAMask-HQ classes in their order, and teeth as class 19.
+LABELS = {
+    "background": 0,
+    "skin": 1,
+    "left_brow": 2,
+    "right_brow": 3,
+    "left_eye": 4,
+    "right_eye": 5,
+    "glasses": 6,
+    "left_ear": 7,
+    "right_ear": 8,
+    "earring": 9,
+    "nose": 10,
+    "mouth": 11,  # the interior, lips excluded
+    "upper_lip": 12,
+    "lower_lip": 13,
+    "neck": 14,
+    "necklace": 15,
+    "cloth": 16,
+    "hair": 17,
+    "hat": 18,
+    "teeth": 19,
+}
+
+
+# Everything but neck, clothes and background.
+HEAD_LABELS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 17, 18, 19)
+
+
+EYE_LABELS = (4, 5)
+
+
+MOUTH_LABELS = (11, 19)
+
+
+LIP_LABELS = (12, 13)
+
+
+ARRAYS = ("frames", "labels", "torso")
+
+
+class DatasetError(ValueError):
+    """A processed folder that cannot be used.
+
+    The message says what was found, what was expected and what to do.
+    """
+
+
+def save_arrays(path, **arrays):
+    """Writes `NAME.npy` (frames, labels, torso, audio_*), `background.png` and the three npz files.
+
+    Keys: frames, labels, torso, background, audio_<extractor>, camera, landmarks, expression (the
+    last three are dicts of arrays with the fields of the table above). Each file appears whole or
+    not at all.
+    """
+    path = pathlib.Path(path)
+    path.mkdir(parents=True, exist_ok=True)
+    for name, value in arrays.items():
+        suffix = ".npz" if isinstance(value, dict) else ".png" if name == "background" else ".npy"
+        part = path / f".{name}.part{suffix}"
+        if suffix == ".npz":
+            np.savez(part, **value)
+        elif suffix == ".png":
+            part.write_bytes(cv2.imencode(".png", value[..., ::-1])[1])  # imwrite hides errors
+        else:
+            np.save(part, value)
+        part.replace(path / f"{name}{suffix}")
+
+
+def save_meta(
+    path, *, num_frames, width, height, intrinsics, source, weights=None, consent=None, **extra
+):
+    """Writes `meta.json`, the last file: a folder without it is unfinished.
+
+    `intrinsics` is (fx, fy, cx, cy) px.
+    """
+    cut = int(num_frames * 10 / 11)
+    meta = {
+        "schema": SCHEMA,
+        "T": int(num_frames),
+        "width": int(width),
+        "height": int(height),
+        "fps": FPS,
+        "intrinsics": dict(zip(("fx", "fy", "cx", "cy"), map(float, intrinsics), strict=True)),
+        "split": {"train": [0, cut], "test": [cut, int(num_frames)]},
+        "source": source,
+        "weights": weights or {},
+        "consent": consent,
+        **extra,
+    }
+    part = pathlib.Path(path) / ".meta.part.json"
+    part.write_text(json.dumps(meta, indent=2))
+    part.replace(pathlib.Path(path) / "meta.json")
