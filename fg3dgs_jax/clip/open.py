@@ -6,7 +6,7 @@ from fg3dgs_jax.clip import pack, processed
 
 
 def open_clip(path, max_side: int = 0) -> processed.Clip:
-    """The clip of a processed folder, or of a packed one, which the user's cache then holds unpacked.
+    """The clip of a processed folder, or of a packed one, which is unpacked into the user's cache.
 
     Args:
       path: the folder or the file.
