@@ -38,7 +38,7 @@ run backend 60 "$python" -c \
 run build 120 bash -c configure
 run kernels 100 "$python" -m pytest -q -m gpu tests/rasterizer/test_cuda.py
 run parity 120 "$python" -m pytest -q tests/rasterizer/test_parity.py tests/rasterizer/test_program.py \
-  tests/models/test_encoding_ffi.py
+  tests/models/test_hash_encoding_ffi.py
 
 # The same steps with and without CUDA graphs; the dump names the thunks, so it shows what was captured.
 scan=(tests/rasterizer/test_cuda.py -k "scan or batch_equals")

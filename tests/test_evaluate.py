@@ -34,7 +34,7 @@ def done(tmp_path_factory):
     avatar = fake_avatar.Avatar(data)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(play, "load_avatar", lambda _: avatar)
-        patch.setattr(pretrained.weights, "find", lambda _: None)
+        patch.setattr(pretrained.store, "find", lambda _: None)
         assert evaluate.main(["--workdir", str(workdir), "--on_mp4"]) == 0
     out = workdir / "eval_test"
     return out, json.loads((out / "metrics.json").read_text()), avatar
@@ -108,7 +108,7 @@ def test_fid_and_lpips_vgg_where_their_networks_are(tmp_path, monkeypatch):
     data, workdir = fake_avatar.make_folder(tmp_path / "data", seconds=10), tmp_path / "run"
     workdir.mkdir()
     monkeypatch.setattr(play, "load_avatar", lambda _: fake_avatar.Avatar(data))
-    monkeypatch.setattr(pretrained.weights, "find", lambda _: None)
+    monkeypatch.setattr(pretrained.store, "find", lambda _: None)
     fid = pretrained.Expert(lambda pictures: pictures[:, ::16, ::16].reshape(2, -1) / 255, "a grid")
     vgg = pretrained.Expert(lambda a, b: float(np.abs(a - b).mean()), "a difference")
     monkeypatch.setattr(perception, "load_fid", lambda: perception.FrechetDistance(fid))

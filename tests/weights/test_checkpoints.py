@@ -390,7 +390,7 @@ def test_the_reader_needs_no_torch(tmp_path):
     path = _save(tmp_path / "file.pth", {"a": torch.ones(1)})
     program = (
         "import sys; sys.modules['torch'] = None\n"
-        "from fg3dgs_jax.experts import checkpoints\n"
+        "from fg3dgs_jax.weights.formats import checkpoints\n"
         "print(list(checkpoints.load(sys.argv[1])), 'pickle' in vars(checkpoints))"
     )
     result = subprocess.run(

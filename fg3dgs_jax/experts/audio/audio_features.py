@@ -26,7 +26,7 @@ from fg3dgs_jax.weights import store
 class Extractor(NamedTuple):
     """One row of the table: load(path of the weights) -> model; run(model, samples, T)."""
 
-    store: str | None  # name in the registry of weights; None: it has no network
+    weights: str | None  # name in the registry of weights; None: it has no network
     window: tuple[int, int]  # [W, D], rows and numbers a row
     load: Callable[[Any], Any] | None
     run: Callable[[Any, np.ndarray, int], np.ndarray]

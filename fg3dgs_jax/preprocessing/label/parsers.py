@@ -31,7 +31,7 @@ class FaceParser:
     """One way to make `labels.npy`, with the files it takes."""
 
     name: str
-    store: dict[str, pathlib.Path]  # by their names in the registry
+    weights: dict[str, pathlib.Path]  # by their names in the registry
     _run: Callable  # (frames, points, fps, progress) -> `from_landmarks.Parsed`s
 
     def parse(self, frames, points, fps: float = 25.0, progress=iter):
