@@ -14,7 +14,7 @@ from fg3dgs_jax.weights import variables
 class Network:
     """How `check` and `convert` treat one row of the registry."""
 
-    module: str  # below fg3dgs_jax.experts; it has `load(path)`
+    module: str  # below fg3dgs_jax; it has `load(path)`
     run: Callable  # (module, what `read` gave) -> array
     shape: tuple  # of that array; None where it may be anything
     read: Callable = lambda module, path: module.load(path)
@@ -38,7 +38,7 @@ def check(name, path) -> str:
     network = NETWORKS[name]
     if network.needs and importlib.util.find_spec(network.needs) is None:
         raise ImportError(f"{network.needs} is not installed")
-    module = importlib.import_module(f"fg3dgs_jax.experts.{network.module}")
+    module = importlib.import_module(f"fg3dgs_jax.{network.module}")
     loaded = network.read(module, path)
     count = 0
     for leaf in jax.tree.leaves(loaded):
@@ -70,7 +70,7 @@ def read_for_conversion(name, path) -> dict:
     network = NETWORKS.get(name)
     if network is None or network.to_save is None:
         raise ValueError(f"{name} is used in its published form; there is nothing to convert")
-    module = importlib.import_module(f"fg3dgs_jax.experts.{network.module}")
+    module = importlib.import_module(f"fg3dgs_jax.{network.module}")
     return network.to_save(module, path)
 
 
@@ -122,7 +122,7 @@ def _wav2vec2(letters, width):
         )
 
     return Network(
-        "audio.wav2vec2_checkpoint",
+        "experts.audio.wav2vec2_checkpoint",
         run,
         (49, width),
         read=lambda module, path: module.load(path, letters),
@@ -140,47 +140,58 @@ def _emotieff(module, network):
 
 NETWORKS = {
     "face_landmarker": _mediapipe(
-        "face.face_landmarker", lambda m, path: m.detect(path, [_frame(64)]).num_faces, (1,)
+        "experts.face.face_landmarker", lambda m, path: m.detect(path, [_frame(64)]).num_faces, (1,)
     ),
     "selfie_segmenter": _mediapipe(
-        "face.segmenter", lambda m, path: next(m.segment(path, [_frame(64)])), (64, 64)
+        "experts.face.segmenter", lambda m, path: next(m.segment(path, [_frame(64)])), (64, 64)
     ),
     "selfie_multiclass": _mediapipe(
-        "face.selfie_multiclass", lambda m, path: next(m.segment(path, [_frame(64)])), (64, 64, 6)
+        "experts.face.selfie_multiclass",
+        lambda m, path: next(m.segment(path, [_frame(64)])),
+        (64, 64, 6),
     ),
-    "bisenet": Network("face.bisenet", lambda m, v: m.logits(v, _frame(64)[None]), (1, 64, 64, 19)),
+    "bisenet": Network(
+        "experts.face.bisenet", lambda m, v: m.logits(v, _frame(64)[None]), (1, 64, 64, 19)
+    ),
     "easyportrait": Network(
-        "face.easyportrait", lambda m, v: m.logits(v, _frame(64)[None]), (1, 64, 64, 8)
+        "experts.face.easyportrait", lambda m, v: m.logits(v, _frame(64)[None]), (1, 64, 64, 8)
     ),
     "fer_emotion": Network(
-        "face.fer", lambda m, v: m.emotions(v, _noise(1, 64, 64, 1)), (1, 7), needs="h5py"
+        "experts.face.fer", lambda m, v: m.emotions(v, _noise(1, 64, 64, 1)), (1, 7), needs="h5py"
     ),
-    "emotieff": Network("face.emotieff", _emotieff, (1, 1280), to_save=None, needs="onnxruntime"),
+    "emotieff": Network(
+        "experts.face.emotieff", _emotieff, (1, 1280), to_save=None, needs="onnxruntime"
+    ),
     "whisper_tiny_en": Network(
-        "audio.whisper", lambda m, params: m.encode(params, _second()), (50, 384), to_save=None
+        "experts.audio.whisper",
+        lambda m, params: m.encode(params, _second()),
+        (50, 384),
+        to_save=None,
     ),
     "deepspeech": Network(
-        "audio.deepspeech", lambda m, v: m.features(v, _second(), 25), (25, 16, 29)
+        "experts.audio.deepspeech", lambda m, v: m.features(v, _second(), 25), (25, 16, 29)
     ),
     "wav2vec2_esperanto": _wav2vec2(letters=True, width=44),
     "wav2vec2_base": _wav2vec2(letters=True, width=32),
     "hubert_large": _wav2vec2(letters=False, width=1024),
     "hubert_base": _wav2vec2(letters=False, width=768),
-    "ave": Network("audio.ave", lambda m, v: m.features(v, _second(), 25), (25, 1, 512)),
+    "ave": Network("experts.audio.ave", lambda m, v: m.features(v, _second(), 25), (25, 1, 512)),
     "wav2lip": Network(
-        "lips.wav2lip", _two_towers("embed_faces", (48, 96, 15), (80, 16)), (2, 512)
+        "experts.lips.wav2lip", _two_towers("embed_faces", (48, 96, 15), (80, 16)), (2, 512)
     ),
     "syncnet_v2": Network(
-        "lips.syncnet", _two_towers("embed_lips", (5, 224, 224, 3), (13, 20)), (2, 1024)
+        "experts.lips.syncnet", _two_towers("embed_lips", (5, 224, 224, 3), (13, 20)), (2, 1024)
     ),
-    "s3fd": Network("face.s3fd", lambda m, v: m.detect(v, _frame(128)), (None, 5)),
-    "s3fd_syncnet": Network("face.s3fd", lambda m, v: m.detect(v, _frame(512)), (None, 5)),
+    "s3fd": Network("experts.face.s3fd", lambda m, v: m.detect(v, _frame(128)), (None, 5)),
+    "s3fd_syncnet": Network("experts.face.s3fd", lambda m, v: m.detect(v, _frame(512)), (None, 5)),
     "fan_2d4": Network(
-        "face.fan", lambda m, v: m.landmarks(v, _frame(128), (32, 32, 96, 96)), (68, 2)
+        "experts.face.fan", lambda m, v: m.landmarks(v, _frame(128), (32, 32, 96, 96)), (68, 2)
     ),
-    "lpips_alex": Network("image.lpips", _golden_lpips, (1,), to_save=None, golden=0.076525),
-    "lpips_vgg": Network("image.lpips", _golden_lpips, (1,), to_save=None, golden=0.230095),
+    "lpips_alex": Network(
+        "experts.image.lpips", _golden_lpips, (1,), to_save=None, golden=0.076525
+    ),
+    "lpips_vgg": Network("experts.image.lpips", _golden_lpips, (1,), to_save=None, golden=0.230095),
     "fid_inception": Network(
-        "image.inception", lambda m, v: m.features(v, _noise(1, 96, 96, 3)), (1, 2048)
+        "experts.image.inception", lambda m, v: m.features(v, _noise(1, 96, 96, 3)), (1, 2048)
     ),
 }

@@ -96,7 +96,7 @@ def _moved_sound(holed, out, monkeypatch, never):
     kept = {n: (out / n).stat().st_mtime_ns for n in ("frames.npy", "faces.npz", "labels.npy")}
     before, mel = video.read_wav(out / "audio.wav"), np.load(out / "audio_mel.npy")
     with monkeypatch.context() as patch:
-        patch.setattr(steps_lib.tracking, "fit_head", never)
+        patch.setattr(steps_lib.head_pose, "fit_head", never)
         assert preprocess.main(_argv(holed, out, "--av_offset", "0.2")) == 0
     assert kept == {n: (out / n).stat().st_mtime_ns for n in kept}
     after = video.read_wav(out / "audio.wav")

@@ -122,7 +122,7 @@ def head_points(truth):
     turn = np.diag([1.0, -1.0, -1.0, 1.0])
     poses = {i: turn @ p @ turn for i, p in poses.items()}
     seen = np.ones(truth.num_frames, bool)
-    found = from_folder.import_poses.track(
+    found = from_folder.poses.track(
         poses, truth.num_frames, (fx, cx, cy), truth.landmarks, seen, truth.height
     )
     return (found.points / found.scale + found.origin)[head_pose.RIGID]

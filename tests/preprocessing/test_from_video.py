@@ -188,7 +188,7 @@ def test_real_clip_becomes_a_folder_and_is_reused(models, tmp_path, monkeypatch)
         raise AssertionError("a finished stage was done again")
 
     monkeypatch.setattr(steps.face_landmarker, "detect", never)
-    monkeypatch.setattr(from_video.face_parsers.segmenter, "segment", never)
+    monkeypatch.setattr(from_video.parsers.segmenter, "segment", never)
     assert preprocess.main(argv) == 0
     _other_expressions(out, argv, tmp_path)
     _another_parser(out, argv[:-1], monkeypatch)
@@ -228,8 +228,8 @@ def _another_parser(out, argv, monkeypatch):
 
     model = out.parent / "other.tflite"
     model.write_bytes(b"a model")
-    parser = from_video.face_parsers.FaceParser("selfie_multiclass", {"other": model}, run)
-    monkeypatch.setattr(from_video.face_parsers, "choose", lambda name: parser)
+    parser = from_video.parsers.FaceParser("selfie_multiclass", {"other": model}, run)
+    monkeypatch.setattr(from_video.parsers, "choose", lambda name: parser)
     for _ in range(2):
         assert preprocess.main([*argv, "selfie_multiclass"]) == 0
     assert times == [75]

@@ -35,7 +35,7 @@ def published(monkeypatch, tmp_path):
         "toy", "toy.pth", (), path.stat().st_size, files.digest(path), "MIT", "a toy"
     )
     network = check.Network(
-        "keys",
+        "weights.keys",
         run=lambda module, read: read["params"]["dense"]["kernel"],
         shape=(3, 2),
         read=lambda module, path: _Toy.load(path),

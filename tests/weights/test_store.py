@@ -326,7 +326,7 @@ def test_check_says_what_runs_and_what_does_not(toy, monkeypatch, tmp_path, caps
     assert program.main(["check", "toy"]) == 0 and "not run here" in capsys.readouterr().out
 
     def network(**changes):
-        values = {"module": "keys", "run": lambda module, read: np.ones(read.size), "shape": (3,)}
+        values = {"module": "weights.keys", "run": lambda module, read: np.ones(read.size), "shape": (3,)}
         values |= {"read": lambda module, path: np.zeros(3)} | changes
         monkeypatch.setitem(check.NETWORKS, "toy", check.Network(**values))
         return program.main(["check"]), capsys.readouterr()
@@ -349,10 +349,10 @@ def test_check_says_what_runs_and_what_does_not(toy, monkeypatch, tmp_path, caps
 def test_networks_are_rows_and_their_modules_are_there(name):
     network = check.NETWORKS[name]
     assert name in store.REGISTRY
-    if importlib.util.find_spec(f"fg3dgs_jax.experts.{network.module}") is None:
+    if importlib.util.find_spec(f"fg3dgs_jax.{network.module}") is None:
         pytest.skip(f"experts/{network.module}.py is not part of this version")
     if network.to_save is not None:
-        module = importlib.import_module(f"fg3dgs_jax.experts.{network.module}")
+        module = importlib.import_module(f"fg3dgs_jax.{network.module}")
         assert callable(module.convert)
         if not hasattr(module, "load"):
             pytest.skip(f"experts/{network.module}.py has no `load` in this version")
