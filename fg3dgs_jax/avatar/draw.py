@@ -3,10 +3,13 @@
 Training, evaluation and synthesis all draw through `draw_layer` and `composite`: one code path.
 """
 
+import dataclasses
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 
 from fg3dgs_jax.geometry import short_spread
 from fg3dgs_jax.models import gaussians as gaussians_lib
@@ -33,6 +36,39 @@ class Layer(NamedTuple):
     gates: Array | None  # [H, W, 2] rendered audio and expression gates (eq. 6 and 10)
     deltas: GaussianDeltas | None
     aux: RasterAux  # radii [N, 2] px, 0 where culled; how long a list the picture needed
+
+
+@dataclasses.dataclass(frozen=True)
+class DrawOptions:
+    """How `draw_layer` draws a region.
+
+    Attributes:
+      width, height: px.
+      background: [3], the colour behind the region; None is black.
+      with_gates: also draws where each condition has an influence, as two more channels of the
+        same pass. It needs a motion net.
+      twice: the image has six channels, the same colours again without a gradient to them. A loss
+        of those moves the Gaussians and does not paint them.
+      probe: [N, 2] zeros that are added to the projected means, to take a gradient of.
+      capacity: the rasterizer's `isect_capacity`; None is its default.
+    """
+
+    width: int
+    height: int
+    background: Array | None = None
+    with_gates: bool = False
+    twice: bool = False
+    probe: Array | None = None
+    capacity: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class FrameOptions:
+    """How `draw` draws all regions: `twice` and, by region, what `DrawOptions` holds of one."""
+
+    twice: bool = False
+    probes: Mapping[str, Array] | None = None
+    capacities: Mapping[str, int] | None = None
 
 
 class Frame(NamedTuple):
@@ -66,35 +102,53 @@ def conditions_of(region, nets, regions, conditions):
 
 
 def draw_layer(
-    net, region: Region, alive, conditions, camera, *, width, height, background=None,
-    with_gates=False, twice=False, probe=None, capacity=None,
-):  # fmt: skip
-    """One region under one camera; `net` None leaves it static (eq. 3). Differentiable.
+    net: nn.Module | None,
+    region: Region,
+    alive: Array,
+    conditions: Conditions,
+    camera: Camera,
+    options: DrawOptions,
+) -> Layer:
+    """Draws one region under one camera; differentiable.
 
-    `background` [3]: drawn over that colour. `with_gates`: also where each condition is listened
-    to, two more channels of the same pass; it needs a net. `twice`: the image has six channels, the
-    same colours again without gradient to them, so that a loss of these moves and does not paint.
-    `capacity`: the rasterizer's `isect_capacity`.
+    Args:
+      net: the region's motion net, or None where it is static (eq. 3).
+      region: what is learnt of the region.
+      alive: bool [N], the slots that hold a Gaussian.
+      conditions: what drives the region, without a batch dimension (see `conditions_of`).
+      camera: without a batch dimension.
+      options: size and variants of the picture.
     """
-    deltas = None
+    deltas, gates = None, None
     gaussians = region.gaussians
     if net is not None:
         deltas, gates = net.apply(region.motion, gaussians.means, conditions)
     drawn = gaussians_lib.activate(gaussians, deltas, alive)
     degree = round(drawn.sh.shape[-2] ** 0.5) - 1
     colors = _colors(drawn, camera, degree)
-    if with_gates:
+    background = options.background
+    if options.with_gates:
+        if gates is None:
+            raise ValueError("a static region has no gates; expected with_gates=False or a net")
         colors = jnp.concatenate([colors, jnp.stack([gates.audio, gates.expression], -1)], -1)
         background = background if background is None else jnp.pad(background, (0, 2))
-    if twice:
+    if options.twice:
         colors = jnp.concatenate([colors, jax.lax.stop_gradient(colors)], -1)
     out = render(
-        drawn.means, drawn.quats, drawn.scales, drawn.opacities, colors, camera,
-        width=width, height=height, background=background, means2d_probe=probe,
-        isect_capacity=capacity,
-    )  # fmt: skip
-    image = out.image[..., :3] if with_gates else out.image
-    gate_image = out.image[..., 3:] if with_gates else None
+        drawn.means,
+        drawn.quats,
+        drawn.scales,
+        drawn.opacities,
+        colors,
+        camera,
+        width=options.width,
+        height=options.height,
+        background=background,
+        means2d_probe=options.probe,
+        isect_capacity=options.capacity,
+    )
+    image = out.image[..., :3] if options.with_gates else out.image
+    gate_image = out.image[..., 3:] if options.with_gates else None
     return Layer(image, out.alpha, gate_image, deltas, out.aux)
 
 
@@ -118,22 +172,47 @@ def composite(layers: dict[str, Layer], background):
 
 
 def draw(
-    nets, regions, alive, conditions, camera, background, *, twice=False, probes=None,
-    capacities=None,
-):  # fmt: skip
-    """All layers under one camera over `background` [H, W, 3] -> (Frame image, layers); `twice`: as
-    in `draw_layer`, [H, W, 6].
+    nets: dict[str, nn.Module] | None,
+    regions: dict[str, Region],
+    alive: dict[str, Array],
+    conditions: Conditions,
+    camera: Camera,
+    background: Array,
+    options: FrameOptions = FrameOptions(),
+) -> tuple[Array, dict[str, Layer]]:
+    """Draws every region under one camera and composites them (eq. 14); differentiable.
+
+    Args:
+      nets: motion net of each region, or None where all are static.
+      regions: what is learnt of each region.
+      alive: bool [N] of each region, the slots that hold a Gaussian.
+      conditions: what drives the frame, without a batch dimension.
+      camera: without a batch dimension.
+      background: [H, W, 3] in [0, 1].
+      options: variants of the picture.
+
+    Returns:
+      The picture [H, W, 3], or [H, W, 6] where `options.twice`, and the layer of each region.
     """
     height, width = background.shape[:2]
     layers = {}
     for r in regions:
-        told = conditions_of(r, nets, regions, conditions)
+        layer_options = DrawOptions(
+            width,
+            height,
+            twice=options.twice,
+            probe=options.probes[r] if options.probes else None,
+            capacity=options.capacities.get(r) if options.capacities else None,
+        )
         layers[r] = draw_layer(
-            nets and nets[r], regions[r], alive[r], told, camera,
-            width=width, height=height, twice=twice, probe=probes and probes[r],
-            capacity=(capacities or {}).get(r),
-        )  # fmt: skip
-    return composite(layers, jnp.tile(background, 1 + twice)), layers
+            nets[r] if nets else None,
+            regions[r],
+            alive[r],
+            conditions_of(r, nets, regions, conditions),
+            camera,
+            layer_options,
+        )
+    return composite(layers, jnp.tile(background, 1 + options.twice)), layers
 
 
 class Avatar:

@@ -103,9 +103,16 @@ def frame_loss(
     if stage.fused:
         batch = batches["face"]
         image, layers = draw.draw(
-            nets, regions, alive, batch.conditions, batch.camera, batch.background,
-            twice=stage.window > 1 and not stage.sync_paints, probes=probes, capacities=capacities,
-        )  # fmt: skip
+            nets,
+            regions,
+            alive,
+            batch.conditions,
+            batch.camera,
+            batch.background,
+            draw.FrameOptions(
+                stage.window > 1 and not stage.sync_paints, probes=probes, capacities=capacities
+            ),
+        )
         image, watched = image[..., :3], image[..., -3:]
         loss, terms = fused_loss(stage, perceptual, key, image, batch, progress)
         metrics = {**terms, "psnr": losses.psnr(image, batch.image)}
@@ -119,13 +126,17 @@ def frame_loss(
         height, width = batch.labels.shape
         key_c, key_r = jax.random.split(jax.random.fold_in(key, REGIONS.index(r)))
         color = key_color(config, key_c)
-        layer = draw.draw_layer(
-            nets and nets[r], regions[r], alive[r],
-            draw.conditions_of(r, nets, regions, batch.conditions), batch.camera,
-            width=width, height=height, background=color, probe=probes[r],
-            capacity=(capacities or {}).get(r),
+        conditions = draw.conditions_of(r, nets, regions, batch.conditions)
+        options = draw.DrawOptions(
+            width,
+            height,
+            background=color,
             with_gates=bool(nets and r == "face" and stage.losses.attention),
-        )  # fmt: skip
+            probe=probes[r],
+            capacity=(capacities or {}).get(r),
+        )
+        net = nets and nets[r]
+        layer = draw.draw_layer(net, regions[r], alive[r], conditions, batch.camera, options)
         part, terms = region_loss(
             config, stage, perceptual, key_r, r, layer, color, batch, alive[r], step, progress
         )

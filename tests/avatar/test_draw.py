@@ -96,9 +96,8 @@ def test_drawn_twice_the_second_picture_moves_and_does_not_paint(trained):
 
     def loss(regions, first):
         background = jnp.zeros((32, 32, 3))
-        image, _ = draw_lib.draw(
-            nets, regions, alive, conditions, camera, background, twice=first is not None
-        )
+        options = draw_lib.FrameOptions(twice=first is not None)
+        image, _ = draw_lib.draw(nets, regions, alive, conditions, camera, background, options)
         part = image if first is None else image[..., first : first + 3]
         return jnp.sum(jnp.square(part - target))
 
