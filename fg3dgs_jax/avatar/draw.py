@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from fg3dgs_jax.geometry import short_spread
+from fg3dgs_jax.geometry import camera_center, short_spread
 from fg3dgs_jax.models import gaussians as gaussians_lib
 from fg3dgs_jax.models import motion as motion_lib
 from fg3dgs_jax.rasterizer import RasterAux, render
@@ -154,8 +154,7 @@ def draw_layer(
 
 @jax.named_scope("colors")
 def _colors(drawn, camera, degree):
-    pose = camera.world_to_camera
-    center = -pose[:3, :3].T @ pose[:3, 3]
+    center = camera_center(camera.world_to_camera)
     return eval_sh(drawn.sh, drawn.means - center, degree)
 
 
