@@ -58,11 +58,13 @@ def small(folder, **steps):
     config.log.samples_every = 1000
     config.warm_up.steps = 2
     for region in REGIONS:
-        config.regions[region].update(num=60, capacity=64, max_capacity=64)
+        population = getattr(config.gaussians, region)
+        population.num, population.capacity = 60, 64
     for name in ("static", "motion", "fusion"):
-        config.stages[name].steps = steps.get(name, 5)
-        if config.stages[name].density is not None:
-            config.stages[name].density.update(start=0)
+        stage = getattr(config.stages, name)
+        stage.steps = steps.get(name, 5)
+        for rule in (stage.density or {}).values():
+            rule.start = 0
     return config
 
 

@@ -89,7 +89,7 @@ class Picture(NamedTuple):
 
 def make_nets(config):
     """{region: motion net} of the layers of a config."""
-    return {region: motion_lib.make_motion_net(region, config.model) for region in config.layers}
+    return {region: motion_lib.make_motion_net(region, config.model) for region in config.regions}
 
 
 def conditions_of(region, nets, regions, conditions):

@@ -6,10 +6,10 @@ import pathlib
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 
 from fg3dgs_jax.avatar.draw import Avatar, Region
+from fg3dgs_jax.config.loading import from_dict
 from fg3dgs_jax.types import Gaussians
 
 CONFIG_FILE = "config.json"  # the resolved config of a workdir
@@ -51,10 +51,10 @@ def load(workdir) -> Avatar:
             f"{workdir} {what}; train one: "
             f"python -m fg3dgs_jax.train --config configs/NAME.py --workdir {workdir}"
         )
-    config = ml_collections.ConfigDict(json.loads((workdir / CONFIG_FILE).read_text()))
+    config = from_dict(json.loads((workdir / CONFIG_FILE).read_text()))
     regions, alive = {}, {}
     with np.load(workdir / AVATAR_FILE) as arrays:
-        for name in config.layers:
+        for name in config.regions:
             prefix = f"{name}/gaussians/"
             gaussians = Gaussians(
                 **{f: jnp.asarray(arrays[prefix + f]) for f in Gaussians.__dataclass_fields__}

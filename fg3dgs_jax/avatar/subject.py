@@ -42,7 +42,7 @@ def open_subject(workdir, data=None) -> Subject:
 
     avatar = play.load_avatar(workdir)
     settings = avatar.config.data
-    clip = open_clip(data or settings.path, settings.max_side)
+    clip = open_clip(data or settings.path, settings.max_side or 0)
     features = clip.audio_features(settings.audio_extractor)
     audio_features.check_window(settings, features.shape[1:], clip.path)
     return Subject(

@@ -4,24 +4,24 @@ A small convolutional net embeds each of the 8 windows; attention over the 8 emb
 into one vector.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
+from fg3dgs_jax.config import defaults as config_lib
 from fg3dgs_jax.models.layers import Linear, activate, uniform_fan_in
+from fg3dgs_jax.types import Array
 
 LARGEST = 4.0  # standard deviations; other voices and rooms stay within what training has seen
 HE = 6**0.5  # scale of a start that keeps the signal's size through leaky ReLUs
 
 
 class AudioCode(NamedTuple):
-    """What the networks hear of one frame."""
+    """The codes of one frame's sound."""
 
-    windows: jax.Array  # [..., 8, dim], one embedding a window, before pooling
-    pooled: jax.Array | None  # [..., dim]: f_a
+    windows: Array  # [..., 8, dim], one embedding a window, before pooling
+    pooled: Array | None  # [..., dim]: f_a
 
 
 class AudioNet(nn.Module):
@@ -31,26 +31,26 @@ class AudioNet(nn.Module):
       ValueError: a window longer than 16 rows, which the four strides do not reduce to one.
     """
 
-    dim: int = 32
-    widths: Sequence[int] = (32, 32, 64, 64)
+    config: config_lib.AudioEncoder
 
     @nn.compact
-    def __call__(self, windows):
-        longest = 2 ** len(self.widths)
+    def __call__(self, windows: Array) -> Array:
+        widths = self.config.widths
+        longest = 2 ** len(widths)
         if not 1 <= windows.shape[-2] <= longest:
             raise ValueError(f"audio windows are {windows.shape}; expected [..., 1..{longest}, D]")
         x = windows
-        for i, width in enumerate(self.widths):
+        for i, width in enumerate(widths):
             x = activate(_conv(width, 2, HE, f"conv_{i}")(x))
         x = activate(Linear(x.shape[-1], HE, name="hidden")(x[..., 0, :]))
-        return Linear(self.dim, HE, name="out")(x)
+        return Linear(self.config.dim, HE, name="out")(x)
 
 
 class AudioAttention(nn.Module):
     """Embeddings [..., K, dim] of consecutive windows -> their weighted mean [..., dim]."""
 
     @nn.compact
-    def __call__(self, embeddings):
+    def __call__(self, embeddings: Array) -> Array:
         x = embeddings
         for i, width in enumerate((16, 8, 4, 2, 1)):
             x = activate(_conv(width, 1, 1.0, f"conv_{i}")(x))
@@ -67,23 +67,22 @@ class AudioEncoder(nn.Module):
     vector.
     """
 
-    dim: int = 32
-    widths: Sequence[int] = (32, 32, 64, 64)
+    config: config_lib.AudioEncoder
     pool: bool = True
 
     @nn.compact
-    def __call__(self, windows) -> AudioCode:
+    def __call__(self, windows: Array) -> AudioCode:
         channels = windows.shape[-1:]
         mean = self.variable("statistics", "mean", jnp.zeros, channels).value
         scale = self.variable("statistics", "scale", jnp.ones, channels).value
         windows = jnp.clip((windows - mean) / scale, -LARGEST, LARGEST)
-        embeddings = AudioNet(self.dim, self.widths, name="net")(windows)
+        embeddings = AudioNet(self.config, name="net")(windows)
         pooled = AudioAttention(name="attention")(embeddings) if self.pool else None
         return AudioCode(embeddings, pooled)
 
 
-def with_statistics(variables, features):
-    """A motion net's `variables`, standardising by `features` [T, A, D] wherever it hears audio."""
+def with_statistics(variables: dict[str, Any], features: Array) -> dict[str, Any]:
+    """A motion net's `variables`, standardising by `features` [T, A, D] wherever it takes audio."""
     found = variables.get("statistics")
     if found is None:
         return variables

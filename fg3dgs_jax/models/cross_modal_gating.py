@@ -11,8 +11,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from fg3dgs_jax.config.defaults import GateFrom, HighFrequencyMotion
 from fg3dgs_jax.models.layers import MLP, FeedForward, Linear, uniform_fan_in
-from fg3dgs_jax.models.region_deformation import as_deltas
+from fg3dgs_jax.models.region_deformation import MOVES, MOVES_TURNS_SCALES, as_deltas
 from fg3dgs_jax.types import Array, GaussianDeltas
 
 
@@ -22,7 +23,7 @@ class AudioTokens(nn.Module):
     d_model: int = 64
 
     @nn.compact
-    def __call__(self, windows):
+    def __call__(self, windows: Array) -> Array:
         code = self.param("position", _embedding, (windows.shape[0], self.d_model))
         null = self.param("null", _embedding, (1, self.d_model))
         return jnp.concatenate([Linear(self.d_model, name="project")(windows) + code, null])
@@ -34,7 +35,7 @@ class ExpressionTokens(nn.Module):
     d_model: int = 64
 
     @nn.compact
-    def __call__(self, values):
+    def __call__(self, values: Array) -> Array:
         direction = self.param("direction", _embedding, (values.shape[0], self.d_model))
         identity = self.param("identity", _embedding, (values.shape[0], self.d_model))
         null = self.param("null", _embedding, (1, self.d_model))
@@ -51,7 +52,7 @@ class CrossModalAttention(nn.Module):
     heads: int = 2
 
     @nn.compact
-    def __call__(self, queries, tokens):
+    def __call__(self, queries: Array, tokens: Array) -> Array:
         width = queries.shape[-1]
         if width % self.heads:
             raise ValueError(f"d_model {width} is not divisible by heads {self.heads}")
@@ -69,36 +70,27 @@ class CrossModalAttention(nn.Module):
 class CrossModalGating(nn.Module):
     """h [N, C], tokens [K, d_model] -> GaussianDeltas and the gate lambda [N].
 
-    `num_outputs` 3 moves the means only, as eq. (12); 10 also turns and scales (Fig. 6).
-
-    `gate_from` "spatial" gates by place (one lambda a Gaussian); "condition" is the literal eq.
-    (10), one lambda a frame from the pooled condition [D], which must then be given.
+    Gated by condition, which is eq. (10) to the letter, there is one lambda a frame: the pooled
+    condition [D] must then be given.
     """
 
-    d_model: int = 64
-    heads: int = 2
-    ffn_width: int = 128
-    gate_width: int = 16
-    motion_width: int = 32
-    axis_gain: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    last_layer_scale: float = 0.1
-    gate_from: str = "spatial"
-    num_outputs: int = 3
+    config: HighFrequencyMotion
 
     @nn.compact
-    def __call__(self, h, tokens, condition=None) -> tuple[GaussianDeltas, Array]:
-        if self.num_outputs not in (3, 10):
-            raise ValueError(f"num_outputs is {self.num_outputs}; expected 3 (means) or 10")
-        if self.gate_from not in ("spatial", "condition"):
-            raise ValueError(f'gate_from is {self.gate_from!r}; expected "spatial" or "condition"')
-        gate_input = h if self.gate_from == "spatial" else condition[None]
-        gate = nn.sigmoid(MLP((self.gate_width, 1), name="gate")(gate_input))  # eq. (10)
-        q = Linear(self.d_model, name="input")(h)
-        z = gate * CrossModalAttention(self.heads, name="attention")(q, tokens)  # eq. (11)
-        z1 = FeedForward(self.ffn_width, name="ffn_1")(q + z)  # eq. (11)
-        z2 = FeedForward(self.ffn_width, name="ffn_2")(z1 + z)  # eq. (11)
-        motion = MLP((self.motion_width, self.num_outputs), self.last_layer_scale, name="motion")
-        deltas = as_deltas(motion(z2), self.axis_gain)  # eq. (12)
+    def __call__(
+        self, h: Array, tokens: Array, condition: Array | None = None
+    ) -> tuple[GaussianDeltas, Array]:
+        config = self.config
+        by_condition = config.gate_from == GateFrom.CONDITION and condition is not None
+        gate_input = condition[None] if by_condition else h
+        gate = nn.sigmoid(MLP((config.gate_width, 1), name="gate")(gate_input))  # eq. (10)
+        q = Linear(config.d_model, name="input")(h)
+        z = gate * CrossModalAttention(config.heads, name="attention")(q, tokens)  # eq. (11)
+        z1 = FeedForward(config.ffn_width, name="ffn_1")(q + z)  # eq. (11)
+        z2 = FeedForward(config.ffn_width, name="ffn_2")(z1 + z)  # eq. (11)
+        outputs = MOVES_TURNS_SCALES if config.turns_and_scales else MOVES
+        motion = MLP((config.motion_width, outputs), config.last_layer_scale, name="motion")
+        deltas = as_deltas(motion(z2), config.axis_gain)  # eq. (12)
         return deltas, jnp.broadcast_to(gate[:, 0], h.shape[:1])
 
 

@@ -3,7 +3,9 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
+from fg3dgs_jax.config import defaults as config_lib
 from fg3dgs_jax.models.layers import MLP
+from fg3dgs_jax.types import Array
 
 
 class ExpressionEncoder(nn.Module):
@@ -13,12 +15,12 @@ class ExpressionEncoder(nn.Module):
     channel passes unchanged, the others through a small MLP.
     """
 
-    hidden: int = 16
+    config: config_lib.ExpressionEncoder
 
     @nn.compact
-    def __call__(self, expression):
+    def __call__(self, expression: Array) -> Array:
         others, blink = expression[..., :-1], expression[..., -1:]
         if others.shape[-1] == 0:
             return blink
-        code = MLP((self.hidden, others.shape[-1]), name="mlp")(others)
+        code = MLP((self.config.hidden, others.shape[-1]), name="mlp")(others)
         return jnp.concatenate([code, blink], -1)

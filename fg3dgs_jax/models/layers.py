@@ -1,31 +1,33 @@
 """Small layers that the networks share, started as PyTorch does: the learning rates assume it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
 
+from fg3dgs_jax.types import Array
+
 SLOPE = 0.02  # below zero, as in TalkingGaussian's audio network
 
 
-def uniform_fan_in(scale: float = 1.0):
+def uniform_fan_in(scale: float = 1.0) -> Callable[..., Array]:
     """Kernel initializer U(+-scale / sqrt(fan_in)), PyTorch's default at scale 1."""
     return nn.initializers.variance_scaling(scale * scale / 3, "fan_in", "uniform")
 
 
-def uniform_bias(fan_in: int):
+def uniform_bias(fan_in: int) -> Callable[..., Array]:
     """Bias initializer U(+-1 / sqrt(fan_in)); a bias's shape alone does not tell the fan-in."""
     bound = fan_in**-0.5
     return lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, -bound, bound)
 
 
-def activate(x):
+def activate(x: Array) -> Array:
     """Leaky ReLU. Behind a plain one, a net that moves few Gaussians can die in its first steps."""
     return nn.leaky_relu(x, SLOPE)
 
 
 @jax.custom_vjp
-def product(x, kernel):
+def product(x: Array, kernel: Array) -> Array:
     """x [..., C] times kernel [C, M].
 
     The gradient of the kernel sums over thousands of rows. Left to fuse it with what is around it,
@@ -58,7 +60,7 @@ class Linear(nn.Module):
     scale: float = 1.0
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: Array) -> Array:
         bias_init = uniform_bias(x.shape[-1])
         return nn.Dense(
             self.features,
@@ -79,7 +81,7 @@ class MLP(nn.Module):
     last_layer_scale: float = 1.0  # < 1 starts the output closer to zero
 
     @nn.compact
-    def __call__(self, x, gain=None):
+    def __call__(self, x: Array, gain: Array | None = None) -> Array:
         def scaled(x, kernel, *_, **__):
             return product(x, gain[:, None] * kernel)
 
@@ -100,5 +102,5 @@ class FeedForward(nn.Module):
     hidden: int
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: Array) -> Array:
         return Linear(x.shape[-1], name="down")(activate(Linear(self.hidden, name="up")(x)))

@@ -6,6 +6,7 @@ the memory-mapped files and come with each dispatch (`training/feed.py`).
 """
 
 import os
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -14,6 +15,7 @@ import numpy as np
 
 from fg3dgs_jax import geometry
 from fg3dgs_jax.clip import format, landmarks, processed, segments
+from fg3dgs_jax.config.defaults import Data, Guides, Noise, Resident, Sampling
 from fg3dgs_jax.media import clock
 from fg3dgs_jax.types import REGIONS, Array, Batch, Camera, Conditions
 
@@ -51,19 +53,22 @@ class DeviceClip(NamedTuple):
 
 
 def device_clip(
-    clip: processed.Clip, extractor: str, expression_names, classes=None, resident: bool = True,
-    seconds: float = 0.0,
-) -> DeviceClip:  # fmt: skip
+    clip: processed.Clip,
+    data: Data,
+    classes: dict[str, Sequence[int]] | None = None,
+    resident: bool = True,
+) -> DeviceClip:
     """Uploads a clip; frames outside the train split are never eligible.
 
     Args:
+      clip: the processed folder.
+      data: which features, channels and seconds of it are learnt from.
       classes: {region: label classes} that say which frames show a region, by default eyes and
         inside of the mouth.
       resident: with its pictures.
-      seconds: see `learnt_frames`.
     """
     classes = {"eyes": format.EYE_LABELS, "mouth": format.MOUTH_LABELS} | (classes or {})
-    train = learnt_frames(clip, seconds)
+    train = learnt_frames(clip, data.seconds)
     pixels = MIN_PIXELS * clip.height * clip.width
     seen = {"face": train & clip.valid} | {
         r: train & (_pixels_of(clip, classes[r]) >= pixels) for r in ("eyes", "mouth")
@@ -73,8 +78,8 @@ def device_clip(
     intrinsics = jnp.asarray(clip.intrinsics, jnp.float32)
     seen_by = np.flatnonzero(train & clip.valid & clip.landmarks_valid)
     blink = clip.expression_channels(["AU45"])[:, 0]
-    audio = jnp.asarray(clip.audio_features(extractor))
-    expression = jnp.asarray(clip.expression_channels(expression_names))
+    audio = jnp.asarray(clip.audio_features(data.audio_extractor))
+    expression = jnp.asarray(clip.expression_channels(data.expression))
     found = DeviceClip(
         frames=None,
         labels=None,
@@ -107,12 +112,12 @@ def cameras_of(clip: processed.Clip, frames) -> Camera:
     return Camera(jnp.asarray(clip.world_to_camera[frames]), *intrinsics)
 
 
-def learnt_frames(clip: processed.Clip, seconds: float = 0.0) -> np.ndarray:
-    """bool [T]: the train split, or the most informative so many seconds of it (0: all)."""
+def learnt_frames(clip: processed.Clip, seconds: float | None = None) -> np.ndarray:
+    """bool [T]: the train split, or the most informative so many seconds of it (None: all)."""
     frames = clip.split("train")
     blink = clip.expression_channels(["AU45"])[frames]
     seen = np.concatenate([clip.mouth_openings()[frames, None], blink], 1)
-    chosen = frames[segments.most_informative(seen, seconds, clock.FPS)]
+    chosen = frames[segments.most_informative(seen, seconds or 0.0, clock.FPS)]
     return np.isin(np.arange(clip.num_frames), chosen)
 
 
@@ -125,34 +130,25 @@ def without_pictures(device: DeviceClip) -> DeviceClip:
     return device._replace(frames=None, labels=None, torso=None)
 
 
-def fits(clip: processed.Clip, setting) -> bool:
-    """Whether a clip's pictures are to lie on each local device: `data.resident` of a config.
-
-    Args:
-      setting: "True", "False", or "auto": where they take less than half of the free memory.
-
-    Raises:
-      ValueError: another setting.
-    """
-    if setting not in ("auto", "True", "False"):
-        raise ValueError(f"data.resident is {setting!r}; expected 'auto', 'True' or 'False'")
-    if setting != "auto":
-        return setting == "True"
-    wanted = clip.frames.nbytes + clip.labels.nbytes + clip.torso.nbytes
-    told = jax.local_devices()[0].memory_stats() or {}
-    if "bytes_limit" in told:
-        free = told["bytes_limit"] - told.get("bytes_in_use", 0)
+def fits(clip: processed.Clip, setting: Resident) -> bool:
+    """Whether a clip's pictures are to lie on each local device: `data.resident` of a config."""
+    if setting != Resident.AUTO:
+        return setting == Resident.DEVICE
+    needed = clip.frames.nbytes + clip.labels.nbytes + clip.torso.nbytes
+    memory = jax.local_devices()[0].memory_stats() or {}
+    if "bytes_limit" in memory:
+        free = memory["bytes_limit"] - memory.get("bytes_in_use", 0)
     else:  # a CPU: its devices share the machine's memory
         free = _available_bytes() / jax.local_device_count()
-    return wanted <= RESIDENT_SHARE * free
+    return needed <= RESIDENT_SHARE * free
 
 
 def _available_bytes():
     """Of the machine's memory: what may be taken without swapping, where the system tells."""
     try:
         with open("/proc/meminfo") as file:
-            told = dict(line.split(":") for line in file)
-        return int(told["MemAvailable"].split()[0]) * 1024
+            sizes = dict(line.split(":") for line in file)
+        return int(sizes["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError):
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
@@ -188,15 +184,26 @@ def _score(values, train, percentile):
     return np.clip((values - low) / max(high - low, 1e-6), 0.0, 1.0).astype(np.float32)
 
 
-def sample_frames(key, step, clip: DeviceClip, region: str, rule, progress, count: int):
+def sample_frames(
+    key: Array,
+    step: Array,
+    clip: DeviceClip,
+    region: str,
+    rule: Sampling | None,
+    progress: Array,
+    count: int,
+) -> Array:
     """Frame numbers [count] for one step.
 
     Args:
       key: consumed.
-      rule: None (every eligible frame alike) or a row of `stages.*.frames`: score, every, low,
-        high. On every `every`-th step only frames whose score lies in the window are taken; where
-        there is none, the nearest.
+      step: of the stage.
+      clip: what the frames are of.
+      region: whose frames.
+      rule: None (every eligible frame alike), or a window: on every `every`-th step only frames
+        whose score lies in it are taken; where there is none, the nearest.
       progress: share of the stage done, in [0, 1].
+      count: how many frames.
     """
     if rule is None:
         return _pick(key, clip, region, 0.0, count)
@@ -212,16 +219,16 @@ def _pick(key, clip: DeviceClip, region: str, far, count: int):
     return jax.lax.top_k(jax.random.gumbel(key, clip.eligible[region].shape) * 1e-3 - far, count)[1]
 
 
-def guide_frames(key, clip: DeviceClip, rule) -> tuple[Batch, Conditions]:
+def guide_frames(key: Array, clip: DeviceClip, rule: Guides) -> tuple[Batch, Conditions]:
     """A Batch of [rule.frames] random train frames, to take landmarks from, and what lids are to
     follow in them.
 
     The first is of a random depth of blink, half as often again of the deepest: lids are shut in a
     few frames of a thousand, and a net that hardly ever met them does not shut them. What else so
-    few frames have in common must not tell a blink: lids hear another of the frames, and gaze and
-    action units but AU45 get `rule.expression_noise` standard deviations of noise.
+    few frames have in common must not tell a blink: lids get the sound of another frame, and gaze
+    and action units but AU45 get `rule.expression_noise` standard deviations of noise.
 
-    Nothing of it is seen: labels are blank, they only tell the picture's size.
+    No picture is read: labels are blank, they only give the picture's size.
     """
     key_frames, key_depth, key_blink, key_audio, key_noise = jax.random.split(key, 5)
     index = _pick(key_frames, clip, "face", 0.0, rule.frames)
@@ -230,39 +237,48 @@ def guide_frames(key, clip: DeviceClip, rule) -> tuple[Batch, Conditions]:
     index = index.at[0].set(blinking[0])
     unseen = Pictures(None, jnp.zeros(clip.plate.shape[:2], jnp.uint8), None)
     keys = jax.random.split(key_audio, rule.frames)
-    frames = jax.vmap(lambda i, k: take(clip, i, k, rule.audio_noise, pictures=unseen))(index, keys)
+    noise = Noise(audio=rule.audio_noise)
+    frames = jax.vmap(lambda i, k: take(clip, i, k, noise, unseen))(index, keys)
     audio, expression = frames.conditions[:2]
     size = rule.expression_noise * clip.expression_scale.at[-1].set(0.0)
-    noise = size * jax.random.normal(key_noise, expression.shape)
-    return frames, Conditions(jnp.roll(audio, 1, axis=0), expression + noise)
+    expression = expression + size * jax.random.normal(key_noise, expression.shape)
+    return frames, Conditions(jnp.roll(audio, 1, axis=0), expression)
 
 
 def take(
-    clip: DeviceClip, index, key=None, noise=0.0, jitter=0.0, pictures: Pictures | None = None
-) -> Batch:  # fmt: skip
+    clip: DeviceClip,
+    index: Array,
+    key: Array | None = None,
+    noise: Noise = Noise(),  # noqa: B008 (nothing changes it)
+    pictures: Pictures | None = None,
+) -> Batch:
     """Frame `index` [] of the clip as a Batch without batch dimension.
 
-    With `noise` the audio features get so many standard deviations of white noise (key: consumed):
-    a short clip's sounds could otherwise be learnt by heart. With `jitter` AU45 is off by up to so
-    much: it was measured in pictures, and no two of a shut eye gave the same. `pictures`: of this
-    frame, where the clip has none; a field is None where its picture is.
+    Args:
+      clip: where the frame is taken from.
+      index: its number.
+      key: consumed where there is noise.
+      noise: white noise on the audio features, since a short clip's sounds could otherwise be
+        learnt by heart. AU45 is off by up to `noise.blink`: it was measured in pictures, and no two
+        of a shut eye gave the same.
+      pictures: of this frame, where the clip has none; a field is None where its picture is.
     """
     total = clip.audio.shape[0]
     rows = index + jnp.arange(-4, 4)
     windows = clip.audio[jnp.clip(rows, 0, total - 1)]
     windows = jnp.where(((rows >= 0) & (rows < total))[:, None, None], windows, 0.0)
     expression = clip.expression[index]
-    if noise or jitter:
+    if noise.audio or noise.blink:
         key_audio, key_blink = jax.random.split(key)
-    if noise:
-        size = noise * clip.audio_scale
+    if noise.audio:
+        size = noise.audio * clip.audio_scale
         windows = windows + size * jax.random.normal(key_audio, windows.shape)
-    if jitter:
-        off = jax.random.uniform(key_blink, minval=-jitter, maxval=jitter)
+    if noise.blink:
+        off = jax.random.uniform(key_blink, minval=-noise.blink, maxval=noise.blink)
         expression = expression.at[-1].add(off)
     if pictures is None:
-        at = lambda x: None if x is None else x[index]  # noqa: E731
-        pictures = Pictures(at(clip.frames), at(clip.labels), at(clip.torso))
+        stored = (clip.frames, clip.labels, clip.torso)
+        pictures = Pictures(*(None if x is None else x[index] for x in stored))
     frame, labels, torso = pictures
     return Batch(
         index=index,

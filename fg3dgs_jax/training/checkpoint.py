@@ -1,21 +1,26 @@
-"""Saves and restores a run with Orbax: the newest whole checkpoint wins, a half-written one is not
-seen.
+"""Saves and restores a run with Orbax: the newest whole checkpoint wins.
+
+One that was half written does not count.
 
 A checkpoint holds the state's leaves by path, the stage it belongs to and the seconds trained, so
 the capacities need not be known before it is read.
 """
 
 import json
+import os
 import pathlib
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
 from fg3dgs_jax.avatar import store
+from fg3dgs_jax.config import Config
 from fg3dgs_jax.training import parallel
 
-FREE = ("log.", "data.resident")  # settings that may change between a run and its resumption
+FREE = ("log", "data.resident")  # settings that may change between a run and its resumption
 
 
 class ConfigMismatch(ValueError):
@@ -28,14 +33,14 @@ class Checkpoints:
     Of several processes all call every method: Orbax has them wait for each other, and one write.
     """
 
-    def __init__(self, workdir, keep: int = 2):
+    def __init__(self, workdir: str | os.PathLike[str], keep: int = 2) -> None:
         folder = pathlib.Path(workdir).resolve() / "checkpoints"
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep, create=True, enable_async_checkpointing=False
         )
         self._manager = ocp.CheckpointManager(folder, options=options)
 
-    def save(self, total_step: int, stage_name: str, state, seconds: float):
+    def save(self, total_step: int, stage_name: str, state: Any, seconds: float) -> None:
         """Blocks until the checkpoint is whole."""
         leaves = {name: np.asarray(x) for name, x in _named_leaves(state)}
         info = {"stage": stage_name, "seconds": seconds}
@@ -43,7 +48,7 @@ class Checkpoints:
         self._manager.save(total_step, args=args)
         self._manager.wait_until_finished()
 
-    def latest(self):
+    def latest(self) -> tuple[int, dict[str, Any], dict[str, Any]] | None:
         """(total step, info, {path: array}) of the newest checkpoint, or None."""
         step = self._manager.latest_step()
         if step is None:
@@ -58,7 +63,7 @@ def _named_leaves(tree):
     return [(jax.tree_util.keystr(path), leaf) for path, leaf in pairs]
 
 
-def fill(template, leaves):
+def fill(template: Any, leaves: dict[str, Any]) -> Any:
     """`template`'s structure with the restored `leaves` by path; capacities may differ.
 
     Raises:
@@ -74,13 +79,17 @@ def fill(template, leaves):
     return jax.tree.unflatten(jax.tree.structure(template), [leaves[name] for name in names])
 
 
-def claim_workdir(workdir, config, audio_window):
+def claim_workdir(
+    workdir: str | os.PathLike[str], config: Config, audio_window: Sequence[int]
+) -> None:
     """Writes the resolved config into a workdir, or checks it against the one already there.
 
     `log` may differ (how often to report, sample and save changes no result), and where pictures
     lie. Of several processes one writes.
 
     Args:
+      workdir: folder of the run.
+      config: of the run.
       audio_window: (W, D) of the folder's audio features, kept as `data.audio_window`: the avatar
         understands no others.
 
@@ -89,12 +98,16 @@ def claim_workdir(workdir, config, audio_window):
     """
     workdir = pathlib.Path(workdir)
     path = workdir / store.CONFIG_FILE
-    ours = json.loads(config.to_json())
+    ours = json.loads(json.dumps(config.to_dict()))
     ours["data"]["audio_window"] = list(audio_window)
     if path.exists():
         theirs = json.loads(path.read_text())
-        # Runs of earlier versions do not tell.
-        before = theirs["data"].setdefault("audio_window", list(audio_window))
+        if "gaussians" not in theirs:
+            raise ConfigMismatch(
+                f"{workdir} was trained by version 0.1: its avatar can be used, but not trained "
+                "further; use another --workdir"
+            )
+        before = theirs["data"]["audio_window"]
         if before != list(audio_window):
             raise ConfigMismatch(
                 f"{config.data.path} has {config.data.audio_extractor!r} features in windows "

@@ -4,13 +4,14 @@ New Gaussians go into dead slots, those with the largest gradients first; where 
 slots than candidates the rest wait, and the count of those that waited is returned.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from fg3dgs_jax import geometry
+from fg3dgs_jax.config.defaults import Density
 from fg3dgs_jax.models.gaussians import SH_BAND_0
 from fg3dgs_jax.types import Array, Gaussians
 
@@ -25,11 +26,21 @@ class Stats(NamedTuple):
     count: Array  # [N] frames that saw it
 
 
+class Slots(NamedTuple):
+    """A region's Gaussians and all that goes with each of them."""
+
+    gaussians: Gaussians
+    moments: optax.ScaleByAdamState  # Adam's, in the shape of the Gaussians
+    alive: Array  # [N] bool
+    stats: Stats
+
+
 def init_stats(capacity: int) -> Stats:
+    """Nothing seen yet."""
     return Stats(jnp.zeros(capacity), jnp.zeros(capacity))
 
 
-def accumulate(stats: Stats, v_means2d, radii, width, height) -> Stats:
+def accumulate(stats: Stats, v_means2d: Array, radii: Array, width: int, height: int) -> Stats:
     """Adds one frame: v_means2d [N, 2] px (the probe's gradient), radii [N, 2] (0: not seen)."""
     ndc = v_means2d * 0.5 * jnp.array([width, height])  # 3DGS counts in NDC units
     seen = (radii > 0).all(-1)
@@ -37,35 +48,42 @@ def accumulate(stats: Stats, v_means2d, radii, width, height) -> Stats:
     return Stats(stats.gradient + norm, stats.count + seen)
 
 
-def control(key, gaussians: Gaussians, moments, alive, stats, rule, region, progress, greens):
-    """One round; returns (gaussians, moments, alive, {"added", "pruned", "waiting"}).
+def control(
+    key: Array, slots: Slots, rule: Density, progress: Array, prune_green: bool
+) -> tuple[Slots, dict[str, Array]]:
+    """One round of density control.
 
     Args:
       key: consumed.
-      moments: ScaleByAdamState of the Gaussians; new slots start from zero.
-      rule: a row `stages.*.density`, read for `region`.
-      greens: whether to prune what has learnt the key colour (0, 1, 0).
+      slots: the region's; moments of new Gaussians start from zero.
+      rule: the region's.
+      progress: share of the stage done.
+      prune_green: also prunes what has learnt the key colour (0, 1, 0).
+
+    Returns:
+      The slots, with statistics that start anew, and {"added", "pruned", "waiting"}.
     """
+    gaussians, moments, alive, stats = slots
     scales = jax.nn.softplus(gaussians.raw_scales)
     opacity = jax.nn.sigmoid(gaussians.logit_opacities)
-    low, high = rule.min_opacity[region]
+    low, high = rule.min_opacity
     prune = opacity < low + (high - low) * progress
     prune |= scales.max(-1) > rule.max_scale
-    if greens:
+    if prune_green:
         color = SH_BAND_0 * gaussians.sh[:, 0] + 0.5
         prune |= (color[:, 0] < KEY_FAR) & (color[:, 1] > KEY_NEAR) & (color[:, 2] < KEY_FAR)
     prune &= alive
     alive = alive & ~prune
 
     mean_gradient = stats.gradient / jnp.maximum(stats.count, 1.0)
-    wanted = alive & (mean_gradient > rule.grad_threshold[region])
+    candidates = alive & (mean_gradient > rule.grad_threshold)
     free = ~alive
-    num = jnp.minimum(wanted.sum(), free.sum())
-    order = jnp.argsort(jnp.where(wanted, -mean_gradient, jnp.inf))
-    slots = jnp.argsort(alive, stable=True)  # dead ones first, in order
+    num = jnp.minimum(candidates.sum(), free.sum())
+    order = jnp.argsort(jnp.where(candidates, -mean_gradient, jnp.inf))
+    places = jnp.argsort(alive, stable=True)  # dead ones first, in order
     capacity = alive.shape[0]
     used = jnp.arange(capacity) < num
-    target = jnp.where(used, slots, capacity)  # out of range: dropped
+    target = jnp.where(used, places, capacity)  # out of range: dropped
 
     split = scales.max(-1) > rule.split_scale
     # Both children of a split are drawn from the parent's own Gaussian; a clone stays in place.
@@ -96,11 +114,11 @@ def control(key, gaussians: Gaussians, moments, alive, stats, rule, region, prog
     moments = optax.ScaleByAdamState(
         moments.count, jax.tree.map(clear, moments.mu), jax.tree.map(clear, moments.nu)
     )
-    report = {"added": num, "pruned": prune.sum(), "waiting": wanted.sum() - num}
-    return gaussians, moments, alive | fresh, report
+    report = {"added": num, "pruned": prune.sum(), "waiting": candidates.sum() - num}
+    return Slots(gaussians, moments, alive | fresh, init_stats(capacity)), report
 
 
-def grow(tree, alive, capacity: int):
+def grow(tree: Any, alive: Array, capacity: int) -> tuple[Any, Array]:
     """Pads a Gaussians-shaped tree and its mask to `capacity` slots; new slots repeat the last."""
     extra = capacity - alive.shape[0]
 

@@ -1,25 +1,38 @@
-"""What each dispatch works on: the frame numbers of its steps and, where the clip's pictures do not
-lie on the devices, the pictures themselves, read from the files one dispatch ahead.
+"""What each dispatch works on: the frame numbers of its steps, and pictures.
+
+Pictures come along where the clip's do not lie on the devices: they are read from the files one
+dispatch ahead.
 
 Frame numbers depend on keys, scores and the step, never on what is learnt. They are picked here
 either way, by one program, so that a run is the same to the bit with and without resident pictures.
 """
 
 import concurrent.futures
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
 
+from fg3dgs_jax.clip import processed
+from fg3dgs_jax.config import Config, Stage
+from fg3dgs_jax.config.defaults import Draws
 from fg3dgs_jax.training import batches, parallel
 from fg3dgs_jax.types import REGIONS
 
 
-def shows(stage, region):
+def shared(config: Config, stage: Stage) -> tuple[str, ...]:
+    """The regions that get a frame of their own; where all share one it is called the face's."""
+    return ("face",) if stage.draws == Draws.FRAME else config.regions
+
+
+def shows(stage: Stage, region: str) -> str:
     """Which frames a stage may pick for a region: the name of a mask in `DeviceClip.eligible`."""
     return region if stage.window == 1 else "windows"
 
 
-def make_picker(config, stage, stage_number, count: int):
+def make_picker(
+    config: Config, stage: Stage, number: int, count: int
+) -> Callable[[batches.DeviceClip, jax.Array], dict[str, jax.Array]]:
     """`pick(clip, steps [K]) -> {region: [K, count x window] frame numbers}`; `clip`: a DeviceClip.
 
     Layers that are fused share their frame, which is called the face's. Where a stage looks at a
@@ -27,32 +40,46 @@ def make_picker(config, stage, stage_number, count: int):
     """
 
     def pick(clip, step):
-        key, _ = batches.step_keys(config.seed, stage_number, step)
+        key, _ = batches.step_keys(config.seed, number, step)
         chosen = {}
-        for r in ("face",) if stage.fused else config.layers:
-            rule = stage.frames[r] if stage.frames is not None else None
-            first = batches.sample_frames(
-                jax.random.fold_in(key, REGIONS.index(r)), step, clip, shows(stage, r), rule,
-                step / stage.steps, count,
-            )  # fmt: skip
+        for r in shared(config, stage):
+            rule = stage.sampling[r] if stage.sampling is not None else None
+            key_r = jax.random.fold_in(key, REGIONS.index(r))
+            shown, progress = shows(stage, r), step / stage.steps
+            first = batches.sample_frames(key_r, step, clip, shown, rule, progress, count)
             chosen[r] = (first[:, None] + jnp.arange(stage.window)).reshape(-1)
         return chosen
 
     return jax.jit(jax.vmap(pick, (None, 0)))
 
 
-def feed(config, stage, stage_number, clip, on_device, resident: bool, done: int):
-    """Yields (steps, (frame numbers, pictures or None)) for each dispatch of a stage after `done`
-    of its steps; arrays are [L, K, B, ...], a part on each local device.
+def feed(
+    config: Config,
+    stage: Stage,
+    number: int,
+    clip: processed.Clip,
+    on_device: batches.DeviceClip,
+    resident: bool,
+    done: int,
+) -> Iterator[tuple[int, tuple[dict, dict | None]]]:
+    """Yields (steps, (frame numbers, pictures or None)) for each dispatch of a stage.
+
+    Arrays are [L, K, B, ...], a part on each local device.
 
     Args:
-      on_device: the DeviceClip; pictures in it are not used.
+      config: of the run.
+      stage: which stage.
+      number: its place in the order of the stages.
+      clip: the processed folder, to read pictures from.
+      on_device: the same on the device; pictures in it are not used.
+      resident: whether they lie on the devices.
+      done: steps of the stage that were done before.
 
     Raises:
       ValueError: a step takes more frames than some region is seen in.
     """
     count = config.batch * jax.device_count()
-    shown = [shows(stage, r) for r in (("face",) if stage.fused else config.layers)]
+    shown = [shows(stage, r) for r in shared(config, stage)]
     seen = {name: int(on_device.eligible[name].sum()) for name in shown}
     fewest = min(seen, key=seen.get)
     if count > seen[fewest]:
@@ -63,7 +90,7 @@ def feed(config, stage, stage_number, clip, on_device, resident: bool, done: int
     # On a CPU, where it need not wait for the dispatch before.
     host = parallel.host_device()
     rules = jax.device_put(batches.without_pictures(on_device), host)
-    picker = make_picker(config, stage, stage_number, count)
+    picker = make_picker(config, stage, number, count)
 
     def prepare(start):
         steps = min(config.steps_per_dispatch, stage.steps - start)
@@ -71,7 +98,10 @@ def feed(config, stage, stage_number, clip, on_device, resident: bool, done: int
         index = {r: parallel.ours(x) for r, x in picker(rules, numbers).items()}
         pictures = None
         if not resident:
-            pictures = {r: batches.read_pictures(clip, i, stage.fused) for r, i in index.items()}
+            pictures = {
+                r: batches.read_pictures(clip, i, stage.draws == Draws.FRAME)
+                for r, i in index.items()
+            }
         return steps, parallel.deal((index, pictures))
 
     starts = range(done, stage.steps, config.steps_per_dispatch)

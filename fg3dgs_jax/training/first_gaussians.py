@@ -5,20 +5,25 @@ of a random frame's mask is lifted onto the head (the face's landmarks, an ellip
 them) and takes that pixel's colour, so that optimisation starts from a picture of the person.
 """
 
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 from scipy.interpolate import LinearNDInterpolator
 
 from fg3dgs_jax import geometry
 from fg3dgs_jax.avatar import draw
 from fg3dgs_jax.clip.landmarks import GUIDES
 from fg3dgs_jax.clip.processed import Clip
+from fg3dgs_jax.config import Config
 from fg3dgs_jax.models import gaussians as gaussians_lib
 from fg3dgs_jax.models import motion as motion_lib
 from fg3dgs_jax.models.audio_encoder import with_statistics
 from fg3dgs_jax.training import batches, guides, masks
-from fg3dgs_jax.types import REGIONS, Conditions
+from fg3dgs_jax.training.batches import DeviceClip
+from fg3dgs_jax.types import REGIONS, Array, Conditions
 
 HEAD_RADII = (0.085, 0.12, 0.09)  # metres: half width, half height, half depth
 DEPTH_JITTER = {"face": 0.01, "eyes": 0.005, "mouth": 0.012}  # on the ellipsoid
@@ -27,31 +32,47 @@ BEHIND = {"face": 0.0, "eyes": 0.004, "mouth": 0.008}  # metres behind either
 MESH_FRAMES = 200  # that landmarks are triangulated from
 
 
-def init_regions(key, clip: Clip, device_clip, config, nets):
-    """{region: avatar.Region} and {region: alive} from a clip's train split; key is consumed."""
+def init_regions(
+    key: Array,
+    clip: Clip,
+    on_device: DeviceClip,
+    config: Config,
+    nets: Mapping[str, nn.Module],
+    warm_up: bool = True,
+) -> tuple[dict[str, draw.Region], dict[str, Array]]:
+    """{region: avatar.Region} and {region: alive} from a clip's train split.
+
+    Args:
+      key: consumed.
+      clip: the processed folder.
+      on_device: the same on the device.
+      config: of the run.
+      nets: motion net of each region.
+      warm_up: whether the nets learn from the landmarks first, as the config says.
+    """
     regions, alive = {}, {}
     classes = masks.region_labels(config)
     mesh = face_mesh(clip)
-    for r in config.layers:
+    for r in config.regions:
         key_r = jax.random.fold_in(key, REGIONS.index(r))
         seed = int(jax.random.randint(key_r, (), 0, 2**31 - 1))
-        frames = np.flatnonzero(np.asarray(device_clip.eligible[r]))
-        sizes = config.regions[r]
+        frames = np.flatnonzero(np.asarray(on_device.eligible[r]))
+        sizes = getattr(config.gaussians, r)
         rng = np.random.default_rng(seed)
         points, colors = lift(rng, clip, mesh, frames, r, classes[r], sizes.num)
         gaussians, alive[r] = gaussians_lib.init_gaussians_from_points(
             points, colors, sizes.capacity, config.sh_degree
         )
-        windows = np.zeros((8, *device_clip.audio.shape[1:]), np.float32)
-        expression = np.zeros(device_clip.expression.shape[1], np.float32)
+        windows = np.zeros((8, *on_device.audio.shape[1:]), np.float32)
+        expression = np.zeros(on_device.expression.shape[1], np.float32)
         motion = nets[r].init(key_r, gaussians.means, Conditions(windows, expression))
-        motion = with_statistics(motion, device_clip.audio[clip.split("train")])
+        motion = with_statistics(motion, on_device.audio[clip.split("train")])
         if "lips" in motion.get("statistics", {}):
-            lips = device_clip.guides[np.array([GUIDES.index(point) for point in motion_lib.LIPS])]
+            lips = on_device.guides[np.array([GUIDES.index(point) for point in motion_lib.LIPS])]
             motion = {**motion, "statistics": {**motion["statistics"], "lips": lips}}
-        rows = guides.guided(config).get(r)
-        if rows is not None and config.moves and config.warm_up.steps:
-            motion = guides.learn_from_guides(key_r, nets[r], motion, rows, device_clip, config)
+        leading = guides.guided(config).get(r)
+        if leading is not None and config.moves and config.warm_up.steps and warm_up:
+            motion = guides.learn_from_guides(key_r, nets[r], motion, leading, on_device, config)
         regions[r] = draw.Region(gaussians, motion)
     return regions, alive
 

@@ -2,24 +2,24 @@
 
 import contextlib
 import json
+import os
 import pathlib
 import statistics
 import time
+from collections.abc import Iterator, Mapping, Sequence
 
 import cv2
 import jax
 import numpy as np
-from tensorboard.compat.proto import event_pb2, summary_pb2
-from tensorboard.summary.writer.event_file_writer import EventFileWriter
+from tensorboardX import SummaryWriter
 
 
 class Log:
-    """One JSON object a logged step, and the same scalars for TensorBoard.
+    """One JSON object a logged step, and the same scalars for TensorBoard."""
 
-    clu's metric writers need TensorFlow; tensorboard's own event writer does not.
-    """
-
-    def __init__(self, workdir, resume_step: int, writes: bool = True):
+    def __init__(
+        self, workdir: str | os.PathLike[str], resume_step: int, writes: bool = True
+    ) -> None:
         self._events = None
         if not writes:  # another process does
             return
@@ -30,23 +30,20 @@ class Log:
             rows = [r for r in map(_parse, self._path.read_text().splitlines()) if r]
             rows = [r for r in rows if r["step"] <= resume_step]
         self._path.write_text("".join(json.dumps(r) + "\n" for r in rows))
-        self._events = EventFileWriter(str(pathlib.Path(workdir) / "tensorboard"))
+        self._events = SummaryWriter(str(pathlib.Path(workdir) / "tensorboard"))
 
-    def write(self, step: int, stage: str, scalars: dict):
+    def write(self, step: int, stage: str, scalars: dict[str, float]) -> None:
+        """Appends the metrics of one step."""
         if self._events is None:
             return
         scalars = {k: float(v) for k, v in scalars.items()}
         with self._path.open("a") as file:
             file.write(json.dumps({"step": step, "stage": stage, **scalars}) + "\n")
-        values = [
-            summary_pb2.Summary.Value(tag=f"{stage}/{k}", simple_value=v)
-            for k, v in scalars.items()
-        ]
-        self._events.add_event(
-            event_pb2.Event(step=step, summary=summary_pb2.Summary(value=values))
-        )
+        for name, value in scalars.items():
+            self._events.add_scalar(f"{stage}/{name}", value, step)
 
-    def close(self):
+    def close(self) -> None:
+        """Writes out what is not yet in the files."""
         if self._events is not None:
             self._events.close()
 
@@ -60,12 +57,12 @@ class Profile:
     TRACED = 2  # dispatches of a stage
     SCOPES = "batch_preparation, colors, composite, losses, lpips, guides, optimizer"
 
-    def __init__(self, folder):
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
         self._folder = pathlib.Path(folder)
-        self._times = {}  # {stage: [ms a step of each dispatch]}
+        self._times: dict[str, list[float]] = {}  # {stage: [ms a step of each dispatch]}
 
     @contextlib.contextmanager
-    def dispatch(self, stage: str, steps: int, begin: float):
+    def dispatch(self, stage: str, steps: int, begin: float) -> Iterator[None]:
         """Around a dispatch of so many steps, up to the end of its work on the device.
 
         `begin`: when its inputs began to be waited for, by `time.perf_counter`.
@@ -79,7 +76,7 @@ class Profile:
             spent = waited + time.perf_counter() - begin
         times.append(1e3 * spent / steps)
 
-    def report(self):
+    def report(self) -> None:
         """Prints the median time a step of each stage, and where the traces are."""
         for stage, times in self._times.items():
             # Those under the tracer are slower; they count where there are no others.
@@ -96,15 +93,21 @@ def _parse(line):
         return None
 
 
-def sample_picture(truth, image, layers, alphas, gain: float = 4.0):
-    """uint8 [H, 6 W, 3]: truth | render | face | eyes | mouth on grey | |error| x gain."""
+def sample_picture(
+    truth: np.ndarray,
+    image: np.ndarray,
+    layers: Mapping[str, np.ndarray],
+    alphas: Mapping[str, np.ndarray],
+    gain: float = 4.0,
+) -> np.ndarray:
+    """uint8 [H, 6 W, 3]: ground truth | render | face | eyes | mouth on grey | |error| x gain."""
     panels = [truth, image]
     panels += [layers[r] + (1.0 - alphas[r][..., None]) * 0.5 for r in ("face", "eyes", "mouth")]
     panels += [np.abs(truth - image) * gain]
     return np.rint(np.clip(np.concatenate(panels, 1), 0.0, 1.0) * 255.0).astype(np.uint8)
 
 
-def save_picture(path, rows):
+def save_picture(path: str | os.PathLike[str], rows: Sequence[np.ndarray]) -> None:
     """Stacks uint8 RGB pictures of one width and writes a PNG."""
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,34 +1,43 @@
-"""What training minimises, as pure functions: the terms of eqs. (3), (13), (15) and regularisers.
+"""What training minimises: the terms of eqs. (3), (13), (15) and regularisers, and their table.
 
 Images are [..., H, W, 3] in [0, 1], masks [..., H, W] of any number type; every mean over a mask
 that may be empty is 0 (never NaN) where it is. Pretrained nets come in as arguments.
+
+To add a term, write it as a function of a View, name it in TERMS, and give it a weight of that name
+in `config.Losses`.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from fg3dgs_jax import geometry
+from fg3dgs_jax.avatar.draw import Layer
+from fg3dgs_jax.clip.format import LABELS
+from fg3dgs_jax.config.defaults import Patches
 from fg3dgs_jax.training import ssim_ffi
+from fg3dgs_jax.training.masks import box_mask, detail_mask, isin
+from fg3dgs_jax.types import Array, Batch, GaussianDeltas
 
 SSIM_WINDOW, SSIM_SIGMA = 11, 1.5
 SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2
 GUIDE_DEPTH = 0.1
 
 
-def l1(prediction, target):
+def l1(prediction: Array, target: Array) -> Array:
     """Mean absolute difference."""
     return jnp.mean(jnp.abs(prediction - target))
 
 
-def psnr(prediction, target):
+def psnr(prediction: Array, target: Array) -> Array:
     """Peak signal-to-noise ratio in dB for the range [0, 1]; 100 for equal images."""
     return -10.0 * jnp.log10(jnp.maximum(jnp.mean(jnp.square(prediction - target)), 1e-10))
 
 
-def masked_mean(values, mask):
+def masked_mean(values: Array, mask: Array) -> Array:
     """Mean of `values` [..., H, W] or [..., H, W, C] where `mask` [..., H, W] is; 0 if nowhere."""
     mask = jnp.asarray(mask, values.dtype)
     mask = jnp.broadcast_to(mask[..., None] if values.ndim > mask.ndim else mask, values.shape)
@@ -73,7 +82,7 @@ def _blur_backward(_, cotangent):
 _blur.defvjp(_blur_forward, _blur_backward)
 
 
-def ssim_map(prediction, target):
+def ssim_map(prediction: Array, target: Array) -> Array:
     """SSIM of every pixel and channel [..., H, W, C]."""
     fields = jnp.concatenate(
         [prediction, target, prediction**2 + target**2, prediction * target], -1
@@ -85,19 +94,19 @@ def ssim_map(prediction, target):
     return numerator / ((mean_squares + SSIM_C1) * (squares - mean_squares + SSIM_C2))
 
 
-def ssim(prediction, target):
+def ssim(prediction: Array, target: Array) -> Array:
     """Mean SSIM: 11 x 11 Gaussian of sigma 1.5, zero padded, biased moments."""
     return jnp.mean(ssim_map(prediction, target))
 
 
-def d_ssim(prediction, target):
+def d_ssim(prediction: Array, target: Array) -> Array:
     """L_DS of eqs. (3), (13), (15): 1 - SSIM."""
     if ssim_ffi.is_available(prediction, target):
         return jnp.mean(ssim_ffi.distance(prediction, target))
     return 1.0 - ssim(prediction, target)
 
 
-def alpha_loss(alpha, inside):
+def alpha_loss(alpha: Array, inside: Array) -> Array:
     """mean of (1 - alpha) inside + mean of alpha outside; alpha, inside [..., H, W].
 
     A layer fills its region and leaves the rest clear.
@@ -106,14 +115,14 @@ def alpha_loss(alpha, inside):
     return masked_mean(1.0 - alpha, inside) + masked_mean(alpha, 1.0 - inside)
 
 
-def motion_loss(deltas, alive=None):
+def motion_loss(deltas: GaussianDeltas, alive: Array | None = None) -> Array:
     """Sum over the fields of `deltas` (GaussianDeltas) of mean |field| over `alive` [N] slots."""
     fields = [f for f in jax.tree.leaves(deltas) if f is not None]
     alive = jnp.ones(fields[0].shape[:-1]) if alive is None else alive
     return sum(masked_mean(jnp.abs(field), alive) for field in fields)
 
 
-def guide_loss(deltas, batch):
+def guide_loss(deltas: Array, batch: Batch) -> Array:
     """Mean distance, in widths of the picture, of the moved guides from where the frame shows them.
 
     Pictures move a Gaussian only across what it touches; landmarks tell lips, lids and chin where
@@ -126,14 +135,7 @@ def guide_loss(deltas, batch):
     return (distance + GUIDE_DEPTH * depth) / batch.labels.shape[-1]
 
 
-def box_mask(box, height, width):
-    """Boxes [..., 4] (row0, row1, col0, col1), half open -> bool [..., height, width]."""
-    row0, row1, col0, col1 = jnp.moveaxis(jnp.asarray(box)[..., None, None], -3, 0)
-    rows, cols = jnp.arange(height)[:, None], jnp.arange(width)
-    return (rows >= row0) & (rows < row1) & (cols >= col0) & (cols < col1)
-
-
-def attention_loss(gates, lips_box, hair):
+def attention_loss(gates: Array, lips_box: Array, hair: Array) -> Array:
     """Keeps expressions from moving the lips, and both conditions from moving hair.
 
     Args:
@@ -146,24 +148,7 @@ def attention_loss(gates, lips_box, hair):
     return masked_mean(gates[..., 1], lips) + on_hair
 
 
-def fill_box(image, box, color):
-    """`image` [..., H, W, 3] with `color` [3] inside `box` [..., 4]."""
-    inside = box_mask(box, *image.shape[-3:-1])
-    return jnp.where(inside[..., None], jnp.asarray(color, image.dtype), image)
-
-
-def crop_resize(image, box, size):
-    """`box` [4] of `image` [H, W, C], bilinearly sampled at size x size pixels; differentiable."""
-    row0, row1, col0, col1 = jnp.asarray(box, image.dtype)
-    scale = size / jnp.stack([row1 - row0, col1 - col0])
-    shift = -jnp.stack([row0, col0]) * scale
-    shape = (size, size, image.shape[-1])
-    return jax.image.scale_and_translate(
-        image, shape, (0, 1), scale, shift, "linear", antialias=False
-    )
-
-
-def patch_corners(key, height, width, side, count):
+def patch_corners(key: Array, height: int, width: int, side: int, count: int) -> Array:
     """Row and column [K, 2] of different cells of a grid at a random offset; K = min(count, cells).
 
     The grid holds as many whole patches of side `side` as fit at any offset, so K does not depend
@@ -188,18 +173,102 @@ def patch_corners(key, height, width, side, count):
     return offset + side * jnp.stack([cells // cols, cells % cols], -1)
 
 
-def gather_patches(image, corners, side):
+def gather_patches(image: Array, corners: Array, side: int) -> Array:
     """[H, W, C], [K, 2] -> [K, side, side, C]."""
     size = (side, side, image.shape[-1])
     return jax.vmap(lambda c: jax.lax.dynamic_slice(image, (c[0], c[1], 0), size))(corners)
 
 
-def patch_loss(perceptual: Callable, key, prediction, target, side, count):
+def patch_loss(
+    perceptual: Callable[[Array, Array], Array],
+    key: Array,
+    prediction: Array,
+    target: Array,
+    patches: Patches,
+) -> Array:
     """L_LP of eq. (15): mean of a perceptual distance over random patches.
 
     `perceptual(x, y) -> [K]` takes [K, side, side, 3] in [0, 1]; both images [H, W, 3] are cut at
     the same places. LPIPS-Alex needs a side of 32 or more.
     """
-    corners = patch_corners(key, *target.shape[:2], side, count)
-    patches = gather_patches(prediction, corners, side), gather_patches(target, corners, side)
-    return jnp.mean(perceptual(*patches))
+    side = min(patches.side, *target.shape[:2])
+    corners = patch_corners(key, *target.shape[:2], side, patches.count)
+    cut = gather_patches(prediction, corners, side), gather_patches(target, corners, side)
+    return jnp.mean(perceptual(*cut))
+
+
+class View(NamedTuple):
+    """What a term may look at: one region's layer over the key colour, or the whole frame.
+
+    Fields that a view has nothing for are None.
+    """
+
+    image: Array  # [H, W, 3], drawn
+    truth: Array  # [H, W, 3], ground truth
+    batch: Batch
+    key: Array  # consumed by the one term that draws patches
+    progress: Array  # share of the stage done
+    patches: Patches
+    perceptual: Callable[[Array, Array], Array] | None  # LPIPS: [K, side, side, 3] twice -> [K]
+    region: str | None = None  # None: the whole frame
+    layer: Layer | None = None
+    alive: Array | None = None  # [N] bool
+    ignored: Array | None = None  # [H, W] bool: equal in image and truth, whatever was drawn
+    fill: Array | None = None  # [H, W] bool: where the layer should be opaque
+
+
+def detail(view: View) -> Array | None:
+    """L1 in the boxes of lips and eyes once more (ours), for the face's layer and whole frames."""
+    if view.region not in (None, "face"):
+        return None
+    mask = detail_mask(view.batch)
+    mask = mask if view.ignored is None else mask & ~view.ignored
+    return masked_mean(jnp.abs(view.image - view.truth), mask)
+
+
+def alpha(view: View) -> Array | None:
+    """A layer fills its region and leaves the rest clear."""
+    if view.layer is None or view.fill is None:
+        return None
+    return alpha_loss(view.layer.alpha, view.fill)
+
+
+def small_motion(view: View) -> Array | None:
+    """The face's Gaussians move no more than they must."""
+    if view.region != "face" or view.layer is None or view.layer.deltas is None:
+        return None
+    return motion_loss(view.layer.deltas, view.alive)
+
+
+def attention(view: View) -> Array | None:
+    """Expressions leave the lips alone, both conditions the hair; where gates were drawn."""
+    if view.layer is None or view.layer.gates is None:
+        return None
+    hair = isin(view.batch.labels, (LABELS["hair"],))
+    return attention_loss(view.layer.gates, view.batch.lips_box, hair)
+
+
+@jax.named_scope("lpips")
+def late_lpips(view: View) -> Array | None:
+    """L_LP on random patches from `patches.start` on; 0 before, at no cost."""
+    network, patches = view.perceptual, view.patches
+    if network is None or patches.start >= 1.0:
+        return None
+    return jax.lax.cond(
+        view.progress >= patches.start,
+        lambda: patch_loss(network, view.key, view.image, view.truth, patches),
+        lambda: jnp.zeros(()),
+    )
+
+
+# name in `config.Losses` -> View -> scalar, or None where the view has nothing for it. Terms of a
+# whole step, which see several frames, are in `objective.STEP_TERMS`.
+TERMS: dict[str, Callable[[View], Array | None]] = {
+    "l1": lambda view: l1(view.image, view.truth),  # eqs. (3), (13), (15)
+    "d_ssim": lambda view: d_ssim(view.image, view.truth),  # eqs. (3), (13), (15)
+    "detail": detail,
+    "alpha": alpha,
+    "motion": small_motion,
+    "attention": attention,
+    "lpips": late_lpips,  # eq. (15)
+}

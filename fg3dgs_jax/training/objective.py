@@ -1,163 +1,250 @@
-"""What a stage row means: which pixels a region is trained on, and the loss of one frame.
+"""The loss of a step: what a stage draws, the views that its terms look at, and their sum."""
 
-A row (see `stages` in configs/default.py) says what is drawn (`fused`, `moving`), what is learnt
-(`learn`), on which frames (`frames`), with which losses, and how density is controlled.
-"""
-
-from collections.abc import Callable
-from typing import NamedTuple
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 
 from fg3dgs_jax.avatar import draw
-from fg3dgs_jax.clip.format import LABELS
-from fg3dgs_jax.training import losses
-from fg3dgs_jax.training.masks import detail_mask, isin, region_labels, region_masks
-from fg3dgs_jax.types import REGIONS
+from fg3dgs_jax.config import Config, Stage
+from fg3dgs_jax.config.defaults import Draws
+from fg3dgs_jax.training import batches, guides, losses, masks
+from fg3dgs_jax.types import REGIONS, Array, Batch
 
 
-class Frozen(NamedTuple):
-    """The pretrained nets that losses ask, as functions; None where there are no weights."""
+class Networks(NamedTuple):
+    """The pretrained nets that terms ask, as functions; None where there are no weights."""
 
-    perceptual: Callable | None = None  # (x, y) [K, side, side, 3] -> [K]: LPIPS
-    sync: Callable | None = None  # (frames [B, 5, H, W, 3], first frames [B]) -> []: eq. (16)
-
-
-@jax.named_scope("lpips")
-def perceptual_term(perceptual, key, stage, image, truth, progress):
-    """L_LP on random patches once `progress` has passed `lpips.start`; 0 before, at no cost."""
-    row = stage.lpips
-    if perceptual is None or not stage.losses.lpips or row.start >= 1.0:
-        return jnp.zeros(())
-    side = min(row.side, *truth.shape[:2])
-    return jax.lax.cond(
-        progress >= row.start,
-        lambda: losses.patch_loss(perceptual, key, image, truth, side, row.count),
-        lambda: jnp.zeros(()),
-    )
+    perceptual: Callable[[Array, Array], Array] | None = None  # [K, side, side, 3] twice -> [K]
+    sync: Callable[[Array, Array], Array] | None = None  # (frames [B, 5, H, W, 3], [B]) -> []
 
 
-def key_color(config, key):
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """All that is fixed while a stage runs."""
+
+    config: Config
+    stage: Stage
+    number: int  # the stage's place in the order
+    nets: Mapping[str, nn.Module]  # motion net of each region
+    networks: Networks
+    size: tuple[int, int]  # height, width of a frame, px
+    capacities: Mapping[str, int] = dataclasses.field(default_factory=dict)  # lists of pairs
+
+    @property
+    def moves(self) -> bool:
+        """Whether the motion nets take part."""
+        return self.stage.moves and self.config.moves
+
+    @property
+    def frames(self) -> int:
+        """Frames a step and device, of each layer."""
+        return self.config.batch * self.stage.window
+
+
+class Drawn(NamedTuple):
+    """What a frame, drawn and judged, gives besides its loss."""
+
+    metrics: dict[str, Array]  # scalars
+    radii: dict[str, Array]  # [N, 2] px of each region
+    windows: (
+        tuple[Array, Array] | None
+    )  # (drawn, filmed) [H, W, 3], where all regions share a frame
+
+
+def key_color(config: Config, key: Array) -> Array:
     """The colour [3] behind a layer in its own stages; key: consumed.
 
     One that changes from step to step cannot be learnt, so a layer can only match it by being clear
-    there; a fixed one is sometimes painted instead and has to be pruned.
+    there. A fixed one is sometimes painted instead and has to be pruned.
     """
-    return jnp.array(config.key_color) if config.key_color else jax.random.uniform(key, (3,))
-
-
-@jax.named_scope("losses")
-def region_loss(config, stage, perceptual, key, region, layer, color, batch, alive, step, progress):
-    """Eqs. (3) and (13) for one region, with TalkingGaussian's regularisers.
-
-    `layer` is drawn over the key colour `color` [3], with gates where the attention term is wanted.
-    """
-    weights = stage.losses
-    shown, ignored, fill = region_masks(
-        region, region_labels(config)[region], batch, config.regions[region].dilate,
-        step % stage.hair_every == 0,
-    )  # fmt: skip
-    truth = jnp.where(shown[..., None] & ~ignored[..., None], batch.image, color)
-    image = jnp.where(ignored[..., None], color, layer.image)
-    terms = {"l1": losses.l1(image, truth), "d_ssim": losses.d_ssim(image, truth)}
-    if weights.detail and region == "face":
-        terms["detail"] = losses.masked_mean(jnp.abs(image - truth), detail_mask(batch) & ~ignored)
-    if weights.alpha:
-        terms["alpha"] = losses.alpha_loss(layer.alpha, fill)
-    if weights.motion and layer.deltas is not None and region == "face":
-        terms["motion"] = losses.motion_loss(layer.deltas, alive)
-    if layer.gates is not None:
-        hair = isin(batch.labels, (LABELS["hair"],))
-        terms["attention"] = losses.attention_loss(layer.gates, batch.lips_box, hair)
-    if weights.lpips:
-        terms["lpips"] = perceptual_term(perceptual, key, stage, image, truth, progress)
-    return sum(weights[n] * t for n, t in terms.items()), terms
-
-
-@jax.named_scope("losses")
-def fused_loss(stage, perceptual, key, image, batch, progress):
-    """Eq. (15) on the whole frame; ours, where `detail` weighs: lips and eyes once more."""
-    weights = stage.losses
-    terms = {"l1": losses.l1(image, batch.image), "d_ssim": losses.d_ssim(image, batch.image)}
-    if weights.detail:
-        terms["detail"] = losses.masked_mean(jnp.abs(image - batch.image), detail_mask(batch))
-    if weights.lpips:
-        terms["lpips"] = perceptual_term(perceptual, key, stage, image, batch.image, progress)
-    return sum(weights[n] * t for n, t in terms.items()), terms
+    if config.key_color is None:
+        return jax.random.uniform(key, (3,))
+    return jnp.array(config.key_color)
 
 
 def frame_loss(
-    config, stage, nets, perceptual, key, step, progress, regions, alive, probes, batches,
-    capacities=None,
-):  # fmt: skip
-    """Loss of one frame a region (`batches` by region; one and the same frame where fused).
+    setup: Setup,
+    regions: Any,
+    alive: Any,
+    probes: Any,
+    frames: Mapping[str, Batch],
+    key: Array,
+    step: Array,
+) -> tuple[Array, Drawn]:
+    """Loss of one frame a region, or of the one frame that all regions share.
 
-    `capacities`: {region: the rasterizer's isect_capacity}.
-
-    Returns (loss, (drawn, filmed) [H, W, 3] for `alignment_loss` where layers are fused or None,
-    metrics, radii by region).
+    Args:
+      setup: of the stage.
+      regions: {region: Region}, the parameters.
+      alive: {region: [N] bool}.
+      probes: {region: [N, 2] zeros}, for the gradients that density control reads.
+      frames: {region: Batch}; the face's where they share one.
+      key: consumed.
+      step: of the stage.
     """
-    nets = nets if stage.moving and config.moves else None
-    metrics, radii = {}, {}
-    if stage.fused:
-        batch = batches["face"]
-        image, layers = draw.draw(
-            nets,
-            regions,
-            alive,
-            batch.conditions,
-            batch.camera,
-            batch.background,
-            draw.FrameOptions(
-                stage.window > 1 and not stage.sync_paints, probes=probes, capacities=capacities
-            ),
-        )
-        image, watched = image[..., :3], image[..., -3:]
-        loss, terms = fused_loss(stage, perceptual, key, image, batch, progress)
-        metrics = {**terms, "psnr": losses.psnr(image, batch.image)}
-        for r in config.layers:
-            metrics |= list_metrics(r, layers[r])
-            radii[r] = layers[r].aux.radii
-        return loss, (watched, batch.image), metrics, radii
-    loss = 0.0
-    for r in config.layers:
-        batch = batches[r]
-        height, width = batch.labels.shape
+    draw_and_view = _whole_frame if setup.stage.draws == Draws.FRAME else _layers
+    views, drawn = draw_and_view(setup, regions, alive, probes, frames, key, step)
+    loss, metrics = 0.0, {}
+    for prefix, view in views.items():
+        part, terms = weigh(setup.stage, view)
+        loss = loss + part
+        metrics |= {prefix + name: term for name, term in terms.items()}
+    return loss, drawn._replace(metrics=metrics | drawn.metrics)
+
+
+@jax.named_scope("losses")
+def weigh(stage: Stage, view: losses.View) -> tuple[Array, dict[str, Array]]:
+    """The weighted sum of a view's terms, and the terms themselves."""
+    terms = {}
+    for name, term in losses.TERMS.items():
+        value = term(view) if getattr(stage.losses, name) else None
+        if value is not None:
+            terms[name] = value
+    return sum(getattr(stage.losses, n) * t for n, t in terms.items()), terms
+
+
+def _layers(setup, regions, alive, probes, frames, key, step):
+    """Eqs. (3) and (13): each region alone over the key colour, on a frame of its own."""
+    config, stage = setup.config, setup.stage
+    nets = setup.nets if setup.moves else None
+    height, width = setup.size
+    views, metrics, radii = {}, {}, {}
+    for r in config.regions:
+        batch = frames[r]
         key_c, key_r = jax.random.split(jax.random.fold_in(key, REGIONS.index(r)))
         color = key_color(config, key_c)
-        conditions = draw.conditions_of(r, nets, regions, batch.conditions)
         options = draw.DrawOptions(
             width,
             height,
             background=color,
             with_gates=bool(nets and r == "face" and stage.losses.attention),
             probe=probes[r],
-            capacity=(capacities or {}).get(r),
+            capacity=setup.capacities.get(r),
         )
-        net = nets and nets[r]
+        conditions = draw.conditions_of(r, nets, regions, batch.conditions)
+        net = nets[r] if nets else None
         layer = draw.draw_layer(net, regions[r], alive[r], conditions, batch.camera, options)
-        part, terms = region_loss(
-            config, stage, perceptual, key_r, r, layer, color, batch, alive[r], step, progress
-        )
-        loss = loss + part
-        metrics |= {f"{r}/{name}": term for name, term in terms.items()} | list_metrics(r, layer)
+        views[f"{r}/"] = _layer_view(setup, r, layer, color, batch, key_r, step)
+        views[f"{r}/"] = views[f"{r}/"]._replace(alive=alive[r])
+        metrics |= list_metrics(r, layer)
         radii[r] = layer.aux.radii
-    return loss, None, metrics, radii
+    return views, Drawn(metrics, radii, None)
+
+
+@jax.named_scope("losses")
+def _layer_view(setup, region, layer, color, batch, key, step):
+    stage = setup.stage
+    shown, ignored, fill = masks.region_masks(
+        region,
+        masks.region_labels(setup.config)[region],
+        batch,
+        getattr(setup.config.gaussians, region).dilate,
+        step % stage.hair_every == 0,
+    )
+    return losses.View(
+        image=jnp.where(ignored[..., None], color, layer.image),
+        truth=jnp.where(shown[..., None] & ~ignored[..., None], batch.image, color),
+        batch=batch,
+        key=key,
+        progress=step / stage.steps,
+        patches=stage.patches,
+        perceptual=setup.networks.perceptual,
+        region=region,
+        layer=layer,
+        ignored=ignored,
+        fill=fill,
+    )
+
+
+def _whole_frame(setup, regions, alive, probes, frames, key, step):
+    """Eq. (15): all regions over the real background."""
+    stage, batch = setup.stage, frames["face"]
+    options = draw.FrameOptions(
+        twice=stage.window > 1 and not stage.sync_paints,
+        probes=probes,
+        capacities=setup.capacities,
+    )
+    image, layers = draw.draw(
+        setup.nets if setup.moves else None,
+        regions,
+        alive,
+        batch.conditions,
+        batch.camera,
+        batch.background,
+        options,
+    )
+    image, watched = image[..., :3], image[..., -3:]
+    view = losses.View(
+        image, batch.image, batch, key, step / stage.steps, stage.patches, setup.networks.perceptual
+    )
+    metrics = {"psnr": losses.psnr(image, batch.image)}
+    for r, layer in layers.items():
+        metrics |= list_metrics(r, layer)
+    radii = {r: layer.aux.radii for r, layer in layers.items()}
+    return {"": view}, Drawn(metrics, radii, (watched, batch.image))
+
+
+def list_metrics(region: str, layer: draw.Layer) -> dict[str, Array]:
+    """How many (tile, Gaussian) pairs a layer needed, and whether the GPU's list was shorter."""
+    return {f"{region}/isects": layer.aux.n_isects, f"{region}/overflow": layer.aux.overflow}
+
+
+class StepView(NamedTuple):
+    """What a term of a whole step may look at."""
+
+    setup: Setup
+    regions: Any  # {region: Region}
+    clip: batches.DeviceClip
+    key: Array  # consumed by the one term that draws frames
+    windows: tuple[Array, Array] | None  # (drawn, filmed) [B x window, H, W, 3]
+    index: Mapping[str, Array]  # frame numbers [B x window] by region
 
 
 @jax.named_scope("alignment")
-def alignment_loss(sync, drawn, filmed, starts):
-    """L_lip of eq. (16) and its ceiling, the expert's word on the same frames as they were filmed.
+def sync(view: StepView) -> tuple[Array, dict[str, Array]] | None:
+    """L_lip of eq. (16); as metric also its ceiling, the expert's score of the filmed frames."""
+    setup, expert = view.setup, view.setup.networks.sync
+    if expert is None or view.windows is None or setup.stage.window == 1:
+        return None
+    batch, window = setup.config.batch, setup.stage.window
+    drawn, filmed = (x.reshape(batch, window, *x.shape[1:]) for x in view.windows)
+    starts = view.index["face"][::window]
+    ceiling = jax.lax.stop_gradient(expert(filmed, starts))
+    return expert(drawn, starts), {"sync_truth": ceiling}
 
-    Args:
-      sync: `Frozen.sync`.
-      drawn, filmed: [B, window, H, W, 3] consecutive frames.
-      starts: [B], the first frame of each window.
-    """
-    return sync(drawn, starts), jax.lax.stop_gradient(sync(filmed, starts))
+
+@jax.named_scope("guides")
+def lead(view: StepView) -> tuple[Array, dict[str, Array]] | None:
+    """Landmarks lead the motion nets (ours), see `guides.py`."""
+    setup = view.setup
+    if not setup.moves:
+        return None
+    frames = batches.guide_frames(view.key, view.clip, setup.config.guides)
+    terms = [
+        guides.guides_loss(setup.nets[r], view.regions[r].motion, rows, *frames)
+        for r, rows in guides.guided(setup.config).items()
+    ]
+    return sum(terms), {}
 
 
-def list_metrics(region, layer):
-    """How many (tile, Gaussian) pairs a layer needed, and whether the GPU's list was shorter."""
-    return {f"{region}/isects": layer.aux.n_isects, f"{region}/overflow": layer.aux.overflow}
+# name in `config.Losses` -> StepView -> (scalar, further metrics), or None.
+STEP_TERMS: dict[str, Callable[[StepView], tuple[Array, dict[str, Array]] | None]] = {
+    "sync": sync,  # eq. (16)
+    "guides": lead,
+}
+
+
+def step_loss(view: StepView) -> tuple[Array, dict[str, Array]]:
+    """The weighted sum of a step's own terms, and their metrics."""
+    loss, metrics = jnp.zeros(()), {}
+    for name, term in STEP_TERMS.items():
+        weight = getattr(view.setup.stage.losses, name)
+        result = term(view) if weight else None
+        if result is not None:
+            value, more = result
+            loss, metrics = loss + weight * value, metrics | {name: value} | more
+    return loss, metrics

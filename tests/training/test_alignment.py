@@ -5,16 +5,25 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import default, quickstart
-from fg3dgs_jax import train
+from configs import quickstart
 from fg3dgs_jax.avatar import draw
 from fg3dgs_jax.clip import landmarks, processed
+from fg3dgs_jax.config import Config
 from fg3dgs_jax.experts.lips import wav2lip
 from fg3dgs_jax.lipsync import alignment
 from fg3dgs_jax.lipsync import expert as expert_lib
 from fg3dgs_jax.media import video
 from fg3dgs_jax.media import windows as windows_lib
-from fg3dgs_jax.training import batches, feed, first_gaussians, objective, optim, parallel, step
+from fg3dgs_jax.training import (
+    batches,
+    feed,
+    first_gaussians,
+    loop,
+    objective,
+    parallel,
+    rates,
+    step,
+)
 from tests import fake_avatar
 
 
@@ -107,20 +116,20 @@ def aligning(folder, expert):
     """(config, state before, state after two steps of alignment, metrics)."""
     config = quickstart.get_config()
     config.data.path, config.data.expression = str(folder), ("AU01", "AU45")
-    config.stages.alignment = default.get_config().stages.alignment  # the paper's
+    config.stages.alignment = Config().stages.alignment  # the paper's
     config.warm_up.steps, config.stages.alignment.steps = 0, 2
     config.sync_expert, config.stages.alignment.losses.lpips = str(expert), 0.0
-    for region in config.layers:
-        config.regions[region].update(num=60, capacity=64, max_capacity=64)
-    config.layers = ("face", "mouth")  # the painted head has no eyes
+    for population in (config.gaussians.face, config.gaussians.mouth):
+        population.num, population.capacity = 60, 64
+    config.regions = ("face", "mouth")  # the painted head has no eyes
     clip = processed.load_clip(folder)
-    device = batches.device_clip(clip, "mel", config.data.expression)
-    frozen, device = train.ready_for_alignment(config, objective.Frozen(), clip, device)
+    device = batches.device_clip(clip, config.data)
+    networks, device = loop.ready_for_alignment(config, objective.Networks(), clip, device)
     nets = draw.make_nets(config)
     regions, alive = first_gaussians.init_regions(jax.random.key(0), clip, device, config, nets)
     state = step.init_state(regions, alive)
-    row = config.stages.alignment
-    one = step.make_dispatch(config, row, 3, nets, frozen, (clip.height, clip.width))
+    row, size = config.stages.alignment, (clip.height, clip.width)
+    one = step.make_dispatch(objective.Setup(config, row, 3, nets, networks, size))
     ((_, inputs),) = feed.feed(config, row, 3, clip, device, True, 0)
     before = jax.device_get(state)
     after, metrics, _ = one(parallel.replicate(state), parallel.replicate(device), inputs)
@@ -151,6 +160,7 @@ def test_the_expert_and_its_ceiling_are_told(aligning):
 
 def test_a_stage_may_freeze_one_regions_net(aligning):
     config, state, _ = aligning
-    moves = optim.learnt(state.regions, config.stages.alignment)
+    table = rates.table(state.regions, config.stages.alignment.rates)
+    moves = jax.tree.map(lambda rate: rate.moves, table)
     assert not any(jax.tree.leaves(moves["face"].motion))
     assert all(jax.tree.leaves(moves["mouth"].motion["params"]))

@@ -2,20 +2,18 @@
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 import optax
 import pytest
 
+from fg3dgs_jax.config.defaults import Density
 from fg3dgs_jax.models import gaussians as gaussians_lib
 from fg3dgs_jax.training import density
 
-RULE = ml_collections.ConfigDict(
-    dict(
-        split_scale=0.01, max_scale=0.1, min_opacity=dict(face=(0.05, 0.3), mouth=(0.05, 0.1)),
-        grad_threshold=dict(face=1.0, mouth=5.0),
-    )
-)  # fmt: skip
+RULES = {
+    "face": Density(split_scale=0.01, max_scale=0.1, min_opacity=(0.05, 0.3), grad_threshold=1.0),
+    "mouth": Density(split_scale=0.01, max_scale=0.1, min_opacity=(0.05, 0.1), grad_threshold=5.0),
+}
 
 
 def scene(num=4, capacity=8, scale=0.005, opacity=0.5):
@@ -35,7 +33,10 @@ def scene(num=4, capacity=8, scale=0.005, opacity=0.5):
 def control(gaussians, moments, alive, gradient, progress=0.0, greens=True, region="face"):
     stats = density.Stats(jnp.asarray(gradient, jnp.float32) * 2, jnp.full(len(gradient), 2.0))
     key = jax.random.key(1)
-    return density.control(key, gaussians, moments, alive, stats, RULE, region, progress, greens)
+    slots = density.Slots(gaussians, moments, alive, stats)
+    slots, report = density.control(key, slots, RULES[region], progress, greens)
+    assert not any(map(np.any, slots.stats))  # they start anew
+    return *slots[:3], report
 
 
 def test_small_gaussians_with_large_gradients_are_cloned_into_dead_slots():

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from fg3dgs_jax.clip import processed
+from fg3dgs_jax.config.defaults import Resident
 from fg3dgs_jax.training import batches, feed, parallel
 from fg3dgs_jax.types import REGIONS
 from tests.painted import FRAMES, small
@@ -14,8 +15,8 @@ def dispatches(folder, stage="motion", batch=2, resident=False, done=0):
     config = small(folder, **{stage: 7})
     config.batch = batch
     clip = processed.load_clip(folder)
-    on_device = batches.device_clip(clip, "mel", config.data.expression, resident=resident)
-    fed = feed.feed(config, config.stages[stage], 1, clip, on_device, resident, done)
+    on_device = batches.device_clip(clip, config.data, resident=resident)
+    fed = feed.feed(config, getattr(config.stages, stage), 1, clip, on_device, resident, done)
     return clip, [(steps, *jax.device_get(inputs)) for steps, inputs in fed]
 
 
@@ -66,12 +67,10 @@ def test_pictures_stay_where_they_fit(folder, monkeypatch):
     clip = processed.load_clip(folder)
     size = sum(x.nbytes for x in (clip.frames, clip.labels, clip.torso))
     monkeypatch.setattr(batches, "_available_bytes", lambda: 2 * size)
-    assert batches.fits(clip, "auto")
+    assert batches.fits(clip, Resident.AUTO)
     monkeypatch.setattr(batches, "_available_bytes", lambda: 2 * size - 2)
-    assert not batches.fits(clip, "auto")
-    assert batches.fits(clip, "True") and not batches.fits(clip, "False")
-    with pytest.raises(ValueError, match=r"data.resident is 'yes'; expected 'auto'"):
-        batches.fits(clip, "yes")
+    assert not batches.fits(clip, Resident.AUTO)
+    assert batches.fits(clip, Resident.DEVICE) and not batches.fits(clip, Resident.HOST)
 
 
 def test_the_torso_lies_over_the_plate_as_in_the_clip(folder):

@@ -3,7 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fg3dgs_jax.training import losses
+from fg3dgs_jax.config.defaults import Patches
+from fg3dgs_jax.training import losses, masks
 from fg3dgs_jax.types import Batch, Camera, GaussianDeltas
 
 
@@ -98,26 +99,15 @@ def test_motion_loss_skips_absent_fields_and_dead_slots():
 
 def test_boxes_and_attention():
     box = jnp.array([1, 3, 2, 5])
-    mask = losses.box_mask(box, 6, 7)
+    mask = masks.box_mask(box, 6, 7)
     expected = np.zeros((6, 7), bool)
     expected[1:3, 2:5] = True
     np.testing.assert_array_equal(mask, expected)
-    np.testing.assert_array_equal(losses.box_mask(jnp.stack([box, box]), 6, 7)[1], expected)
+    np.testing.assert_array_equal(masks.box_mask(jnp.stack([box, box]), 6, 7)[1], expected)
     gates = jnp.stack([jnp.full((6, 7), 10.0), jnp.where(mask, 2.0, 0.0)], -1)
     assert float(losses.attention_loss(gates, box, jnp.zeros((6, 7)))) == 2.0
     assert float(losses.attention_loss(gates, box, ~mask)) == 12.0
     assert float(losses.attention_loss(gates, jnp.array([2, 2, 3, 3]), jnp.zeros((6, 7)))) == 0.0
-    filled = losses.fill_box(jnp.ones((6, 7, 3)), box, (0.0, 1.0, 0.0))
-    assert float(filled.sum()) == 6 * 7 * 3 - 2 * 6
-
-
-def test_crop_resize_cuts_and_scales():
-    image = jnp.float32(images()[0])
-    same = losses.crop_resize(image, jnp.array([3, 13, 7, 17]), 10)
-    np.testing.assert_allclose(same, image[3:13, 7:17], atol=1e-5)
-    ramp = jnp.broadcast_to(jnp.arange(30.0)[:, None, None] + 0.5, (30, 30, 1))
-    double = losses.crop_resize(ramp, jnp.array([10, 20, 10, 20]), 20)
-    np.testing.assert_allclose(double[:, 3, 0], 10 + (np.arange(20) + 0.5) / 2, atol=1e-4)
 
 
 @pytest.mark.parametrize("height, width, side", [(70, 101, 16), (33, 40, 32), (32, 32, 32)])
@@ -143,9 +133,13 @@ def test_patch_loss_compares_the_same_places():
         seen.append(x.shape)
         return jnp.abs(x - y).mean((1, 2, 3))
 
-    loss = losses.patch_loss(perceptual, jax.random.key(0), a, b, 16, 3)
+    loss = losses.patch_loss(perceptual, jax.random.key(0), a, b, Patches(0.0, 16, 3))
     assert seen == [(3, 16, 16, 3)]
-    assert float(losses.patch_loss(perceptual, jax.random.key(0), a, a, 16, 3)) == 0 < float(loss)
+    assert (
+        float(losses.patch_loss(perceptual, jax.random.key(0), a, a, Patches(0.0, 16, 3)))
+        == 0
+        < float(loss)
+    )
     patches = losses.gather_patches(a, jnp.array([[2, 5]]), 16)
     np.testing.assert_array_equal(patches[0], a[2:18, 5:21])
     with pytest.raises(ValueError, match="patch side"):
@@ -154,7 +148,7 @@ def test_patch_loss_compares_the_same_places():
 
 IMAGES = [jnp.float32(x) for x in images(12, 14)]
 BOX = jnp.array([2, 6, 3, 9])
-INSIDE = losses.box_mask(BOX, 12, 14)
+INSIDE = masks.box_mask(BOX, 12, 14)
 HAIR = jnp.zeros((12, 14), bool).at[:2].set(True)
 FRAME = Batch(
     index=None, conditions=None, image=None, background=None, lips_box=BOX, eyes_box=None,
@@ -188,7 +182,7 @@ GRADED = {  # a loss as a function of one array, its shape, where it may pull
     ),
     "guides": (lambda x: losses.guide_loss(0.01 * x, FRAME), (2, 3), None),
     "lpips": (
-        lambda x: losses.patch_loss(perceptual, jax.random.key(0), x, IMAGES[1], 5, 50),
+        lambda x: losses.patch_loss(perceptual, jax.random.key(0), x, IMAGES[1], Patches(0.0, 5, 50)),
         (12, 14, 3), None,
     ),
 }  # fmt: skip

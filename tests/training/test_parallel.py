@@ -74,7 +74,7 @@ def assert_same(found, wanted):
 
 
 def test_a_run_is_the_same_to_the_bit_without_resident_pictures(folder, tmp_path, alone):
-    flags = ["--config.batch=2", "--config.data.resident=False"]
+    flags = ["--config.batch=2", "--config.data.resident=host"]
     finish(program(folder, tmp_path / "run", *flags))
     with np.load(alone / "avatar.npz") as a, np.load(tmp_path / "run/avatar.npz") as b:
         assert set(a.files) == set(b.files)

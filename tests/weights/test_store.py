@@ -326,7 +326,11 @@ def test_check_says_what_runs_and_what_does_not(toy, monkeypatch, tmp_path, caps
     assert program.main(["check", "toy"]) == 0 and "not run here" in capsys.readouterr().out
 
     def network(**changes):
-        values = {"module": "weights.keys", "run": lambda module, read: np.ones(read.size), "shape": (3,)}
+        values = {
+            "module": "weights.keys",
+            "run": lambda module, read: np.ones(read.size),
+            "shape": (3,),
+        }
         values |= {"read": lambda module, path: np.zeros(3)} | changes
         monkeypatch.setitem(check.NETWORKS, "toy", check.Network(**values))
         return program.main(["check"]), capsys.readouterr()

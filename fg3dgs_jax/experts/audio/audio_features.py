@@ -97,9 +97,9 @@ def check_window(settings, window, source) -> None:
     Raises:
       FeatureMismatch: naming both shapes.
     """
-    name = settings["audio_extractor"]
+    name = settings.audio_extractor
     known = EXTRACTORS[name].window if name in EXTRACTORS else ()
-    expected, found = tuple(settings.get("audio_window") or known), tuple(window)
+    expected, found = tuple(settings.audio_window or known), tuple(window)
     if expected and found != expected:
         raise FeatureMismatch(
             f"{source} has {name!r} features in windows [W, D] of {list(found)}; the avatar was "

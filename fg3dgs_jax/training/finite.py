@@ -1,4 +1,7 @@
-"""Says where a run stopped being finite: which step, region and term of the loss."""
+"""Names where a run stopped being finite: step, region and term of the loss."""
+
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -7,7 +10,7 @@ import numpy as np
 NO_TERMS = ("loss", "psnr")
 
 
-def first_fault(each):
+def first_fault(each: Mapping[str, Any]) -> tuple[int, list[tuple[str, float]]] | None:
     """(step within the dispatch, [(term, value), ...]) of the first loss that is not finite.
 
     Args:
@@ -25,11 +28,12 @@ def first_fault(each):
     return step, terms or [("loss", float(each["loss"][step]))]
 
 
-def check_losses(each, stage, done, saved):
+def check_losses(each: Mapping[str, Any], stage: str, done: int, saved: int | None) -> None:
     """Raises a FloatingPointError in one line if a step of a dispatch had no finite loss.
 
     Args:
       each: as for `first_fault`, on the host.
+      stage: its name.
       done: steps done in all stages before the dispatch.
       saved: total step of the newest checkpoint, or None.
     """
@@ -37,14 +41,14 @@ def check_losses(each, stage, done, saved):
     if fault is None:
         return
     step, terms = fault
-    told = ", ".join(f"{name} is {value}" for name, value in terms[:4])
-    told += f" and {len(terms) - 4} more" if len(terms) > 4 else ""
+    faults = ", ".join(f"{name} is {value}" for name, value in terms[:4])
+    faults += f" and {len(terms) - 4} more" if len(terms) > 4 else ""
     raise FloatingPointError(
-        f"stage {stage}, step {done + step + 1}: {told}; {_last(saved)} {_advice(stage)}"
+        f"stage {stage}, step {done + step + 1}: {faults}; {_last(saved)} {_advice(stage)}"
     )
 
 
-def check_state(state, stage, done, saved):
+def check_state(state: Any, stage: str, done: int, saved: int | None) -> None:
     """Raises a FloatingPointError naming what in a state (on the host) is not finite.
 
     The step before a loss that is not finite has one: it is not to become a checkpoint.

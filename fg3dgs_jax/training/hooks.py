@@ -1,0 +1,166 @@
+"""What happens between the dispatches of a run: each hook looks at the run and does one thing."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from fg3dgs_jax import native, rasterizer
+from fg3dgs_jax.avatar import draw, store
+from fg3dgs_jax.clip import processed
+from fg3dgs_jax.config import Config
+from fg3dgs_jax.training import batches, checkpoint, density, finite, parallel
+from fg3dgs_jax.training import log as log_lib
+from fg3dgs_jax.training.step import TrainState
+
+WAITING_SHARE = 0.1  # capacity doubles when more than this share of it waits for a slot
+SAMPLES = 3  # test frames of a sample picture
+
+
+@dataclasses.dataclass
+class Run:
+    """A run as it goes on; hooks may change its state."""
+
+    config: Config
+    workdir: pathlib.Path
+    clip: processed.Clip
+    on_device: batches.DeviceClip
+    state: TrainState
+    lists: rasterizer.CapacityMonitor
+    done: int = 0  # steps of all stages
+    seconds: float = 0.0  # trained
+    saved: int | None = None  # total step of the newest checkpoint
+    stage: str = ""
+
+    def on_host(self) -> TrainState:
+        """The state in host memory."""
+        return jax.device_get(parallel.first(self.state))
+
+
+@dataclasses.dataclass(frozen=True)
+class Dispatch:
+    """One dispatch that has just been done."""
+
+    steps: int
+    seconds: float
+    metrics: dict[str, float]
+    each: Any  # {name: [devices, K]} metrics of each step, on the devices
+    done: int  # steps of all stages, these included
+    last: bool  # of its stage
+
+    def due(self, every: int) -> bool:
+        """Whether a multiple of `every` lies in its steps, or it is its stage's last."""
+        return self.last or crossed(self.done, self.steps, every)
+
+
+Hook = Callable[[Run, Dispatch], None]
+
+
+def crossed(done: int, steps: int, every: int) -> bool:
+    """Whether a multiple of `every` lies in the last `steps` of `done`."""
+    return done // every > (done - steps) // every
+
+
+def stop_if_not_finite(run: Run, dispatch: Dispatch) -> None:
+    """Raises a FloatingPointError that names stage, step and term of a loss that is not finite."""
+    if not np.isfinite(dispatch.metrics["loss"]):
+        each = jax.device_get(parallel.first(dispatch.each))
+        finite.check_losses(each, run.stage, dispatch.done - dispatch.steps, run.saved)
+
+
+def show_progress(bar: Any) -> Hook:
+    """A hook that moves a progress bar on."""
+
+    def show(run: Run, dispatch: Dispatch) -> None:
+        bar.set_description(run.stage, refresh=False)
+        bar.set_postfix(loss=f"{dispatch.metrics['loss']:.4f}", refresh=False)
+        bar.update(dispatch.steps)
+
+    return show
+
+
+def write_log(log: log_lib.Log) -> Hook:
+    """A hook that writes metrics every `config.log.every` steps."""
+
+    def write(run: Run, dispatch: Dispatch) -> None:
+        if dispatch.due(run.config.log.every):
+            speed = {"steps_per_second": dispatch.steps / dispatch.seconds}
+            log.write(run.done, run.stage, dispatch.metrics | speed)
+
+    return write
+
+
+def grow(run: Run, dispatch: Dispatch) -> None:
+    """Doubles the capacity of a region in which many Gaussians wait for a slot, up to its limit."""
+    run.state = grow_where_needed(run.state, dispatch.metrics, run.config)
+
+
+def grow_where_needed(state: TrainState, metrics: dict[str, float], config: Config) -> TrainState:
+    """The state with twice the slots where more than `WAITING_SHARE` of them are waited for."""
+    short = []
+    for r, alive in state.alive.items():
+        slots, limit = alive.shape[-1], getattr(config.gaussians, r).max_capacity
+        waiting = metrics.get(f"{r}/waiting", 0.0) > WAITING_SHARE * slots
+        if waiting and limit is not None and 2 * slots <= limit:
+            short.append(r)
+    if not short:
+        return state
+    state = jax.device_get(parallel.first(state))
+    regions, alive, stats = dict(state.regions), dict(state.alive), dict(state.stats)
+    moments = dict(state.opt_state["gaussians"])
+    for r in short:
+        capacity = 2 * alive[r].shape[0]
+        moments[r], _ = density.grow(moments[r], alive[r], capacity)
+        gaussians, mask = density.grow(regions[r].gaussians, alive[r], capacity)
+        regions[r], alive[r] = regions[r]._replace(gaussians=gaussians), mask
+        stats[r] = density.init_stats(capacity)
+    opt_state = dict(state.opt_state, gaussians=moments)
+    return parallel.replicate(
+        state.replace(regions=regions, alive=alive, opt_state=opt_state, stats=stats)
+    )
+
+
+def save(checkpoints: checkpoint.Checkpoints) -> Hook:
+    """A hook that writes a checkpoint and the avatar every `config.log.checkpoint_every` steps."""
+
+    def write(run: Run, dispatch: Dispatch) -> None:
+        if not dispatch.due(run.config.log.checkpoint_every):
+            return
+        state = run.on_host()
+        finite.check_state(state, run.stage, run.done, run.saved)
+        checkpoints.save(run.done, run.stage, state, run.seconds)
+        run.saved = run.done
+        if parallel.writes():
+            store.save(run.workdir, state.regions, state.alive)
+
+    return write
+
+
+def draw_samples(run: Run, dispatch: Dispatch) -> None:
+    """Writes samples/STEP.png every `config.log.samples_every` steps: test frames, one a row."""
+    if not dispatch.due(run.config.log.samples_every) or not parallel.writes():
+        return
+    state = parallel.first(run.state)
+    drawer = draw.Avatar(run.config, state.regions, state.alive)
+    rows = []
+    for i in np.linspace(*run.clip.split("test")[[0, -1]], SAMPLES).astype(int):
+        batch = batches.take(run.on_device, i, pictures=batches.read_pictures(run.clip, i))
+        one = jax.tree.map(lambda x: x[None], batch)
+        drawn = drawer.draw(*one.conditions[:2], one.camera, one.background)
+        drawn = jax.device_get(jax.tree.map(lambda x: x[0], drawn))
+        truth = np.asarray(batch.image)
+        rows.append(log_lib.sample_picture(truth, drawn.image, drawn.layers, drawn.alphas))
+    log_lib.save_picture(run.workdir / "samples" / f"{run.done:06d}.png", rows)
+
+
+def monitor_lists(alive: Any, clip: processed.Clip) -> rasterizer.CapacityMonitor:
+    """Watches the regions' lists of (tile, Gaussian) pairs on a GPU; a CPU's grow by themselves."""
+    if native.resolve_backend() != "cuda":
+        return rasterizer.CapacityMonitor({})
+    size = clip.width, clip.height
+    return rasterizer.CapacityMonitor(
+        {r: rasterizer.default_capacity(alive[r].shape[-1], *size) for r in alive}
+    )

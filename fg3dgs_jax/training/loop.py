@@ -1,0 +1,249 @@
+"""The loop: every stage of a config in its order, from where the workdir stands."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import jax
+from flax import linen as nn
+
+from fg3dgs_jax import config as config_lib
+from fg3dgs_jax.avatar import draw, store
+from fg3dgs_jax.clip import processed
+from fg3dgs_jax.clip.open import open_clip
+from fg3dgs_jax.config import Config, Stage
+from fg3dgs_jax.experts.image import lpips
+from fg3dgs_jax.lipsync import alignment
+from fg3dgs_jax.media import video
+from fg3dgs_jax.media.progress import progress
+from fg3dgs_jax.training import batches, checkpoint, feed, hooks, masks, parallel, step
+from fg3dgs_jax.training import log as log_lib
+from fg3dgs_jax.training.first_gaussians import init_regions
+from fg3dgs_jax.training.objective import Networks, Setup
+from fg3dgs_jax.weights import store as weights_store
+
+
+def fit(
+    config: Config | str | os.PathLike[str],
+    workdir: str | os.PathLike[str] | None = None,
+    profile: bool = False,
+) -> float:
+    """Trains an avatar: runs every stage of `config` from where the workdir stands.
+
+    Writes checkpoints (Orbax), `avatar.npz`, `metrics.jsonl`, TensorBoard events and sample
+    pictures (ground truth | render | face | eyes | mouth | error) to the workdir.
+
+    Args:
+      config: a Config, or what names one: `configs/obama.py:tuned,small`, or `tuned,small`.
+      workdir: folder of the run, by default runs/NAME, the config's name.
+      profile: write traces and print each stage's time a step.
+
+    Returns:
+      Seconds trained, those of earlier calls included.
+
+    Raises:
+      ValueError: a config, workdir or processed folder that cannot be used.
+      FloatingPointError: a loss that is not finite, naming stage, step and term.
+    """
+    config = config_lib.load(config)
+    check(config)
+    workdir = pathlib.Path(workdir or f"runs/{config.name}")
+    say = print if parallel.writes() else lambda *_, **__: None
+    job = prepare(config, workdir, say)
+    run, done = job.run, job.run.done
+    log = log_lib.Log(workdir, done, parallel.writes())
+    profiler = log_lib.Profile(workdir / "profile") if profile and parallel.writes() else None
+    total = sum(stage.steps for _, stage in stages_in_order(config))
+    with progress(
+        desc="train", total=total, initial=done, unit="step", enabled=parallel.writes()
+    ) as bar:
+        between = (
+            hooks.stop_if_not_finite,
+            hooks.show_progress(bar),
+            hooks.write_log(log),
+            hooks.grow,
+            hooks.save(job.checkpoints),
+            hooks.draw_samples,
+        )
+        start = 0  # the total step at which the stage begins
+        for number, (name, stage) in enumerate(stages_in_order(config)):
+            if done < start + stage.steps or done == 0:
+                run_stage(job, name, number, run.done - start, between, profiler)
+            start += stage.steps
+    log.close()
+    if parallel.writes():
+        store.save(workdir, run.state.regions, run.state.alive)
+        summary = {"train_seconds": run.seconds, "steps": run.done}
+        (workdir / "train.json").write_text(json.dumps(summary))
+    if profiler:
+        profiler.report()
+    return run.seconds
+
+
+@dataclasses.dataclass
+class Job:
+    """A run and what it works with."""
+
+    run: hooks.Run
+    nets: Mapping[str, nn.Module]
+    networks: Networks
+    resident: bool  # whether the clip's pictures lie on the devices
+    replicated: batches.DeviceClip  # the clip, on every device
+    checkpoints: checkpoint.Checkpoints
+
+
+def prepare(config: Config, workdir: pathlib.Path, say: Callable[..., None] = print) -> Job:
+    """Opens the clip and the workdir, and fills the state: first Gaussians or newest checkpoint."""
+    clip = open_clip(config.data.path, config.data.max_side or 0)
+    resident = batches.fits(clip, config.data.resident)
+    classes = masks.region_labels(config)
+    on_device = batches.device_clip(clip, config.data, classes, resident=False)
+    checkpoint.claim_workdir(workdir, config, on_device.audio.shape[1:])
+    if not resident:
+        say("the clip's pictures do not stay on the device: they are read as they are needed")
+    networks = Networks(load_perceptual(config))
+    if config.stages.alignment.steps:
+        networks, on_device = ready_for_alignment(config, networks, clip, on_device, say)
+    checkpoints = checkpoint.Checkpoints(workdir, config.log.keep)
+    latest = checkpoints.latest()
+    nets = draw.make_nets(config)
+    # A checkpoint's values take the place of those that the warm-up would learn.
+    warm = latest is None
+    regions, alive = init_regions(jax.random.key(config.seed), clip, on_device, config, nets, warm)
+    state = step.init_state(regions, alive)
+    counts = {r: param_count(v.motion["params"]) for r, v in regions.items()}
+    say("motion nets:", ", ".join(f"{r} {n:,} parameters" for r, n in counts.items()))
+    run = hooks.Run(config, workdir, clip, on_device, state, hooks.monitor_lists(state.alive, clip))
+    if latest is not None:
+        run.done = run.saved = latest[0]
+        run.seconds = latest[1]["seconds"]
+        run.state = checkpoint.fill(state, latest[2])
+        run.lists = hooks.monitor_lists(run.state.alive, clip)
+        say(f"resuming {workdir} at step {run.done} ({latest[1]['stage']})", flush=True)
+    replicated = parallel.replicate(
+        batches.with_pictures(on_device, clip) if resident else on_device
+    )
+    return Job(run, nets, networks, resident, replicated, checkpoints)
+
+
+def param_count(params: object) -> int:
+    """How many numbers a tree of parameters holds."""
+    return sum(x.size for x in jax.tree.leaves(params))
+
+
+def run_stage(
+    job: Job,
+    name: str,
+    number: int,
+    done: int,
+    between: Sequence[hooks.Hook],
+    profiler: log_lib.Profile | None = None,
+) -> None:
+    """Runs one stage to its end.
+
+    Args:
+      job: what is run.
+      name: the stage's.
+      number: its place in the order of the stages.
+      done: steps of it that were done before.
+      between: called in their order after each dispatch.
+      profiler: times each dispatch, if given.
+    """
+    run = job.run
+    config, clip = run.config, run.clip
+    stage: Stage = getattr(config.stages, name)
+    run.stage = name
+    if done == 0:
+        run.state = step.begin_stage(run.state, stage)
+    size = (clip.height, clip.width)
+    setup = Setup(config, stage, number, job.nets, job.networks, size, run.lists.capacities)
+    dispatch = step.make_dispatch(setup)
+    run.state = parallel.replicate(run.state)
+    fed = feed.feed(config, stage, number, clip, run.on_device, job.resident, done)
+    begin = time.perf_counter()
+    for steps, inputs in fed:
+        with profiler.dispatch(name, steps, begin) if profiler else contextlib.nullcontext():
+            run.state, metrics, each = dispatch(run.state, job.replicated, inputs)
+            metrics = {k: float(v) for k, v in parallel.first(metrics).items()}
+        seconds = time.perf_counter() - begin
+        run.done += steps
+        run.seconds += seconds
+        done += steps
+        finished = hooks.Dispatch(steps, seconds, metrics, each, run.done, done == stage.steps)
+        for hook in between:
+            hook(run, finished)
+        if run.lists.update({r: metrics[f"{r}/isects"] for r in config.regions}):
+            setup = dataclasses.replace(setup, capacities=run.lists.capacities)
+            dispatch = step.make_dispatch(setup)
+        begin = time.perf_counter()
+    run.state = run.on_host()
+
+
+def stages_in_order(config: Config) -> list[tuple[str, Stage]]:
+    """(name, stage) of each stage that has steps, in the order in which they run."""
+    return [(name, stage) for name, stage in config.stages.items() if stage.steps]
+
+
+def check(config: Config) -> None:
+    """Refuses settings that cannot work, in one line each."""
+    if not config.data.path:
+        raise ValueError("config.data.path is empty; expected a processed folder")
+    if config.batch < 1 or config.steps_per_dispatch < 1:
+        raise ValueError(
+            f"batch is {config.batch} and steps_per_dispatch {config.steps_per_dispatch}; "
+            "expected 1 or more of each"
+        )
+    if config.log.checkpoint_every % config.steps_per_dispatch:
+        raise ValueError("log.checkpoint_every must be a multiple of steps_per_dispatch")
+    for name, stage in config.stages.items():
+        if stage.steps < (name != "alignment"):
+            raise ValueError(f"stages.{name}.steps is {stage.steps}; expected 1 or more")
+
+
+def load_perceptual(config: Config) -> Callable[[jax.Array, jax.Array], jax.Array] | None:
+    """LPIPS as `(x, y) -> [K]`, or None with one line where its weights are not found."""
+    stages = [stage for _, stage in stages_in_order(config)]
+    if not any(stage.losses.lpips and stage.patches.start < 1.0 for stage in stages):
+        return None
+    path = weights_store.find("lpips_alex")
+    if path is None:
+        print("LPIPS weights not found: training without the perceptual term of eq. (15)")
+        return None
+    params = lpips.load(path)
+    return lambda x, y: lpips.lpips(params, x, y)
+
+
+def ready_for_alignment(
+    config: Config,
+    networks: Networks,
+    clip: processed.Clip,
+    on_device: batches.DeviceClip,
+    say: Callable[..., None] = print,
+) -> tuple[Networks, batches.DeviceClip]:
+    """The expert of eq. (16), None where it is not found, and where five frames may be drawn.
+
+    Returns:
+      `networks` with the expert, and the clip with the frames at which a window may begin.
+    """
+    path = clip.path / "audio.wav"
+    if not path.is_file():
+        raise ValueError(f"{path} is missing, which eq. (16) needs; run preprocess again")
+    samples = video.read_wav(path)
+    learnt = batches.learnt_frames(clip, config.data.seconds)
+    windows = alignment.windows(clip, learnt)
+    if not windows.any():
+        raise ValueError(
+            f"{clip.path} has no five consecutive frames of a face in its train split, which "
+            "eq. (16) needs; train without it: --config.stages.alignment.steps=0"
+        )
+    on_device = on_device._replace(eligible=on_device.eligible | {"windows": windows})
+    expert = alignment.load(config.sync_expert or "", clip, samples)
+    if expert is None:
+        say("no lip-sync expert found: training without eq. (16) (see: lipsync fit)")
+        return networks, on_device
+    say(f"the expert of eq. (16) is {expert.name}")
+    return networks._replace(sync=expert.call), on_device
