@@ -10,8 +10,8 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1] / "fg3dgs_jax"
 FLOORS = (
-    ("types",),
-    ("geometry", "native", "media", "weights"),
+    ("types", "media"),
+    ("geometry", "native", "weights"),
     ("rasterizer", "clip", "config", "experts"),
     ("models", "lipsync", "synthetic", "preprocessing"),
     ("avatar",),

@@ -24,6 +24,7 @@ import cv2
 import numpy as np
 
 from fg3dgs_jax.media.clock import FPS
+from fg3dgs_jax.media.whole_files import whole
 
 SCHEMA = 1
 # The 19 CelebAMask-HQ classes in their order, and teeth as class 19.
@@ -74,6 +75,11 @@ class DatasetError(ValueError):
     """
 
 
+def train_frames(num_frames: int) -> int:
+    """How many frames of a clip, its first 10/11, are trained on. The rest is the test split."""
+    return int(num_frames * 10 / 11)
+
+
 def save_arrays(path, **arrays):
     """Writes `NAME.npy` (frames, labels, torso, audio_*), `background.png` and the three npz files.
 
@@ -85,14 +91,13 @@ def save_arrays(path, **arrays):
     path.mkdir(parents=True, exist_ok=True)
     for name, value in arrays.items():
         suffix = ".npz" if isinstance(value, dict) else ".png" if name == "background" else ".npy"
-        part = path / f".{name}.part{suffix}"
-        if suffix == ".npz":
-            np.savez(part, **value)
-        elif suffix == ".png":
-            part.write_bytes(cv2.imencode(".png", value[..., ::-1])[1])  # imwrite hides errors
-        else:
-            np.save(part, value)
-        part.replace(path / f"{name}{suffix}")
+        with whole(path / f"{name}{suffix}") as part:
+            if isinstance(value, dict):
+                np.savez(part, **value)
+            elif suffix == ".png":
+                part.write_bytes(cv2.imencode(".png", value[..., ::-1])[1])  # imwrite hides errors
+            else:
+                np.save(part, value)
 
 
 def save_meta(
@@ -102,7 +107,7 @@ def save_meta(
 
     `intrinsics` is (fx, fy, cx, cy) px.
     """
-    cut = int(num_frames * 10 / 11)
+    cut = train_frames(num_frames)
     meta = {
         "schema": SCHEMA,
         "T": int(num_frames),
@@ -116,6 +121,5 @@ def save_meta(
         "consent": consent,
         **extra,
     }
-    part = pathlib.Path(path) / ".meta.part.json"
-    part.write_text(json.dumps(meta, indent=2))
-    part.replace(pathlib.Path(path) / "meta.json")
+    with whole(pathlib.Path(path) / "meta.json") as part:
+        part.write_text(json.dumps(meta, indent=2))

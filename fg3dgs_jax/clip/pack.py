@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from fg3dgs_jax.clip import format, pack_streams, processed
 from fg3dgs_jax.clip.memory_map import releasing
+from fg3dgs_jax.media import whole_files
 
 SUFFIX = ".fg3dgs"
 VERSION = 1  # of the file's layout
@@ -52,39 +53,39 @@ def pack(folder, out=None) -> pathlib.Path:
     clip = processed.load_clip(folder)
     out = pathlib.Path(out) if out else folder.with_name(folder.name + SUFFIX)
     out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(f".{out.name}.part")
-    try:
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
-            scratch = pathlib.Path(scratch)
-            pictures = zip(clip.frames, clip.labels, clip.torso, strict=True)
-            bar = tqdm(pictures, "pack", clip.num_frames, unit="frame")
-            bar = releasing(bar, clip.frames, clip.labels, clip.torso)
-            labels = pack_streams.write(scratch, bar, clip.height, clip.width)
-            files = {name: scratch / name for name in pack_streams.STREAMS} | _others(folder)
-            manifest = {
-                "format": f"packed processed folder of fg3dgs_jax, version {VERSION}",
-                "version": VERSION,
-                "schema": format.SCHEMA,
-                "name": folder.name,
-                "T": clip.num_frames,
-                "height": clip.height,
-                "width": clip.width,
-                "labels_sha256": labels,
-                "members": [
-                    {"name": name, "size": path.stat().st_size, "sha256": _digest(path)}
-                    for name, path in files.items()
-                ],
-            }
-            with zipfile.ZipFile(part, "w") as archive:
-                archive.writestr(MANIFEST, json.dumps(manifest, indent=1))
-                for name, path in files.items():
-                    stored = name in pack_streams.STREAMS or path.suffix == ".png"
-                    kind = zipfile.ZIP_STORED if stored else zipfile.ZIP_LZMA
-                    archive.write(path, name, compress_type=kind)
-        part.replace(out)
-    finally:
-        part.unlink(missing_ok=True)
+    scratch_folder = tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.")
+    with whole_files.whole(out) as part, scratch_folder as scratch:
+        _write(part, clip, folder, pathlib.Path(scratch))
     return out
+
+
+def _write(out, clip, folder, scratch):
+    """The file `out` of the clip in `folder`; its streams stand in `scratch` for a while."""
+    pictures = zip(clip.frames, clip.labels, clip.torso, strict=True)
+    bar = tqdm(pictures, "pack", clip.num_frames, unit="frame")
+    bar = releasing(bar, clip.frames, clip.labels, clip.torso)
+    labels = pack_streams.write(scratch, bar, clip.height, clip.width)
+    files = {name: scratch / name for name in pack_streams.STREAMS} | _others(folder)
+    manifest = {
+        "format": f"packed processed folder of fg3dgs_jax, version {VERSION}",
+        "version": VERSION,
+        "schema": format.SCHEMA,
+        "name": folder.name,
+        "T": clip.num_frames,
+        "height": clip.height,
+        "width": clip.width,
+        "labels_sha256": labels,
+        "members": [
+            {"name": name, "size": path.stat().st_size, "sha256": _digest(path)}
+            for name, path in files.items()
+        ],
+    }
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr(MANIFEST, json.dumps(manifest, indent=1))
+        for name, path in files.items():
+            stored = name in pack_streams.STREAMS or path.suffix == ".png"
+            kind = zipfile.ZIP_STORED if stored else zipfile.ZIP_LZMA
+            archive.write(path, name, compress_type=kind)
 
 
 def unpack(file, out) -> pathlib.Path:

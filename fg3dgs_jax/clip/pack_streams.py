@@ -20,9 +20,9 @@ import cv2
 import numpy as np
 
 from fg3dgs_jax.clip.inpaint import fill
+from fg3dgs_jax.media.clock import FPS
 
 STREAMS = ("frames.mkv", "labels.mkv", "torso.mkv", "alpha.mkv")
-FPS = 25
 BLOCK = 16  # px; colours between those that are kept change over so many
 STATE = 32  # times the state stands in the labels' stream; labels are below it
 CLEAR, SHOWN, HIDDEN, EDGE = range(4)  # a torso pixel: alpha 0; 255 and the frame's; 255; between
@@ -110,7 +110,10 @@ def _spread(image, known):
     """uint8 [H, W, 3] with pixels not `known` [H, W] in colours of those around: cheap to code."""
     height, width = known.shape
     small = (max(1, width // BLOCK), max(1, height // BLOCK))
-    shrink = lambda x: cv2.resize(x, small, interpolation=cv2.INTER_AREA)  # noqa: E731
+
+    def shrink(x):
+        return cv2.resize(x, small, interpolation=cv2.INTER_AREA)
+
     share = shrink(known.astype(np.float32))
     total = shrink(image * known[..., None].astype(np.float32))
     mean = np.clip(total / np.maximum(share, 1e-6)[..., None], 0, 255).astype(np.uint8)

@@ -7,8 +7,16 @@ import pathlib
 import cv2
 import numpy as np
 
-from fg3dgs_jax.clip.format import ARRAYS, SCHEMA, DatasetError
-from fg3dgs_jax.clip.landmarks import FACE_OVAL, LEFT_EYE, OUTER_LIPS, RIGHT_EYE, boxes_around
+from fg3dgs_jax.clip.format import ARRAYS, SCHEMA, DatasetError, train_frames
+from fg3dgs_jax.clip.landmarks import (
+    FACE_OVAL,
+    LEFT_EYE,
+    LIP_MIDDLES,
+    OUTER_LIPS,
+    RIGHT_EYE,
+    boxes_around,
+)
+from fg3dgs_jax.clip.layers import over
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,8 +50,8 @@ class Clip:
         return self.frames.shape[2]
 
     def split(self, name: str) -> np.ndarray:
-        """Frame numbers of "train" (the first int(T * 10 / 11)), "test" (the rest) or "all"."""
-        cut = int(self.num_frames * 10 / 11)
+        """Frame numbers of "train" (see `format.train_frames`), "test" (the rest) or "all"."""
+        cut = train_frames(self.num_frames)
         ranges = {"train": (0, cut), "test": (cut, self.num_frames), "all": (0, self.num_frames)}
         if name not in ranges:
             raise DatasetError(f"split is {name!r}; expected one of {sorted(ranges)}")
@@ -94,20 +102,15 @@ class Clip:
         return boxes_around(self.landmarks[:, FACE_OVAL], self.height, self.width, margin)
 
     def mouth_openings(self) -> np.ndarray:
-        """float32 [T], height of the inner-lip opening (points 13 to 14) in px."""
-        return np.linalg.norm(self.landmarks[:, 14] - self.landmarks[:, 13], axis=-1)
+        """float32 [T], height of the opening between the inner lips' middles in px."""
+        upper, lower = LIP_MIDDLES
+        return np.linalg.norm(self.landmarks[:, lower] - self.landmarks[:, upper], axis=-1)
 
     def backgrounds(self) -> np.ndarray:
         """uint8 [T, H, W, 3], the torso layer over the plate: B of eq. (14)."""
         out = np.empty((*self.torso.shape[:3], 3), np.uint8)
         for picture, rgba in zip(out, self.torso, strict=True):
-            alpha = np.ascontiguousarray(rgba[..., 3])
-            picture[:] = self.background
-            cv2.copyTo(cv2.cvtColor(rgba, cv2.COLOR_RGBA2RGB), cv2.compare(alpha, 255, 0), picture)
-            edge = cv2.inRange(alpha, 1, 254) > 0  # few: the rest needs no arithmetic
-            share = alpha[edge, None].astype(np.float32) / 255.0
-            mixed = rgba[edge, :3] * share + self.background[edge].astype(np.float32) * (1 - share)
-            picture[edge] = np.rint(mixed)
+            picture[:] = over(rgba, self.background)
         return out
 
 

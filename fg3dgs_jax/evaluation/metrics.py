@@ -7,11 +7,9 @@ Images are float [H, W, 3] in [0, 1]; boxes are (row0, row1, col0, col1), half o
 import cv2
 import numpy as np
 
-PSNR_CAP = 100.0  # dB; identical pictures would give infinity and spoil every mean
+from fg3dgs_jax.clip.landmarks import LIPS_20
 
-# MediaPipe's stand-ins for points 48..67 of the 68-point scheme: 12 of the outer lips, 8 of the
-# inner.
-LIPS_20 = (61, 40, 37, 0, 267, 270, 291, 321, 314, 17, 84, 91, 78, 81, 13, 311, 308, 402, 14, 178)
+PSNR_CAP = 100.0  # dB; identical pictures would give infinity and spoil every mean
 
 
 def psnr(a, b) -> float:

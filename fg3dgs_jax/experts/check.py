@@ -7,6 +7,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
+from fg3dgs_jax.media.clock import FPS, SAMPLE_RATE
 from fg3dgs_jax.weights import variables
 
 
@@ -83,7 +84,7 @@ def _frame(size):
 
 
 def _second():
-    return 0.2 * (_noise(16_000) - 0.5)
+    return 0.2 * (_noise(SAMPLE_RATE) - 0.5)
 
 
 def _golden_lpips(module, params):
@@ -169,13 +170,13 @@ NETWORKS = {
         to_save=None,
     ),
     "deepspeech": Network(
-        "experts.audio.deepspeech", lambda m, v: m.features(v, _second(), 25), (25, 16, 29)
+        "experts.audio.deepspeech", lambda m, v: m.features(v, _second(), FPS), (FPS, 16, 29)
     ),
     "wav2vec2_esperanto": _wav2vec2(letters=True, width=44),
     "wav2vec2_base": _wav2vec2(letters=True, width=32),
     "hubert_large": _wav2vec2(letters=False, width=1024),
     "hubert_base": _wav2vec2(letters=False, width=768),
-    "ave": Network("experts.audio.ave", lambda m, v: m.features(v, _second(), 25), (25, 1, 512)),
+    "ave": Network("experts.audio.ave", lambda m, v: m.features(v, _second(), FPS), (FPS, 1, 512)),
     "wav2lip": Network(
         "experts.lips.wav2lip", _two_towers("embed_faces", (48, 96, 15), (80, 16)), (2, 512)
     ),

@@ -1,7 +1,7 @@
 """Our own lip-sync expert: do five frames of a mouth fit their sound?
 
 It stands in for Wav2Lip's discriminator in eq. (16), whose weights are not free: anyone trains one
-on their own processed folders with `python -m fg3dgs_jax.experts train_sync`. Two small towers put
+on their own processed folders with `python -m fg3dgs_jax.lipsync fit`. Two small towers put
 five frames of a mouth and the 200 ms of sound around the middle one on a unit sphere; the cosine,
 calibrated on clips held out from training, is the probability that they belong together.
 
@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
+from fg3dgs_jax.clip.landmarks import EYE_CORNERS, NOSE_BASE, NOSE_BRIDGE
 from fg3dgs_jax.weights import variables as variables_lib
 from fg3dgs_jax.weights.formats.pickles import CheckpointError
 
@@ -28,8 +29,6 @@ SOUND = (16, 80)  # mel columns (200 ms) and bands of a window, `data.audio.mel_
 EMBEDDING = 64
 DROPOUT = 0.1
 _GREY = (0.299, 0.587, 0.114)
-# MediaPipe face-mesh points that speech does not move: outer eye corners, nose bridge, nose base.
-_EYES, _BRIDGE, _BASE = (33, 263), 168, 2
 _BELOW, _SIDE = 0.33, 1.15  # of the head's size: mouth under the nose base, side of its square
 _CALM, _STILL = 6.0, 1.0  # frames, deviations of the Gaussians that smooth size and place
 
@@ -94,13 +93,13 @@ def load(path) -> dict:
     """Variables of a trained expert.
 
     Raises:
-      ValueError: the file is not one that `train_sync` wrote for this version.
+      ValueError: the file is not one that `lipsync fit` wrote for this version.
     """
     path = pathlib.Path(path)
     if path.suffix != ".npz" or not path.is_file():
         raise CheckpointError(
             f"{path} is not a trained expert; expected {NAME}.npz, which "
-            "`python -m fg3dgs_jax.experts train_sync` writes"
+            "`python -m fg3dgs_jax.lipsync fit` writes"
         )
     found = variables_lib.load(path, convert=None)
     wanted = jax.eval_shape(lambda: init(jax.random.key(0), jnp.zeros(80), jnp.ones(80)))
@@ -109,7 +108,7 @@ def load(path) -> dict:
     if wrong:
         raise CheckpointError(
             f"{path} does not fit at {', '.join(wrong[:3])} ({len(wrong)} places); expected an "
-            "expert of this version: train it again with `python -m fg3dgs_jax.experts train_sync`"
+            "expert of this version: train it again with `python -m fg3dgs_jax.lipsync fit`"
         )
     return jax.tree.map(jnp.asarray, found)
 
@@ -127,13 +126,15 @@ def mouth_boxes(points) -> np.ndarray:
       float32 [T, 4] px: x0, y0, x1, y1; may reach beyond the picture.
     """
     points = np.asarray(points, np.float64)
-    nose = points[:, _BASE] - points[:, _BRIDGE]
+    # Of the points that speech does not move: outer eye corners, nose bridge, nose base.
+    base, (right, left) = points[:, NOSE_BASE], (points[:, k] for k in EYE_CORNERS)
+    nose = base - points[:, NOSE_BRIDGE]
     length = np.linalg.norm(nose, axis=-1)
-    wide = np.linalg.norm(points[:, _EYES[0]] - points[:, _EYES[1]], axis=-1)
+    wide = np.linalg.norm(right - left, axis=-1)
     # Both, for a turned head shows its eyes closer together and a raised one its nose shorter.
     size = _smooth(np.hypot(wide, 1.75 * length)[:, None] / np.sqrt(2), _CALM)
     down = nose / np.maximum(length, 1e-6)[:, None]
-    centre = _smooth(points[:, _BASE] + _BELOW * size * down, _STILL)
+    centre = _smooth(base + _BELOW * size * down, _STILL)
     half = size * _SIDE / 2
     return np.concatenate([centre - half, centre + half], 1).astype(np.float32)
 

@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from fg3dgs_jax.clip import format
 from fg3dgs_jax.lipsync import examples, expert, shift_scores
+from fg3dgs_jax.media.clock import FPS
 
 SEGMENT = 64  # frames of a training segment
 BATCH = 4  # segments a step
@@ -42,13 +44,13 @@ def parts(num_frames: int) -> Parts:
     Raises:
       ValueError: too few frames for one training segment.
     """
-    cut = int(num_frames * 10 / 11)
+    cut = format.train_frames(num_frames)
     stop = int(cut * (1 - HELD_OUT))
     if stop < SEGMENT:
         needed = next(n for n in range(num_frames, 1000) if int(n * 100 / 121) > SEGMENT)
         raise ValueError(
             f"a clip of {num_frames} frames is too short; expected {needed} or more "
-            f"({needed / 25:.0f} s)"
+            f"({needed / FPS:.0f} s)"
         )
     return Parts((0, stop), (stop, cut), (cut, num_frames))
 

@@ -10,18 +10,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fg3dgs_jax.media import clock
-from fg3dgs_jax.media.clock import SAMPLES_PER_FRAME
+from fg3dgs_jax.clip.format import LABELS, LIP_LABELS
+from fg3dgs_jax.media.clock import FPS, SAMPLES_PER_FRAME
 
-MIN_SHIFT = clock.FPS // 2  # frames; half a second away speech no longer resembles itself
+MIN_SHIFT = FPS // 2  # frames; half a second away speech no longer resembles itself
 MIN_PIXELS = 20  # of one class, below which no colour model is fitted
-LIP_LABELS = (12, 13)
 OPEN, LIPS, SKIN = 0, 1, 2
 CLASSES = {
-    "interior": (OPEN, (11,)),
-    "teeth": (OPEN, (19,)),
+    "interior": (OPEN, (LABELS["mouth"],)),
+    "teeth": (OPEN, (LABELS["teeth"],)),
     "lips": (LIPS, LIP_LABELS),
-    "skin": (SKIN, (1, 10)),
+    "skin": (SKIN, (LABELS["skin"], LABELS["nose"])),
 }
 
 
@@ -176,11 +175,3 @@ def check(opening, samples) -> dict:
             "share_beaten": float(np.mean(true > shifted)),
         },
     }
-
-
-def check_frames(frames, boxes, samples, colours: MouthColours) -> tuple[np.ndarray, dict]:
-    """Opening curve [n] of rendered frames in their boxes [n, 4], and its `check` against int16
-    samples (16 kHz).
-    """
-    opening = np.array([mouth_opening(f, b, colours) for f, b in zip(frames, boxes, strict=True)])
-    return opening, check(opening, samples)

@@ -2,9 +2,10 @@
 
 import numpy as np
 
+from fg3dgs_jax.lipsync.expert import FRAMES
+
 REACH = 15  # frames
 SPAN = 50  # frames of a window whose mean score is looked at, two seconds
-FRAMES = 5  # of one score
 CLOSE = 1  # frame: a peak not further from 0 is at the true alignment
 
 

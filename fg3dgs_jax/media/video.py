@@ -17,7 +17,7 @@ import av
 import cv2
 import numpy as np
 
-from fg3dgs_jax.media.clock import FPS, SAMPLE_RATE
+from fg3dgs_jax.media.clock import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from fg3dgs_jax.media.container import (
     AudioError,
     StreamInfo,
@@ -32,6 +32,7 @@ from fg3dgs_jax.media.container import (
     seek_pictures,
 )
 from fg3dgs_jax.media.video_writer import write_video
+from fg3dgs_jax.media.whole_files import whole
 
 __all__ = [
     "FPS",
@@ -48,7 +49,6 @@ __all__ = [
     "write_wav",
 ]
 
-SAMPLES_PER_FRAME = SAMPLE_RATE // FPS
 _CLOCK_SLACK = 0.002  # s; containers round time stamps to a millisecond
 
 
@@ -220,18 +220,12 @@ def read_audio(path) -> np.ndarray:
 
 def write_wav(path, samples, sample_rate: int = SAMPLE_RATE) -> None:
     """int16 [n] mono -> wav; the file appears whole or not at all."""
-    path = pathlib.Path(path)
     samples = np.asarray(samples)
     if samples.ndim != 1 or samples.dtype != np.int16:
         raise ValueError(f"samples are {samples.dtype} {samples.shape}; expected int16 [n]")
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with wave.open(str(part), "wb") as file:
-            file.setparams((1, 2, sample_rate, 0, "NONE", "not compressed"))
-            file.writeframes(samples.astype("<i2").tobytes())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with whole(path) as part, wave.open(str(part), "wb") as file:
+        file.setparams((1, 2, sample_rate, 0, "NONE", "not compressed"))
+        file.writeframes(samples.astype("<i2").tobytes())
 
 
 def read_wav(path) -> np.ndarray:

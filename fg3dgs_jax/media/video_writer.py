@@ -8,6 +8,7 @@ import numpy as np
 
 from fg3dgs_jax.media.clock import FPS, SAMPLE_RATE
 from fg3dgs_jax.media.container import AudioError, VideoError
+from fg3dgs_jax.media.whole_files import whole
 
 # AAC delays by 1024 samples: at 48 kHz players that ignore edit lists are off by 21 ms only.
 _AAC_RATE = 48_000
@@ -27,14 +28,9 @@ def write_video(path, frames, samples=None, *, sample_rate=SAMPLE_RATE, fps=FPS,
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with av.open(str(part), "w", format="mp4", options={"movflags": "+faststart"}) as container:
-            count = _encode(container, iter(frames), samples, sample_rate, fps, crf)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-    return count
+    options = {"movflags": "+faststart"}
+    with whole(path) as part, av.open(str(part), "w", format="mp4", options=options) as container:
+        return _encode(container, iter(frames), samples, sample_rate, fps, crf)
 
 
 def _encode(container, frames, samples, sample_rate, fps, crf):

@@ -7,9 +7,8 @@ starts at sample 640 i.
 import numpy as np
 
 from fg3dgs_jax.media import mel
-from fg3dgs_jax.media.clock import FPS, SAMPLE_RATE
+from fg3dgs_jax.media.clock import SAMPLES_PER_FRAME
 
-SAMPLES_PER_FRAME = SAMPLE_RATE // FPS  # 640
 MEL_COLUMNS = 16  # 200 ms at 80 columns a second
 MEL_BINS = 80
 SILENCE = -1.0  # what mel_windows gives for digital silence and outside the sound

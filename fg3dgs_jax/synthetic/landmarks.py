@@ -7,22 +7,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fg3dgs_jax.clip.landmarks import FACE_OVAL, INNER_LIPS, LEFT_EYE, OUTER_LIPS, RIGHT_EYE
+from fg3dgs_jax.clip.landmarks import (
+    FACE_OVAL,
+    INNER_LIPS,
+    LEFT_BROW,
+    LEFT_EYE,
+    OUTER_LIPS,
+    RIGHT_BROW,
+    RIGHT_EYE,
+)
 from fg3dgs_jax.synthetic import head, sculpt
 
-RIGHT_BROW = (
-    70,
-    63,
-    105,
-    66,
-    107,
-    55,
-    65,
-    52,
-    53,
-    46,
-)  # upper line from the temple in, lower line back out
-LEFT_BROW = (300, 293, 334, 296, 336, 285, 295, 282, 283, 276)
 MIDLINE = {
     168: 0.010,
     6: 0.002,

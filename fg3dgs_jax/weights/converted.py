@@ -5,9 +5,9 @@ sha256, so that a converted file is as good as the published one, which may then
 """
 
 import json
-import os
 import pathlib
 
+from fg3dgs_jax.media.whole_files import whole
 from fg3dgs_jax.weights import files, variables
 from fg3dgs_jax.weights.registry import WeightsMissing
 
@@ -29,9 +29,8 @@ def write(folder, row, source, arrays) -> pathlib.Path:
         "converter": VERSION,
         "sha256": files.digest(path),
     }
-    part = path.with_name(f".{path.stem}.{os.getpid()}.part.json")
-    part.write_text(json.dumps(entries, indent=2) + "\n")
-    part.replace(sidecar(path))
+    with whole(sidecar(path)) as part:
+        part.write_text(json.dumps(entries, indent=2) + "\n")
     return path
 
 
@@ -66,5 +65,5 @@ def verify(row, path) -> None:
 
 def _refused(path, why):
     return WeightsMissing(
-        f"{path} cannot be used ({why}): make it again with `python -m fg3dgs_jax.experts convert`"
+        f"{path} cannot be used ({why}): make it again with `python -m fg3dgs_jax.weights convert`"
     )

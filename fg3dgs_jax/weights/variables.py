@@ -5,13 +5,14 @@ reading a pickle and without knowing the publisher's names.
 """
 
 import hashlib
-import os
 import pathlib
 import zipfile
 from collections.abc import Callable
 
 import numpy as np
+from flax import traverse_util
 
+from fg3dgs_jax.media.whole_files import whole
 from fg3dgs_jax.weights.formats import checkpoints
 from fg3dgs_jax.weights.formats.pickles import CheckpointError
 
@@ -41,7 +42,7 @@ def read_npz(path) -> dict[str, np.ndarray]:
     except (OSError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise CheckpointError(
             f"{path} is no npz of arrays ({error}); make it again with: "
-            "python -m fg3dgs_jax.experts convert"
+            "python -m fg3dgs_jax.weights convert"
         ) from None
 
 
@@ -58,12 +59,8 @@ def save_arrays(path, arrays) -> None:
     path = pathlib.Path(path)
     if path.suffix != ".npz":
         raise ValueError(f"a converted file is called {path.name!r}; expected NAME.npz")
-    part = path.with_name(f".{path.stem}.{os.getpid()}.part.npz")
-    try:
+    with whole(path) as part:
         np.savez(part, **arrays)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def digest(arrays) -> str:
@@ -76,22 +73,12 @@ def digest(arrays) -> str:
     return total.hexdigest()
 
 
-def flatten(tree, above="") -> dict[str, np.ndarray]:
+def flatten(tree) -> dict[str, np.ndarray]:
     """Nested dicts of arrays -> one dict, keys joined by "/"."""
-    flat = {}
-    for key, value in tree.items():
-        name = f"{above}{key}"
-        flat |= flatten(value, f"{name}/") if isinstance(value, dict) else {name: np.asarray(value)}
-    return flat
+    flat = traverse_util.flatten_dict(tree, sep="/")
+    return {key: np.asarray(value) for key, value in flat.items()}
 
 
 def unflatten(flat) -> dict:
     """The inverse of `flatten`."""
-    tree = {}
-    for key, value in flat.items():
-        *folders, name = key.split("/")
-        place = tree
-        for folder in folders:
-            place = place.setdefault(folder, {})
-        place[name] = value
-    return tree
+    return traverse_util.unflatten_dict(flat, sep="/")

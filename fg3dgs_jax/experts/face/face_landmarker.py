@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fg3dgs_jax.experts.face import mediapipe_runtime
+from fg3dgs_jax.media.clock import FPS
 
 NUM_LANDMARKS = 478
 
@@ -25,7 +26,7 @@ class FaceTrack(NamedTuple):
         return self.num_faces > 0
 
 
-def detect(model_path, frames, fps: float = 25.0, progress=iter) -> FaceTrack:
+def detect(model_path, frames, fps: float = FPS, progress=iter) -> FaceTrack:
     """Runs over uint8 RGB pictures [H, W, 3] in their order; of two faces the larger one is kept.
 
     Two faces are asked for on purpose: so a second person is noticed, and MediaPipe's smoothing,

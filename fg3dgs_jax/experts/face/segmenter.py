@@ -3,15 +3,16 @@
 import numpy as np
 
 from fg3dgs_jax.experts.face import mediapipe_runtime
+from fg3dgs_jax.media.clock import FPS
 
 
-def segment(model_path, frames, fps: float = 25.0, progress=iter):
+def segment(model_path, frames, fps: float = FPS, progress=iter):
     """Yields float32 [H, W] in [0, 1] (1 = person) for each uint8 RGB picture [H, W, 3]."""
     for masks in confidences(model_path, frames, fps, progress):
         yield masks[..., -1]  # the last class of the selfie segmenter is the person
 
 
-def confidences(model_path, frames, fps: float = 25.0, progress=iter):
+def confidences(model_path, frames, fps: float = FPS, progress=iter):
     """Yields float32 [H, W, classes] in [0, 1] for each uint8 RGB picture [H, W, 3]."""
     mp, tasks = mediapipe_runtime.load()
     options = tasks.vision.ImageSegmenterOptions(

@@ -7,11 +7,12 @@ a network that looks at 512 x 512; it needs no more than MediaPipe.
 import numpy as np
 
 from fg3dgs_jax.experts.face import segmenter
+from fg3dgs_jax.media.clock import FPS
 
 CLASSES = ("background", "hair", "body_skin", "face_skin", "clothes", "others")
 
 
-def segment(model_path, frames, fps: float = 25.0, progress=iter):
+def segment(model_path, frames, fps: float = FPS, progress=iter):
     """Yields float32 [H, W, 6], how sure it is of each of `CLASSES`, for each uint8 RGB picture.
 
     Raises:

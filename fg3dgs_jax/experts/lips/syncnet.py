@@ -17,13 +17,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from fg3dgs_jax.media import mel
+from fg3dgs_jax.media.clock import SAMPLES_PER_FRAME
 from fg3dgs_jax.weights import variables as variables_lib
 from fg3dgs_jax.weights.keys import Keys
 
 FRAMES = 5  # a window
 FACE_SIZE = 224  # px
 EMBEDDING = 1024
-SAMPLES_PER_FRAME = 640  # 16 kHz, 25 frames a second
 MFCC_COLUMNS = 20  # 200 ms at 100 columns a second
 COEFFICIENTS = 13
 MAX_SHIFT = 15  # frames, each way
