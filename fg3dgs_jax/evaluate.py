@@ -25,6 +25,7 @@ from fg3dgs_jax.evaluation import (
     report,
     temporal,
 )
+from fg3dgs_jax.experts.optional import OptionalNetwork
 from fg3dgs_jax.media import plots, video
 
 
@@ -61,7 +62,7 @@ def parse(argv):
         "--sync_expert",
         type=pathlib.Path,
         metavar="FILE.npz",
-        help="also the score of your own lip-sync expert (see: experts train_sync)",
+        help="also the score of your own lip-sync expert (see: lipsync fit)",
     )
     return parser.parse_args(argv)
 
@@ -149,7 +150,7 @@ def measure_lse(lip_sync, measurer) -> tuple[dict, str]:
     """`lse.measure` of the frames that `measurer` has drawn."""
     subject, index = measurer.subject, measurer.index
     clip, span = subject.clip, slice(index[0], index[-1] + 1)
-    faces = lse.load_faces("s3fd_syncnet", "s3fd") if lip_sync.call else pretrained.Expert(None, "")
+    faces = lse.load_faces("s3fd_syncnet", "s3fd") if lip_sync.call else OptionalNetwork(None, "")
     landmarks = clip.landmarks[span] if clip.landmarks_valid[span].any() else None
     return lse.measure(
         lip_sync, faces, clip.frames[span], measurer.rendered, landmarks, subject.sound(index)

@@ -226,10 +226,10 @@ def ready_for_alignment(config, frozen, clip, on_device, say=print):
         )
     on_device = on_device._replace(eligible=on_device.eligible | {"windows": windows})
     sync = alignment.load(config.sync_expert, clip, samples)
-    if sync is None:
-        say("no lip-sync expert found: training without eq. (16) (see: experts train_sync)")
+    if sync.call is None:
+        say("no lip-sync expert found: training without eq. (16) (see: lipsync fit)")
         return frozen, on_device
-    say(f"eq. (16) listens to {sync.name}")
+    say(f"eq. (16) listens to {sync.source}")
     return frozen._replace(sync=sync.call), on_device
 
 

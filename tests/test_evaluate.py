@@ -10,6 +10,7 @@ import pytest
 from fg3dgs_jax import evaluate
 from fg3dgs_jax.avatar import play
 from fg3dgs_jax.evaluation import measure, perception, pretrained
+from fg3dgs_jax.experts.optional import OptionalNetwork
 from fg3dgs_jax.media import video
 from tests import fake_avatar
 
@@ -109,8 +110,8 @@ def test_fid_and_lpips_vgg_where_their_networks_are(tmp_path, monkeypatch):
     workdir.mkdir()
     monkeypatch.setattr(play, "load_avatar", lambda _: fake_avatar.Avatar(data))
     monkeypatch.setattr(pretrained.store, "find", lambda _: None)
-    fid = pretrained.Expert(lambda pictures: pictures[:, ::16, ::16].reshape(2, -1) / 255, "a grid")
-    vgg = pretrained.Expert(lambda a, b: float(np.abs(a - b).mean()), "a difference")
+    fid = OptionalNetwork(lambda pictures: pictures[:, ::16, ::16].reshape(2, -1) / 255, "a grid")
+    vgg = OptionalNetwork(lambda a, b: float(np.abs(a - b).mean()), "a difference")
     monkeypatch.setattr(perception, "load_fid", lambda: perception.FrechetDistance(fid))
     monkeypatch.setattr(perception, "load_lpips_vgg", lambda: perception.MeanDistance(vgg))
     assert evaluate.main(["--workdir", str(workdir), "--lpips_vgg"]) == 0

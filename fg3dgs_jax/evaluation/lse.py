@@ -11,9 +11,10 @@ import numpy as np
 import tqdm
 
 from fg3dgs_jax.clip import face_boxes
-from fg3dgs_jax.evaluation import pretrained, tracks
+from fg3dgs_jax.evaluation import tracks
 from fg3dgs_jax.experts.face import s3fd
 from fg3dgs_jax.experts.lips import syncnet
+from fg3dgs_jax.experts.optional import OptionalNetwork
 from fg3dgs_jax.media.clock import SAMPLES_PER_FRAME
 from fg3dgs_jax.weights import store
 
@@ -22,18 +23,16 @@ MIN_FACE = 100.0  # px, the smallest face that the protocol takes
 NAMES = ("lse_c", "lse_d", "lse_offset", "lse_truth")
 
 
-def load() -> pretrained.Expert:
+def load() -> OptionalNetwork:
     """SyncNet v2: call(RGB faces uint8 [T, 224, 224, 3], int16 samples) -> `syncnet.LipSync`."""
     path = store.find("syncnet_v2")
     if path is None:
-        return pretrained.Expert(
-            None, "weights of syncnet_v2 not found; see: python -m fg3dgs_jax.experts list"
-        )
+        return OptionalNetwork(None, store.not_found("syncnet_v2"))
     score = functools.partial(syncnet.score_track, syncnet.load(path))
-    return pretrained.Expert(score, f"SyncNet v2 ({path.name})")
+    return OptionalNetwork(score, f"SyncNet v2 ({path.name})")
 
 
-def load_faces(*names: str) -> pretrained.Expert:
+def load_faces(*names: str) -> OptionalNetwork:
     """The first S3FD whose weights are found: call(uint8 RGB [H, W, 3]) -> [N, 5], see `s3fd`.
 
     Without any, no call, and the source says that boxes come from the landmarks.
@@ -41,8 +40,8 @@ def load_faces(*names: str) -> pretrained.Expert:
     for name in names:
         path = store.find(name)
         if path is not None:
-            return pretrained.Expert(functools.partial(s3fd.detect, s3fd.load(path)), name)
-    return pretrained.Expert(None, "mesh-box")
+            return OptionalNetwork(functools.partial(s3fd.detect, s3fd.load(path)), name)
+    return OptionalNetwork(None, "mesh-box")
 
 
 def recording(folder, count: int, height: int, width: int) -> np.ndarray:

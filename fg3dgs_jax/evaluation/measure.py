@@ -9,12 +9,13 @@ import numpy as np
 from fg3dgs_jax.avatar import play
 from fg3dgs_jax.avatar.subject import Subject
 from fg3dgs_jax.clip import face_boxes
-from fg3dgs_jax.evaluation import metrics, pretrained, report
+from fg3dgs_jax.evaluation import metrics, report
+from fg3dgs_jax.experts.optional import OptionalNetwork
 from fg3dgs_jax.lipsync import openings as openings_lib
 from fg3dgs_jax.media import video
 
 WARM_UP, TIMED = 20, 200  # frames
-NO_FAN = pretrained.Expert(None, "FAN was not asked for")
+NO_FAN = OptionalNetwork(None, "FAN was not asked for")
 DETECTED = (
     0.8  # share of frames with a face in truth and render from which landmark openings are trusted
 )
@@ -29,9 +30,9 @@ class Measurer:
         self,
         subject: Subject,
         index,
-        lpips: pretrained.Expert,
-        mesh: pretrained.Expert,
-        fan: pretrained.Expert = NO_FAN,
+        lpips: OptionalNetwork,
+        mesh: OptionalNetwork,
+        fan: OptionalNetwork = NO_FAN,
         rendered=None,
     ):
         """`rendered`, if given, is filled with the drawn frames, uint8 [len(index), H, W, 3]."""
@@ -207,7 +208,7 @@ def frames_per_second(subject: Subject, index) -> tuple[float, float]:
     return len(latencies) / sum(latencies), float(np.median(latencies))
 
 
-def measure_mp4(subject: Subject, index, out, lpips: pretrained.Expert) -> dict:
+def measure_mp4(subject: Subject, index, out, lpips: OptionalNetwork) -> dict:
     """PSNR, SSIM and LPIPS after both truth and render went through H.264, as the field's tables
     have them.
 

@@ -13,7 +13,7 @@ class OwnSync:
     """Watches frames as they are drawn (see `perception`): `add` each in order, then `result`."""
 
     def __init__(self, path, clip, index, samples):
-        """Reads the expert that `train_sync` wrote.
+        """Reads the expert that `lipsync fit` wrote.
 
         Args:
           path: of `sync_expert.npz`.

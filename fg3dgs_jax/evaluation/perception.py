@@ -9,8 +9,8 @@ import numpy as np
 
 from fg3dgs_jax.avatar import play
 from fg3dgs_jax.evaluation import fid
-from fg3dgs_jax.evaluation.pretrained import Expert
 from fg3dgs_jax.experts.image import inception, lpips
+from fg3dgs_jax.experts.optional import OptionalNetwork
 from fg3dgs_jax.weights import store
 
 ROWS = 32  # frames whose features wait for each other
@@ -19,7 +19,7 @@ ROWS = 32  # frames whose features wait for each other
 class FrechetDistance:
     """FID between the true frames and the drawn ones, both at eight bits, as pictures have."""
 
-    def __init__(self, network: Expert):
+    def __init__(self, network: OptionalNetwork):
         """`network`: call(uint8 [B, H, W, 3]) -> features [B, D]."""
         self.network, self.moments, self.waiting = network, None, []
 
@@ -55,7 +55,7 @@ class FrechetDistance:
 class MeanDistance:
     """The mean over the frames of a distance of two pictures."""
 
-    def __init__(self, network: Expert):
+    def __init__(self, network: OptionalNetwork):
         """`network`: call(truth, image) -> float."""
         self.network, self.values = network, []
 
@@ -71,28 +71,24 @@ def load_fid() -> FrechetDistance:
     """With pytorch-fid's Inception where its weights are."""
     path = store.find("fid_inception")
     if path is None:
-        return FrechetDistance(_missing("fid_inception"))
+        return FrechetDistance(OptionalNetwork(None, store.not_found("fid_inception")))
     variables = inception.load(path)
 
     def call(images):
         return np.asarray(inception.features(variables, np.asarray(images, np.float32) / 255.0))
 
-    return FrechetDistance(Expert(call, f"Inception of pytorch-fid ({path.name})"))
+    return FrechetDistance(OptionalNetwork(call, f"Inception of pytorch-fid ({path.name})"))
 
 
 def load_lpips_vgg() -> MeanDistance:
     """LPIPS v0.1 with VGG-16 where its weights are: seconds a frame without an accelerator."""
     path = store.find("lpips_vgg")
     if path is None:
-        return MeanDistance(_missing("lpips_vgg"))
+        return MeanDistance(OptionalNetwork(None, store.not_found("lpips_vgg")))
     params, distance = lpips.load(path), jax.jit(lpips.lpips)
 
     def call(truth, image):
         pair = (np.asarray(picture, np.float32)[None] for picture in (truth, image))
         return float(distance(params, *pair)[0])
 
-    return MeanDistance(Expert(call, f"lpips vgg v0.1 ({path.name})"))
-
-
-def _missing(name):
-    return Expert(None, f"weights of {name} not found; see: python -m fg3dgs_jax.experts list")
+    return MeanDistance(OptionalNetwork(call, f"lpips vgg v0.1 ({path.name})"))

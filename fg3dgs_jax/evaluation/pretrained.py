@@ -3,32 +3,20 @@
 A metric without its network is null in `metrics.json`: there are no stand-ins.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
-
 import jax
 import numpy as np
 
+from fg3dgs_jax.experts.optional import OptionalNetwork
 from fg3dgs_jax.weights import store
 
 MESH_LMD = "mediapipe face mesh (not FAN)"
 
 
-class Expert(NamedTuple):
-    """A network ready to be called, or None, and where it comes from or why it is missing."""
-
-    call: Callable | None
-    source: str
-    close: Callable = lambda: None  # to be called before the program ends
-
-
-def load_lpips() -> Expert:
+def load_lpips() -> OptionalNetwork:
     """LPIPS (AlexNet v0.1): call(a, b) -> float, for images [H, W, 3] in [0, 1]."""
     path = store.find("lpips_alex")
     if path is None:
-        return Expert(
-            None, "weights of lpips_alex not found; see: python -m fg3dgs_jax.experts list"
-        )
+        return OptionalNetwork(None, store.not_found("lpips_alex"))
     from fg3dgs_jax.experts.image import lpips
 
     params, distance = lpips.load(path), jax.jit(lpips.lpips)
@@ -40,22 +28,20 @@ def load_lpips() -> Expert:
             distance(params, np.asarray(a, np.float32)[None], np.asarray(b, np.float32)[None])[0]
         )
 
-    return Expert(call, f"lpips alex v0.1 ({path.name})")
+    return OptionalNetwork(call, f"lpips alex v0.1 ({path.name})")
 
 
-def load_landmarks() -> Expert:
+def load_landmarks() -> OptionalNetwork:
     """MediaPipe's face mesh: call(uint8 [H, W, 3]) -> float32 [478, 2] px, or None where no face is
     found.
     """
     path = store.find("face_landmarker")
     if path is None:
-        return Expert(
-            None, "weights of face_landmarker not found; see: python -m fg3dgs_jax.experts list"
-        )
+        return OptionalNetwork(None, store.not_found("face_landmarker"))
     try:
         import mediapipe as mp
     except ImportError:
-        return Expert(
+        return OptionalNetwork(
             None,
             "mediapipe is not installed; install the extra: pip install 'fg3dgs_jax[preprocess]'",
         )
@@ -76,10 +62,10 @@ def load_landmarks() -> Expert:
         size = (image.shape[1], image.shape[0])
         return np.array([(p.x, p.y) for p in found[0]], np.float32) * np.float32(size)
 
-    return Expert(call, MESH_LMD, detector.close)
+    return OptionalNetwork(call, MESH_LMD, detector.close)
 
 
-def load_fan(faces: Expert) -> Expert:
+def load_fan(faces: OptionalNetwork) -> OptionalNetwork:
     """FAN: call(uint8 RGB [H, W, 3], mesh box or None) -> lip points [20, 2] px, or None.
 
     Args:
@@ -88,7 +74,7 @@ def load_fan(faces: Expert) -> Expert:
     """
     path = store.find("fan_2d4")
     if path is None:
-        return Expert(None, "weights of fan_2d4 not found; see: python -m fg3dgs_jax.experts list")
+        return OptionalNetwork(None, store.not_found("fan_2d4"))
     from fg3dgs_jax.experts.face import fan
 
     variables = fan.load(path)
@@ -99,4 +85,4 @@ def load_fan(faces: Expert) -> Expert:
             box = found[0] if len(found) else None
         return None if box is None else fan.landmarks(variables, image, box)[fan.LIPS]
 
-    return Expert(call, f"FAN 2D-4 ({path.name}), boxes: {faces.source}")
+    return OptionalNetwork(call, f"FAN 2D-4 ({path.name}), boxes: {faces.source}")

@@ -23,7 +23,7 @@ except ImportError:  # not a POSIX system: two fetches of one file at a time are
     fcntl = None
 
 __all__ = ["REGISTRY", "Package", "WeightFile", "WeightsMissing", "cache_folder", "fetch", "find"]
-__all__ += ["lookup", "require", "search_folders"]
+__all__ += ["lookup", "not_found", "require", "search_folders"]
 
 
 def cache_folder() -> pathlib.Path:
@@ -93,6 +93,11 @@ def require(name) -> pathlib.Path:
             f"{', '.join(map(str, search_folders()))}: {_how_to_get(row)}"
         )
     return path
+
+
+def not_found(name: str) -> str:
+    """What stands where a result would, if the weights it needs are absent."""
+    return f"weights of {name} not found; see: python -m fg3dgs_jax.weights list"
 
 
 def fetch(name, *, url: str | None = None, accept_licence: bool = False) -> pathlib.Path:
@@ -211,5 +216,5 @@ def _how_to_get(row):
     place = f"put the file into a folder listed in FG3DGS_WEIGHTS as {row.filename}"
     if row.can_be_fetched:
         accept = " --accept_licence" if row.non_commercial else ""
-        return f"run `python -m fg3dgs_jax.experts fetch {row.name}{accept}`, or {place}"
+        return f"run `python -m fg3dgs_jax.weights fetch {row.name}{accept}`, or {place}"
     return place

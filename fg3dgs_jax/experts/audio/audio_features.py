@@ -74,18 +74,6 @@ def require(name: str):
     return store.require(needed) if needed else None
 
 
-def available() -> tuple[str, ...]:
-    """The extractors whose weights are found and whole."""
-
-    def found(extractor):
-        try:
-            return extractor.weights is None or store.find(extractor.weights) is not None
-        except store.WeightsMissing:
-            return False
-
-    return tuple(name for name, extractor in EXTRACTORS.items() if found(extractor))
-
-
 def check_window(settings, window, source) -> None:
     """Refuses features whose `window` (W, D) is not that of those the avatar was trained on.
 

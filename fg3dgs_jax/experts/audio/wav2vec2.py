@@ -77,18 +77,6 @@ class Config:
         return max(0, (num_samples - self.field) // self.hop + 1)
 
 
-BASE = Config()  # wav2vec2-base, hubert-base
-LARGE = Config(  # wav2vec2-large-xlsr-53, hubert-large
-    conv_bias=True,
-    conv_norm="layer",
-    width=1024,
-    num_layers=24,
-    num_heads=16,
-    ffn_width=4096,
-    pre_norm=True,
-)
-
-
 class _TimeNorm(nn.Module):
     """GroupNorm with a group per channel: [T, C] normalised over T."""
 
