@@ -18,7 +18,10 @@ everything else reads.
 """
 
 import json
+import os
 import pathlib
+from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -80,7 +83,7 @@ def train_frames(num_frames: int) -> int:
     return int(num_frames * 10 / 11)
 
 
-def save_arrays(path, **arrays):
+def save_arrays(path: os.PathLike | str, **arrays: Any) -> None:
     """Writes `NAME.npy` (frames, labels, torso, audio_*), `background.png` and the three npz files.
 
     Keys: frames, labels, torso, background, audio_<extractor>, camera, landmarks, expression (the
@@ -94,18 +97,32 @@ def save_arrays(path, **arrays):
         with whole(path / f"{name}{suffix}") as part:
             if isinstance(value, dict):
                 np.savez(part, **value)
-            elif suffix == ".png":
-                part.write_bytes(cv2.imencode(".png", value[..., ::-1])[1])  # imwrite hides errors
+            elif suffix == ".png":  # not by imwrite, which hides errors
+                part.write_bytes(cv2.imencode(".png", value[..., ::-1])[1].tobytes())
             else:
                 np.save(part, value)
 
 
 def save_meta(
-    path, *, num_frames, width, height, intrinsics, source, weights=None, consent=None, **extra
-):
+    path: os.PathLike | str,
+    *,
+    num_frames: int,
+    width: int,
+    height: int,
+    intrinsics: Sequence[float],
+    source: Any,
+    **facts: Any,
+) -> None:
     """Writes `meta.json`, the last file: a folder without it is unfinished.
 
-    `intrinsics` is (fx, fy, cx, cy) px.
+    Args:
+      path: the folder.
+      num_frames: T.
+      width: px.
+      height: px.
+      intrinsics: (fx, fy, cx, cy) px.
+      source: where the clip comes from, as JSON.
+      **facts: what else is worth keeping: `weights` (name -> digest), `consent` and more.
     """
     cut = train_frames(num_frames)
     meta = {
@@ -117,9 +134,9 @@ def save_meta(
         "intrinsics": dict(zip(("fx", "fy", "cx", "cy"), map(float, intrinsics), strict=True)),
         "split": {"train": [0, cut], "test": [cut, int(num_frames)]},
         "source": source,
-        "weights": weights or {},
-        "consent": consent,
-        **extra,
+        "weights": {},
+        "consent": None,
+        **facts,
     }
     with whole(pathlib.Path(path) / "meta.json") as part:
         part.write_text(json.dumps(meta, indent=2))

@@ -44,7 +44,7 @@ CHEEKS = (50, 101, 118, 205, 280, 330, 347, 425, 151, 9)  # where skin is certai
 GUIDES = (*OUTER_LIPS, *INNER_LIPS, *RIGHT_EYE, *LEFT_EYE, 148, 152, 377)
 
 
-def polygon(points, shape):
+def polygon(points: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """bool [H, W]: the inside of an outline [P, 2] px; drawn with 1/16 px steps."""
     mask = np.zeros(shape, np.uint8)
     # A pixel's centre is at + 0.5 in our px, at + 0 in OpenCV's.
@@ -53,7 +53,7 @@ def polygon(points, shape):
     return mask.astype(bool)
 
 
-def boxes_around(points, height, width, margin):
+def boxes_around(points: np.ndarray, height: int, width: int, margin: float) -> np.ndarray:
     """points [T, P, 2] (x, y) px -> int32 [T, 4] (row0, row1, col0, col1), half open, inside the
     image, never empty."""
     low, high = points.min(1), points.max(1)

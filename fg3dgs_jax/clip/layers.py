@@ -17,7 +17,7 @@ def over(layer: np.ndarray, plate: np.ndarray) -> np.ndarray:
     alpha = np.ascontiguousarray(layer[..., 3])
     out = plate.copy()
     colours = cv2.cvtColor(np.ascontiguousarray(layer), cv2.COLOR_RGBA2RGB)
-    cv2.copyTo(colours, cv2.compare(alpha, 255, cv2.CMP_EQ), out)
+    cv2.copyTo(colours, cv2.inRange(alpha, 255, 255), out)
     edge = cv2.inRange(alpha, 1, 254) > 0  # few: the rest needs no arithmetic
     share = alpha[edge, None].astype(np.float32) / 255
     out[edge] = np.rint(layer[edge, :3] * share + plate[edge].astype(np.float32) * (1 - share))

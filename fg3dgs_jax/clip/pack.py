@@ -37,7 +37,7 @@ class PackError(ValueError):
     """A file that is not a whole packed folder, or a folder that cannot be packed; one line."""
 
 
-def pack(folder, out=None) -> pathlib.Path:
+def pack(folder: os.PathLike | str, out: os.PathLike | str | None = None) -> pathlib.Path:
     """Writes a processed folder as one file; whole or not at all.
 
     Args:
@@ -88,7 +88,7 @@ def _write(out, clip, folder, scratch):
             archive.write(path, name, compress_type=kind)
 
 
-def unpack(file, out) -> pathlib.Path:
+def unpack(file: os.PathLike | str, out: os.PathLike | str) -> pathlib.Path:
     """Makes the processed folder `out` of a packed one; whole or not at all.
 
     Raises:
@@ -115,7 +115,7 @@ def unpack(file, out) -> pathlib.Path:
     return out
 
 
-def opened(file) -> pathlib.Path:
+def opened(file: os.PathLike | str) -> pathlib.Path:
     """The folder of a packed one in the user's cache, unpacked there when it is first asked for.
 
     It stands in `clips` there under the file's digest, so that another file of the same name is
@@ -151,7 +151,7 @@ def _forget(clips, count, but):
         shutil.rmtree(old, ignore_errors=True)
 
 
-def read_manifest(file) -> dict:
+def read_manifest(file: os.PathLike | str) -> dict:
     """What a packed folder says of itself.
 
     Raises:
@@ -224,7 +224,7 @@ def _arrays(out, scratch, size, labels_sha256):
             raise KeyError("its pictures are not of the number and size that its manifest says")
         for array, values in zip(big.values(), pictures, strict=True):
             array[count - 1] = values
-        digest.update(np.ascontiguousarray(pictures.labels))
+        digest.update(pictures.labels.tobytes())
     if count != size[0] or digest.hexdigest() != labels_sha256:
         raise KeyError("its labels are not those that were packed")
     for array in big.values():

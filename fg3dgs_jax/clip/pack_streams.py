@@ -12,12 +12,15 @@ twice: after the round trip the two still agree exactly, and so does what is dra
 """
 
 import hashlib
+import pathlib
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from typing import NamedTuple
 
 import av
 import cv2
 import numpy as np
+from av.error import FFmpegError
 
 from fg3dgs_jax.clip.inpaint import fill
 from fg3dgs_jax.media.clock import FPS
@@ -44,7 +47,12 @@ class StreamError(ValueError):
     """A stream that cannot be read, or is not of such pictures; one line."""
 
 
-def write(folder, pictures, height, width) -> str:
+def write(
+    folder: pathlib.Path,
+    pictures: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]],
+    height: int,
+    width: int,
+) -> str:
     """Writes the four streams of an iterable of `Pictures` into a folder, one picture at a time.
 
     Returns:
@@ -64,7 +72,7 @@ def write(folder, pictures, height, width) -> str:
         for frame, labels, torso in pictures:
             if labels.max() >= STATE:
                 raise StreamError(f"a label is {labels.max()}; expected at most {STATE - 1}")
-            digest.update(np.ascontiguousarray(labels))
+            digest.update(labels.tobytes())
             state = torso_state(frame, torso)
             rest = (state == HIDDEN) | (state == EDGE)
             colours = _spread(torso[..., :3], rest)
@@ -77,7 +85,7 @@ def write(folder, pictures, height, width) -> str:
     return digest.hexdigest()
 
 
-def read(folder):
+def read(folder: pathlib.Path) -> Iterator[Pictures]:
     """Yields the `Pictures` of four streams, one at a time.
 
     Raises:
@@ -92,13 +100,13 @@ def read(folder):
             torso[..., 3] = np.choose(state, (0, 255, 255, alpha[0]))
             torso[state == CLEAR] = 0
             yield Pictures(frame, labels, torso)
-    except av.FFmpegError as error:
+    except FFmpegError as error:
         raise StreamError(f"a stream cannot be decoded ({error.strerror})") from None
     except ValueError as error:  # zip: one ended before another, or its pictures differ in size
         raise StreamError(f"the streams do not fit together ({error})") from None
 
 
-def torso_state(frame, torso):
+def torso_state(frame: np.ndarray, torso: np.ndarray) -> np.ndarray:
     """uint8 [H, W] of CLEAR, SHOWN, HIDDEN, EDGE."""
     alpha, same = torso[..., 3], (torso[..., :3] == frame).all(-1)
     solid = np.where(same, np.uint8(SHOWN), np.uint8(HIDDEN))
@@ -152,7 +160,7 @@ def _planes(path):
         stream.thread_type = "AUTO"
         for picture in container.decode(stream):
             full = [p for p in picture.planes if (p.height, p.width) == _size(picture)]
-            rows = [np.frombuffer(p, np.uint8).reshape(p.height, p.line_size) for p in full]
+            rows = [np.asarray(memoryview(p)).reshape(p.height, p.line_size) for p in full]
             yield np.stack([r[:, : picture.width] for r in rows])
 
 

@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import os
 import pathlib
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -74,7 +76,7 @@ class Clip:
             )
         return features
 
-    def expression_channels(self, names) -> np.ndarray:
+    def expression_channels(self, names: Sequence[str]) -> np.ndarray:
         """float32 [T, len(names)], the named columns in that order."""
         missing = [n for n in names if n not in self.expression_names]
         if missing:
@@ -109,12 +111,12 @@ class Clip:
     def backgrounds(self) -> np.ndarray:
         """uint8 [T, H, W, 3], the torso layer over the plate: B of eq. (14)."""
         out = np.empty((*self.torso.shape[:3], 3), np.uint8)
-        for picture, rgba in zip(out, self.torso, strict=True):
-            picture[:] = over(rgba, self.background)
+        for k, layer in enumerate(self.torso):
+            out[k] = over(layer, self.background)
         return out
 
 
-def load_clip(path, max_side: int = 0) -> Clip:
+def load_clip(path: os.PathLike | str, max_side: int = 0) -> Clip:
     """Opens a processed folder; frames, labels, torso, landmarks and intrinsics shrink together
     until the longer side is at most `max_side` px (0: they stay as they are).
 
@@ -143,7 +145,10 @@ def load_clip(path, max_side: int = 0) -> Clip:
                 f"{path}/{name}.npy has shape {array.shape}; meta.json says "
                 f"[{frames}, {height}, {width}]"
             )
-    background = cv2.imread(str(path / "background.png"))[..., ::-1]
+    background = cv2.imread(str(path / "background.png"))
+    if background is None:
+        raise DatasetError(f"{path}/background.png is missing or damaged; run preprocess again")
+    background = background[..., ::-1]
     camera, landmarks, expression = (
         np.load(path / f"{n}.npz") for n in ("camera", "landmarks", "expression")
     )
@@ -160,13 +165,14 @@ def load_clip(path, max_side: int = 0) -> Clip:
         ratio = np.array([size[0] / width, size[1] / height])
         intrinsics = intrinsics * np.tile(ratio, 2)
         points = points * ratio.astype(np.float32)
+    fx, fy, cx, cy = intrinsics
     return Clip(
         path=path,
         meta=meta,
         background=np.ascontiguousarray(background),
         world_to_camera=camera["world_to_camera"].astype(np.float32),
         valid=camera["valid"],
-        intrinsics=tuple(map(float, intrinsics)),
+        intrinsics=(float(fx), float(fy), float(cx), float(cy)),
         landmarks=points,
         landmarks_valid=landmarks["valid"],
         expression=expression["e"].astype(np.float32),

@@ -5,7 +5,7 @@ import numpy as np
 BINS = 10  # of each score, between its least and its greatest value
 
 
-def most_informative(scores, seconds: float, fps: float) -> slice:
+def most_informative(scores: np.ndarray, seconds: float, fps: float) -> slice:
     """The run of frames in which most of what the clip shows is seen.
 
     A run is worth the share of each score's range that it covers (mouth shut to wide, eyes open to

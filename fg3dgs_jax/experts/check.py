@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import os
 from collections.abc import Callable
 
 import jax
@@ -28,7 +29,7 @@ class _Wrong(ValueError):
     """Weights that load but do not do what they should."""
 
 
-def check(name, path) -> str:
+def check(name: str, path: os.PathLike | str) -> str:
     """Loads the weights and runs the network once; what it found, in a few words.
 
     Raises:
@@ -62,7 +63,7 @@ def check(name, path) -> str:
     return f"{told}gives the published {network.golden}"
 
 
-def read_for_conversion(name, path) -> dict:
+def read_for_conversion(name: str, path: os.PathLike | str) -> dict:
     """Nested dicts of arrays, as `variables.save` takes them.
 
     Raises:

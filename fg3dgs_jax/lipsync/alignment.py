@@ -60,7 +60,7 @@ def load(choice: str, clip: Clip, samples: np.ndarray) -> OptionalNetwork:
     return OptionalNetwork(wav2lip_loss(wav2lip.load(path), clip, samples), str(path))
 
 
-def own_loss(variables, clip, samples) -> Callable:
+def own_loss(variables: dict, clip: Clip, samples: np.ndarray) -> Callable:
     """L_lip by the expert of `train_sync`."""
     boxes = jnp.asarray(expert.mouth_boxes(clip.landmarks))
     windows = windows_lib.mel_windows(samples, clip.num_frames)
@@ -73,7 +73,7 @@ def own_loss(variables, clip, samples) -> Callable:
     return call
 
 
-def wav2lip_loss(variables, clip, samples) -> Callable:
+def wav2lip_loss(variables: dict, clip: Clip, samples: np.ndarray) -> Callable:
     """L_lip by Wav2Lip's expert: -log of the cosine."""
     boxes = jnp.asarray(face_boxes.mesh_boxes(clip.landmarks), jnp.float32)
     columns = wav2lip.mel_columns(samples)
@@ -88,7 +88,7 @@ def wav2lip_loss(variables, clip, samples) -> Callable:
     return call
 
 
-def windows(clip, learnt) -> np.ndarray:
+def windows(clip: Clip, learnt: np.ndarray) -> np.ndarray:
     """bool [T]: the five frames from here on are all `learnt` (bool [T]) and show the face.
 
     Silent ones count: eq. (15) goes on in this stage, and a shut mouth is not to be forgotten.

@@ -9,7 +9,9 @@ The score is this network's own. It is not LSE-C or LSE-D and cannot be compared
 between two networks that were trained on different clips.
 """
 
+import os
 import pathlib
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -40,7 +42,7 @@ class MouthTower(nn.Module):
     """
 
     @nn.compact
-    def __call__(self, mouths, train: bool = False):
+    def __call__(self, mouths: jax.Array, train: bool = False) -> jax.Array:
         batch, frames = mouths.shape[:2]
         drop = nn.Dropout(DROPOUT, deterministic=not train)
         x = mouths.reshape(batch * frames, *mouths.shape[2:], 1)
@@ -58,7 +60,7 @@ class SoundTower(nn.Module):
     """Standardised mel windows [..., 16, 80] -> [..., 64]."""
 
     @nn.compact
-    def __call__(self, windows, train: bool = False):
+    def __call__(self, windows: jax.Array, train: bool = False) -> jax.Array:
         drop = nn.Dropout(DROPOUT, deterministic=not train)
         x = windows.reshape(-1, *SOUND)
         for i in range(3):
@@ -70,7 +72,9 @@ class SoundTower(nn.Module):
         return x.reshape(*windows.shape[:-2], EMBEDDING)
 
 
-def init(key, sound_mean, sound_deviation) -> dict:
+def init(
+    key: jax.Array, sound_mean: jax.Array | np.ndarray, sound_deviation: jax.Array | np.ndarray
+) -> dict:
     """Untrained variables; mean and deviation float [80] of the mel bands standardise the sound."""
     key_mouth, key_sound = jax.random.split(key)
     mouth = jax.jit(MouthTower().init)(key_mouth, jnp.zeros((1, FRAMES, SIZE, SIZE)))
@@ -84,12 +88,12 @@ def init(key, sound_mean, sound_deviation) -> dict:
     }
 
 
-def save(path, variables) -> None:
+def save(path: os.PathLike | str, variables: dict) -> None:
     """Writes an `.npz` that `load` reads."""
     variables_lib.save(path, variables)
 
 
-def load(path) -> dict:
+def load(path: os.PathLike | str) -> dict:
     """Variables of a trained expert.
 
     Raises:
@@ -113,7 +117,7 @@ def load(path) -> dict:
     return jax.tree.map(jnp.asarray, found)
 
 
-def mouth_boxes(points) -> np.ndarray:
+def mouth_boxes(points: np.ndarray) -> np.ndarray:
     """The square in which the network looks for the mouth.
 
     Hung from points that speech does not move and smoothed in time: a square that moved with the
@@ -139,7 +143,9 @@ def mouth_boxes(points) -> np.ndarray:
     return np.concatenate([centre - half, centre + half], 1).astype(np.float32)
 
 
-def cut(pictures, boxes, size: int = SIZE):
+def cut(
+    pictures: jax.Array | np.ndarray, boxes: jax.Array | np.ndarray, size: int = SIZE
+) -> jax.Array:
     """Boxes cut out of pictures and resized, averaging over what shrinks; differentiable.
 
     Args:
@@ -156,7 +162,7 @@ def cut(pictures, boxes, size: int = SIZE):
     return jnp.einsum("...xw,...ywc->...yxc", across, rows)
 
 
-def standardise(mouths):
+def standardise(mouths: Any) -> jax.Array:
     """RGB mouths [..., 48, 48, 3] in [0, 1] -> grey [..., 48, 48], mean 0 and deviation about 1.
 
     Each frame by itself: light and skin say nothing about speech.
@@ -166,7 +172,9 @@ def standardise(mouths):
     return (grey - mean) / (grey.std((-2, -1), keepdims=True) + 0.05)
 
 
-def embed_mouths(variables, frames, boxes):
+def embed_mouths(
+    variables: dict, frames: jax.Array | np.ndarray, boxes: jax.Array | np.ndarray
+) -> jax.Array:
     """Runs of RGB frames [B, S, H, W, 3] in [0, 1] and their boxes [B, S, 4] -> [B, S - 4, 64].
 
     Unit vectors; window v is of the frames v .. v + 4. Differentiable in the frames; the expert
@@ -181,13 +189,13 @@ def embed_mouths(variables, frames, boxes):
     return embed_cut_mouths(variables, cut(frames, jnp.asarray(boxes)))
 
 
-def embed_cut_mouths(variables, mouths):
+def embed_cut_mouths(variables: dict, mouths: jax.Array | np.ndarray) -> jax.Array:
     """The same of mouths that `cut` has cut out, [B, S, 48, 48, 3] in [0, 1]."""
     params = jax.lax.stop_gradient(variables["mouth"])
     return unit(MouthTower().apply({"params": params}, standardise(mouths)))
 
 
-def embed_sound(variables, windows):
+def embed_sound(variables: dict, windows: jax.Array | np.ndarray) -> jax.Array:
     """Mel windows [..., 16, 80] in [-1, 1], of the middle frame of each window -> [..., 64]."""
     if windows.shape[-2:] != SOUND:
         raise ValueError(
@@ -199,17 +207,22 @@ def embed_sound(variables, windows):
     return unit(SoundTower().apply({"params": variables["sound"]}, heard))
 
 
-def hear(variables, windows):
+def hear(variables: dict, windows: jax.Array | np.ndarray) -> jax.Array:
     """Mel windows, each band with mean 0 and deviation 1 over the training clips."""
     return (windows - variables["bands"]["mean"]) / variables["bands"]["deviation"]
 
 
-def probability(variables, cosines):
+def probability(variables: dict, cosines: jax.Array | np.ndarray) -> jax.Array:
     """Cosines [...] -> probability that picture and sound belong together."""
     return jax.nn.sigmoid(_logits(variables, cosines))
 
 
-def sync_loss(variables, frames, boxes, sound):
+def sync_loss(
+    variables: dict,
+    frames: jax.Array | np.ndarray,
+    boxes: jax.Array | np.ndarray,
+    sound: jax.Array | np.ndarray,
+) -> jax.Array:
     """How badly mouths fit the sound: mean of -log probability. Eq. (16) with our own expert.
 
     Args:
@@ -222,7 +235,7 @@ def sync_loss(variables, frames, boxes, sound):
     return -jnp.mean(jax.nn.log_sigmoid(_logits(variables, cosines)))
 
 
-def unit(x):
+def unit(x: Any) -> jax.Array:
     """Vectors [..., C] of length 1."""
     return x * jax.lax.rsqrt(jnp.sum(x**2, -1, keepdims=True) + 1e-8)
 
@@ -255,4 +268,5 @@ def _smooth(values, deviation):
 
 
 def _shapes(tree):
-    return {k: v.shape for k, v in traverse_util.flatten_dict(tree, sep="/").items()}
+    flat: dict[str, Any] = dict(traverse_util.flatten_dict(tree, sep="/"))
+    return {key: value.shape for key, value in flat.items()}

@@ -1,6 +1,7 @@
 """Trains the lip-sync expert; what is held out of the clips stops it and calibrates it."""
 
 import functools
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -55,7 +56,12 @@ def parts(num_frames: int) -> Parts:
     return Parts((0, stop), (stop, cut), (cut, num_frames))
 
 
-def fit(clips, steps: int, seed: int = 0, report=lambda found: None) -> Fit:
+def fit(
+    clips: Sequence[examples.SyncClip],
+    steps: int,
+    seed: int = 0,
+    report: Callable[[dict], None] = lambda found: None,
+) -> Fit:
     """Trains one expert on the train parts of all clips.
 
     Args:
@@ -108,7 +114,7 @@ def fit(clips, steps: int, seed: int = 0, report=lambda found: None) -> Fit:
     )
 
 
-def cosines(params, clip, start: int, stop: int) -> np.ndarray:
+def cosines(params: dict, clip: examples.SyncClip, start: int, stop: int) -> np.ndarray:
     """[V, V] of the mouth windows (down) and sound windows (across) within frames start .. stop."""
     seen = _see(params, jnp.asarray(clip.mouths[start:stop]))
     middles = clip.sound[start + expert.MIDDLE : stop - expert.MIDDLE]

@@ -35,7 +35,7 @@ class MouthColours(NamedTuple):
     offsets: np.ndarray  # [C]: log det of the covariance - 2 log prior
 
 
-def steady_boxes(lips_boxes, height: int, width: int) -> np.ndarray:
+def steady_boxes(lips_boxes: np.ndarray, height: int, width: int) -> np.ndarray:
     """int32 [T, 4] boxes (row0, row1, col0, col1) of one size for the whole clip, hung from the
     upper edge of `lips_boxes`.
     """
@@ -47,7 +47,9 @@ def steady_boxes(lips_boxes, height: int, width: int) -> np.ndarray:
     return np.stack([row0, row0 + tall, col0, col0 + wide], -1).astype(np.int32)
 
 
-def fit_mouth_colours(frames, labels, boxes, limit: int = 100) -> MouthColours | None:
+def fit_mouth_colours(
+    frames: np.ndarray, labels: np.ndarray, boxes: np.ndarray, limit: int = 100
+) -> MouthColours | None:
     """Fits the colour classes on (at most `limit`, evenly spread) true frames.
 
     Args: frames uint8 [T, H, W, 3], labels uint8 [T, H, W] (`format.LABELS`), boxes int [T, 4].
@@ -79,7 +81,7 @@ def _gaussian(colours, prior):
     return colours.mean(0), whiten, np.linalg.slogdet(covariance)[1] - 2.0 * np.log(prior)
 
 
-def features(image, box) -> np.ndarray:
+def features(image: np.ndarray, box: np.ndarray) -> np.ndarray:
     """[P, 5]: RGB in [0, 1] and place in the box (row, column, -0.5 .. 0.5) of its pixels. image:
     uint8 or float in [0, 1].
     """
@@ -92,7 +94,7 @@ def features(image, box) -> np.ndarray:
     return np.concatenate([pixels, place], -1).reshape(-1, 5)
 
 
-def mouth_opening(image, box, colours: MouthColours) -> float:
+def mouth_opening(image: np.ndarray, box: np.ndarray, colours: MouthColours) -> float:
     """Share of the box's pixels that look like an open mouth. image: [H, W, 3] float in [0, 1] or
     uint8.
     """
@@ -102,7 +104,7 @@ def mouth_opening(image, box, colours: MouthColours) -> float:
     return float(np.mean(colours.kinds[nearest] == OPEN))
 
 
-def envelope(samples, num_frames: int) -> np.ndarray:
+def envelope(samples: np.ndarray, num_frames: int) -> np.ndarray:
     """[num_frames] loudness of int16 samples (16 kHz): root of each frame's RMS, smoothed over
     three frames (120 ms).
 
@@ -117,7 +119,7 @@ def envelope(samples, num_frames: int) -> np.ndarray:
     return (padded[:-2] + padded[1:-1] + padded[2:]) / 3.0
 
 
-def correlation(a, b) -> float | None:
+def correlation(a: np.ndarray, b: np.ndarray) -> float | None:
     """Pearson correlation of two curves [n]; None where one is constant or shorter than 3."""
     a, b = (np.asarray(x, np.float64) for x in (a, b))
     if len(a) < 3 or a.std() < 1e-9 or b.std() < 1e-9:
@@ -125,7 +127,7 @@ def correlation(a, b) -> float | None:
     return float(np.corrcoef(a, b)[0, 1])
 
 
-def shifted_correlations(opening, loudness) -> np.ndarray:
+def shifted_correlations(opening: np.ndarray, loudness: np.ndarray) -> np.ndarray:
     """Correlations with the sound turned round by every amount of half a second or more; empty for
     under a second.
     """
@@ -136,7 +138,7 @@ def shifted_correlations(opening, loudness) -> np.ndarray:
     return np.array([v for v in values if v is not None])
 
 
-def best_lag(opening, loudness, reach: int = 6) -> dict | None:
+def best_lag(opening: np.ndarray, loudness: np.ndarray, reach: int = 6) -> dict | None:
     """The lag in frames (positive: the mouth comes after the sound) within `reach` that correlates
     best, and how well.
     """
@@ -148,7 +150,7 @@ def best_lag(opening, loudness, reach: int = 6) -> dict | None:
     return {"frames": lag, "correlation": values[lag]}
 
 
-def check(opening, samples) -> dict:
+def check(opening: np.ndarray, samples: np.ndarray) -> dict:
     """Correlation of an opening curve [n] with its own sound, and with the same sound shifted,
     which it should beat.
 

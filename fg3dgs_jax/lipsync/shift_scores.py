@@ -9,7 +9,7 @@ SPAN = 50  # frames of a window whose mean score is looked at, two seconds
 CLOSE = 1  # frame: a peak not further from 0 is at the true alignment
 
 
-def by_shift(similar, reach: int = REACH) -> np.ndarray:
+def by_shift(similar: np.ndarray, reach: int = REACH) -> np.ndarray:
     """[V, V] scores of mouth windows and sound windows -> [V, 2 reach + 1].
 
     Column `reach + o` is the mouth's window v with the sound o frames later; NaN outside.
@@ -22,7 +22,7 @@ def by_shift(similar, reach: int = REACH) -> np.ndarray:
     return np.where(inside, values, np.nan)
 
 
-def curves(similar, span: int = SPAN, reach: int = REACH) -> np.ndarray:
+def curves(similar: np.ndarray, span: int = SPAN, reach: int = REACH) -> np.ndarray:
     """[V, V] -> [N, 2 reach + 1]: mean score against shift in every run of `span` frames.
 
     A mean is over the pairs that are there, at least half of them by the choice of `reach`; a clip
@@ -35,7 +35,7 @@ def curves(similar, span: int = SPAN, reach: int = REACH) -> np.ndarray:
     return np.where(counted, runs, 0.0).sum(-1) / np.maximum(counted.sum(-1), 1)
 
 
-def summary(similar) -> dict:
+def summary(similar: np.ndarray) -> dict:
     """What the score says of a part of a clip.
 
     Returns "frames"; "score": its mean without a shift; "runs" of two seconds; "aligned": the share

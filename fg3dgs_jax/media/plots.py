@@ -121,7 +121,7 @@ def plot_by_shift(
 def write_png(path: os.PathLike | str, image: np.ndarray) -> None:
     """Writes uint8 RGB [H, W, 3] as PNG, whole or not at all."""
     with whole(path) as part:
-        part.write_bytes(cv2.imencode(".png", np.ascontiguousarray(image[..., ::-1]))[1])
+        part.write_bytes(cv2.imencode(".png", np.ascontiguousarray(image[..., ::-1]))[1].tobytes())
 
 
 def _lanes(count, width, height):

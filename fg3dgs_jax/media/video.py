@@ -9,13 +9,14 @@ offsets were.
 
 import dataclasses
 import itertools
+import os
 import pathlib
 import wave
 from collections.abc import Iterator
 
-import av
 import cv2
 import numpy as np
+from av.error import FFmpegError
 
 from fg3dgs_jax.media.clock import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from fg3dgs_jax.media.container import (
@@ -68,7 +69,7 @@ class Video:
     av_offset: float = 0.0  # s by which the sound has been moved back
     window: tuple[int, int, int, int] | None = None  # (row, column, height, width) of it; None: all
 
-    def cropped(self, window, size: int) -> "Video":
+    def cropped(self, window: tuple[int, int, int, int], size: int) -> "Video":
         """The same video with only `window` of every picture, resized to `size` x `size` px."""
         row, column, height, width = window
         if min(row, column) < 0 or (
@@ -116,7 +117,7 @@ class Video:
                 yield shown_array
                 due += 1
 
-    def read_into(self, out) -> None:
+    def read_into(self, out: np.ndarray) -> None:
         """Fills a uint8 [T, H, W, 3] array or memory map."""
         if out.shape != (self.num_frames, self.height, self.width, 3) or out.dtype != np.uint8:
             raise ValueError(
@@ -136,7 +137,7 @@ class Video:
             pictures = decode_pictures(container, self.source_fps)
             try:
                 head = next(pictures)
-            except (StopIteration, av.FFmpegError):
+            except (StopIteration, FFmpegError):
                 continue
             if head[1].time is not None and head[0] <= wanted:
                 return itertools.chain([head], pictures)
@@ -157,7 +158,11 @@ class Video:
 
 
 def read_video(
-    path, *, min_frames: int = FPS, max_seconds: float | None = None, av_offset: float = 0.0
+    path: os.PathLike | str,
+    *,
+    min_frames: int = FPS,
+    max_seconds: float | None = None,
+    av_offset: float = 0.0,
 ) -> Video:
     """Opens a video with sound, re-timed to 25 fps and 16 kHz mono (see the top of this file).
 
@@ -177,7 +182,7 @@ def read_video(
         fps = float(stream.average_rate or stream.guessed_rate or FPS)
         try:
             start, first = next(decode_pictures(container, fps))
-        except (StopIteration, av.FFmpegError):
+        except (StopIteration, FFmpegError):
             raise VideoError(
                 f"{path} holds a video stream without one readable picture: expected a video file"
             ) from None
@@ -199,7 +204,7 @@ def read_video(
     )
 
 
-def read_audio(path) -> np.ndarray:
+def read_audio(path: os.PathLike | str) -> np.ndarray:
     """The sound of any audio or video file -> int16 [n], 16 kHz mono.
 
     Raises:
@@ -218,7 +223,7 @@ def read_audio(path) -> np.ndarray:
     return samples
 
 
-def write_wav(path, samples, sample_rate: int = SAMPLE_RATE) -> None:
+def write_wav(path: os.PathLike | str, samples: np.ndarray, sample_rate: int = SAMPLE_RATE) -> None:
     """int16 [n] mono -> wav; the file appears whole or not at all."""
     samples = np.asarray(samples)
     if samples.ndim != 1 or samples.dtype != np.int16:
@@ -228,7 +233,7 @@ def write_wav(path, samples, sample_rate: int = SAMPLE_RATE) -> None:
         file.writeframes(samples.astype("<i2").tobytes())
 
 
-def read_wav(path) -> np.ndarray:
+def read_wav(path: os.PathLike | str) -> np.ndarray:
     """A wav that is 16 kHz mono int16 already (see `write_wav`) -> int16 [n], bit for bit."""
     try:
         with wave.open(str(path), "rb") as file:

@@ -1,6 +1,8 @@
 """Pictures and their sound -> H.264 + AAC in mp4, through PyAV, streaming."""
 
+import os
 import pathlib
+from collections.abc import Iterable
 from fractions import Fraction
 
 import av
@@ -14,7 +16,15 @@ from fg3dgs_jax.media.whole_files import whole
 _AAC_RATE = 48_000
 
 
-def write_video(path, frames, samples=None, *, sample_rate=SAMPLE_RATE, fps=FPS, crf=18) -> int:
+def write_video(
+    path: os.PathLike | str,
+    frames: Iterable[np.ndarray],
+    samples: np.ndarray | None = None,
+    *,
+    sample_rate: int = SAMPLE_RATE,
+    fps: float = FPS,
+    crf: int = 18,
+) -> int:
     """Writes pictures and sound as H.264 (yuv420p) + AAC in mp4; whole or not at all.
 
     Args:

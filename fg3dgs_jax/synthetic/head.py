@@ -23,25 +23,30 @@ EYE_HALF_WIDTH = 0.0172
 GAZE_YAW, GAZE_PITCH = 0.36, 0.26  # radians at gaze 1
 IRIS, PUPIL = 0.47, 0.185  # radians on the eyeball
 
-# pose (dict of scalars): jaw, spread, round, closure, brow_up, brow_in, blink, squint, wide,
-# gaze_x, gaze_y
+# Scalars: jaw, spread, round, closure, brow_up, brow_in, blink, squint, wide, gaze_x, gaze_y.
+Pose = dict[str, jax.Array]
 
 
 @functools.cache
-def still_head():
+def still_head() -> dict[str, jax.Array]:
+    """The tables of `sculpt.sculpt`, on the device."""
     return {name: jnp.asarray(table) for name, table in sculpt.sculpt().items()}
 
 
-def step_up(low, high, x):
+def step_up(low: float, high: float, x: jax.Array) -> jax.Array:
+    """0 below `low`, 1 above `high`, a smooth step between (also falling, where low > high)."""
     t = jnp.clip((x - low) / (high - low), 0.0, 1.0)
     return t * t * (3 - 2 * t)
 
 
-def bump(x, y, sx, sy):
+def bump(
+    x: jax.Array, y: float | jax.Array, sx: float | jax.Array, sy: float | jax.Array
+) -> jax.Array:
+    """A bell of height 1 and deviations (sx, sy), at (x, y) from its middle."""
     return jnp.exp(-0.5 * ((x / sx) ** 2 + (y / sy) ** 2))
 
 
-def lookup(table, a, b):
+def lookup(table: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
     """Bilinear read of [n, n, ...] at face coordinates a, b [...]."""
     n = table.shape[0]
     x, y = (jnp.clip((c / sculpt.EXTENT + 1) * (0.5 * (n - 1)), 0.0, n - 1.001) for c in (a, b))
@@ -54,7 +59,7 @@ def lookup(table, a, b):
     return top * (1 - fy) + (flat[at + n] * (1 - fx) + flat[at + n + 1] * fx) * fy
 
 
-def canonical(pose, a, b):
+def canonical(pose: Pose, a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Where on the still head the skin now at (a, b) comes from: the jaw pulls chin and cheeks
     down, the brows move."""
     x = jnp.abs(a)
@@ -74,7 +79,7 @@ def canonical(pose, a, b):
     return a + pull - wide, b + down - lift
 
 
-def mouth_shape(pose):
+def mouth_shape(pose: Pose) -> tuple[jax.Array, ...]:
     """Half widths of the opening and of the lips, rise of the upper and fall of the lower lip,
     red thicknesses (metres)."""
     closed = pose["closure"]
@@ -88,7 +93,7 @@ def mouth_shape(pose):
     return half, half + 0.0038, rise, fall, 0.0066 * thick, 0.0086 * thick
 
 
-def lip_curves(pose, a):
+def lip_curves(pose: Pose, a: jax.Array) -> tuple[jax.Array, ...]:
     """b of the outer upper, inner upper, inner lower and outer lower lip line at a [...];
     outside a line's width its end."""
     inner, outer, rise, fall, red_up, red_low = mouth_shape(pose)
@@ -108,7 +113,7 @@ def lip_curves(pose, a):
     return jnp.maximum(upper, top), top, bottom, jnp.minimum(lower, bottom)
 
 
-def lid_curves(pose, x):
+def lid_curves(pose: Pose, x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """b of the upper and lower lid's edge at x [...] = |a| (both eyes are mirror images)."""
     q = (x - sculpt.EYE[0]) / EYE_HALF_WIDTH
     tilt = sculpt.EYE[1] + 0.0009 * q
@@ -121,7 +126,7 @@ def lid_curves(pose, x):
     return tilt + jnp.maximum(upper, shut), tilt + shut
 
 
-def surface(pose):
+def surface(pose: Pose) -> tuple[jax.Array, jax.Array]:
     """This frame's tables [TABLE, TABLE]: radius, and (normal, occlusion, hair minus skin) as 5
     channels."""
     still = still_head()
@@ -175,7 +180,8 @@ def _roll(t):
 @jax.jit
 def _normals(skin, hair, occlusion):
     radius = jnp.maximum(skin, hair)
-    d = sculpt.directions(*(jnp.asarray(g) for g in sculpt.face_grid(sculpt.TABLE)), jnp)
+    a, b = (jnp.asarray(g) for g in sculpt.face_grid(sculpt.TABLE))
+    d = sculpt.directions(a, b, jnp)
     point = d * radius[..., None]
     across, up = (
         jnp.roll(point, -1, 1) - jnp.roll(point, 1, 1),
@@ -186,7 +192,7 @@ def _normals(skin, hair, occlusion):
     return radius, jnp.concatenate([normal, occlusion[..., None], (hair - skin)[..., None]], -1)
 
 
-def chart(point):
+def chart(point: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Radius and face coordinates of points [..., 3]."""
     r = jnp.sqrt((point * point).sum(-1))
     scale = sculpt.CHART / jnp.maximum(r + point[..., 2], 1e-4)
@@ -194,7 +200,7 @@ def chart(point):
 
 
 @jax.jit
-def march(radius, origin, rays):
+def march(radius: jax.Array, origin: jax.Array, rays: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Distance [...] along unit rays [..., 3] to the radius table's surface, and whether it is
     there."""
     near = -(rays @ origin)  # the point of the ray that is nearest to the centre

@@ -2,6 +2,7 @@
 oval, the rest on its skin."""
 
 import functools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,7 @@ from fg3dgs_jax.clip.landmarks import (
     RIGHT_EYE,
 )
 from fg3dgs_jax.synthetic import head, sculpt
+from fg3dgs_jax.synthetic.head import Pose
 
 MIDLINE = {
     168: 0.010,
@@ -34,7 +36,7 @@ RIGHT_IRIS, LEFT_IRIS = (468, 469, 470, 471, 472), (473, 474, 475, 476, 477)
 
 
 @functools.cache
-def still_coordinates():
+def still_coordinates() -> np.ndarray:
     """Face coordinates [478, 2] on the still head: a sunflower over the face, with oval, brows
     and midline in place."""
     k = np.arange(478)
@@ -59,7 +61,7 @@ def still_coordinates():
 
 
 @jax.jit
-def world_points(pose, radius):
+def world_points(pose: Pose, radius: jax.Array) -> jax.Array:
     """The landmarks [478, 3] in the head frame (metres) of one pose on its radius table."""
     still = jnp.asarray(still_coordinates())
     a, b = still[:, 0], still[:, 1]
@@ -110,7 +112,9 @@ def _iris(pose, side):
     )
 
 
-def project(points, world_to_camera, intrinsics):
+def project(
+    points: jax.Array, world_to_camera: jax.Array | np.ndarray, intrinsics: Sequence[float]
+) -> jax.Array:
     """Pixels [..., 2] of head-frame points [..., 3]."""
     fx, fy, cx, cy = intrinsics
     p = points @ world_to_camera[:3, :3].T + world_to_camera[:3, 3]

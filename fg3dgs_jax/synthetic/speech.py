@@ -52,7 +52,7 @@ CONSONANTS = {
 PAUSE = Phone((500, 1480, 2500), 0.0, 0.1, 0.05, closure=0.35, voice=0.0)
 
 
-def synthesize_speech(seed: int, seconds: float):
+def synthesize_speech(seed: int, seconds: float) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Babble with the mouth that makes it.
 
     Args:

@@ -8,8 +8,11 @@ what is said and how the head, brows, lids and eyes move.
 
 import concurrent.futures
 import functools
+import os
 import pathlib
 import wave
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +38,15 @@ REACH = (-0.145, 0.155, -0.130, 0.130)
 EXPRESSIONS = ("AU01", "AU04", "AU05", "AU06", "AU07", "gaze_x", "gaze_y", "AU45")
 
 
-def make_clip(path, *, seed=0, seconds=14.0, size=192, with_features=True, features=None):
+def make_clip(
+    path: os.PathLike | str,
+    *,
+    seed: int = 0,
+    seconds: float = 14.0,
+    size: int = 192,
+    with_features: bool = True,
+    features: Mapping[str, Callable[[np.ndarray, int], np.ndarray]] | None = None,
+) -> pathlib.Path:
     """Writes a processed folder of the embedded subject.
 
     Args:
@@ -56,7 +67,7 @@ def make_clip(path, *, seed=0, seconds=14.0, size=192, with_features=True, featu
     samples, articulation = synthesize_speech(seed, seconds)
     frames = len(articulation["jaw"])
     motion = make_motion(seed, articulation)
-    arrays = render_clip(articulation, motion, size)
+    arrays: dict[str, Any] = dict(render_clip(articulation, motion, size))
     valid = np.ones(frames, bool)
     arrays["camera"] = {"world_to_camera": motion["world_to_camera"], "valid": valid}
     arrays["landmarks"] = {"pixels": arrays["landmarks"], "valid": valid}
@@ -77,7 +88,7 @@ def make_clip(path, *, seed=0, seconds=14.0, size=192, with_features=True, featu
     return path
 
 
-def make_motion(seed, articulation):
+def make_motion(seed: int, articulation: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """How the person moves while it says `articulation` (see `synthesize_speech`).
 
     Returns:
@@ -113,7 +124,9 @@ def make_motion(seed, articulation):
     }
 
 
-def render_clip(articulation, motion, size):
+def render_clip(
+    articulation: dict[str, np.ndarray], motion: dict[str, np.ndarray], size: int
+) -> dict[str, np.ndarray]:
     """Draws every frame.
 
     Returns:
@@ -177,7 +190,8 @@ def _window(size):
     edges = [middle + FOCAL * size * r for r in REACH[:2]] + [
         size / 2 + FOCAL * size * r for r in REACH[2:]
     ]
-    return tuple(int(np.clip(round(e), 0, size)) for e in edges)
+    row0, row1, col0, col1 = (int(np.clip(round(e), 0, size)) for e in edges)
+    return row0, row1, col0, col1
 
 
 def _face_poses(articulation, expression):

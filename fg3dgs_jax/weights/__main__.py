@@ -15,7 +15,7 @@ from fg3dgs_jax.experts import convert
 from fg3dgs_jax.weights import store
 
 
-def main(argv=None) -> int:
+def main(argv: list[str] | None = None) -> int:
     """Returns the exit code: 0 only if everything asked for is there and right."""
     parser = argparse.ArgumentParser(
         prog="python -m fg3dgs_jax.weights",

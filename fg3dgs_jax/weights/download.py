@@ -1,6 +1,7 @@
 """One file from a web address, resumed where an earlier attempt was cut off."""
 
 import http.client
+import pathlib
 import time
 import urllib.error
 import urllib.request
@@ -18,7 +19,7 @@ class Cut(ConnectionError):
     """The connection ended before the file did; what came is kept."""
 
 
-def download(url, part, size: int = 0, resume: bool = True) -> bool:
+def download(url: str, part: pathlib.Path, size: int = 0, resume: bool = True) -> bool:
     """Writes what `url` answers to the file `part`, going on at its end if it is there.
 
     A server that cuts the connection is asked again for the rest, as long as more comes each time.

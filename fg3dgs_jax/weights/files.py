@@ -2,13 +2,15 @@
 
 import functools
 import hashlib
+import os
 import pathlib
 
 from fg3dgs_jax.weights import variables
 from fg3dgs_jax.weights.formats.pickles import CheckpointError
+from fg3dgs_jax.weights.registry import WeightFile
 
 
-def digest(path, kind="sha256") -> str:
+def digest(path: os.PathLike | str, kind: str = "sha256") -> str:
     """Hex digest of a file's bytes; read again only when the file has changed."""
     path = pathlib.Path(path)
     stat = path.stat()
@@ -27,7 +29,7 @@ def forget() -> None:
     _digest_of_version.cache_clear()
 
 
-def mismatch(row, path) -> str:
+def mismatch(row: WeightFile, path: os.PathLike | str) -> str:
     """Why the file is not the row's, in a few words; "" if it is, or if nothing is registered."""
     path = pathlib.Path(path)
     if row.arrays_sha256 and digest(path) != row.sha256:

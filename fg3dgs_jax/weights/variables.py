@@ -5,9 +5,11 @@ reading a pickle and without knowing the publisher's names.
 """
 
 import hashlib
+import os
 import pathlib
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from flax import traverse_util
@@ -17,7 +19,12 @@ from fg3dgs_jax.weights.formats import checkpoints
 from fg3dgs_jax.weights.formats.pickles import CheckpointError
 
 
-def load(path, convert: Callable, root=None, inert=()) -> dict:
+def load(
+    path: os.PathLike | str,
+    convert: Callable | None,
+    root: str | Sequence[str] | None = None,
+    inert: Sequence[str] = (),
+) -> dict:
     """Variables of one network.
 
     Args:
@@ -29,12 +36,14 @@ def load(path, convert: Callable, root=None, inert=()) -> dict:
       ValueError: the file is damaged, tries to execute something, or is not of this network.
     """
     path = pathlib.Path(path)
-    if path.suffix != ".npz":
-        return convert(checkpoints.load(path, root, inert))
-    return unflatten(read_npz(path))
+    if path.suffix == ".npz":
+        return unflatten(read_npz(path))
+    if convert is None:
+        raise CheckpointError(f"{path} is a published file; expected NAME.npz, written by `save`")
+    return convert(checkpoints.load(path, root, inert))
 
 
-def read_npz(path) -> dict[str, np.ndarray]:
+def read_npz(path: os.PathLike | str) -> dict[str, np.ndarray]:
     """An npz's arrays under their own keys; one that needs a pickle, or is none, is refused."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
@@ -46,7 +55,7 @@ def read_npz(path) -> dict[str, np.ndarray]:
         ) from None
 
 
-def save(path, variables) -> None:
+def save(path: os.PathLike | str, variables: dict) -> None:
     """Writes `variables`, nested dicts of arrays, so that `load` gives them back; all or nothing.
 
     The path ends in `.npz`: `load` tells the two kinds by it.
@@ -54,16 +63,17 @@ def save(path, variables) -> None:
     save_arrays(path, flatten(variables))
 
 
-def save_arrays(path, arrays) -> None:
+def save_arrays(path: os.PathLike | str, arrays: Mapping[str, np.ndarray]) -> None:
     """Writes an npz of `arrays` under their keys, in their order; all or nothing."""
     path = pathlib.Path(path)
     if path.suffix != ".npz":
         raise ValueError(f"a converted file is called {path.name!r}; expected NAME.npz")
     with whole(path) as part:
-        np.savez(part, **arrays)
+        entries: dict[str, Any] = dict(arrays)
+        np.savez(part, **entries)
 
 
-def digest(arrays) -> str:
+def digest(arrays: Mapping[str, np.ndarray]) -> str:
     """sha256 of arrays under their keys, whatever file they stand in; hex."""
     total = hashlib.sha256()
     for key in sorted(arrays):
@@ -73,12 +83,12 @@ def digest(arrays) -> str:
     return total.hexdigest()
 
 
-def flatten(tree) -> dict[str, np.ndarray]:
+def flatten(tree: dict) -> dict[str, np.ndarray]:
     """Nested dicts of arrays -> one dict, keys joined by "/"."""
     flat = traverse_util.flatten_dict(tree, sep="/")
     return {key: np.asarray(value) for key, value in flat.items()}
 
 
-def unflatten(flat) -> dict:
+def unflatten(flat: Mapping[str, np.ndarray]) -> dict:
     """The inverse of `flatten`."""
     return traverse_util.unflatten_dict(flat, sep="/")

@@ -7,6 +7,9 @@ the rest of the mouth.
 The published weights come under a variant of CC BY-SA 4.0 and are not part of this project.
 """
 
+import os
+from typing import cast
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -18,8 +21,15 @@ from fg3dgs_jax.weights import variables
 from fg3dgs_jax.weights.keys import Keys
 
 CLASSES = (
-    "background", "skin", "left_brow", "right_brow", "left_eye", "right_eye", "lips", "teeth",
-)  # fmt: skip
+    "background",
+    "skin",
+    "left_brow",
+    "right_brow",
+    "left_eye",
+    "right_eye",
+    "lips",
+    "teeth",
+)
 TEETH = CLASSES.index("teeth")
 _STAGES = ((64, 3), (128, 4), (256, 6), (512, 3))  # width, blocks
 _EXPANSION = 4
@@ -49,11 +59,11 @@ class EasyPortrait(nn.Module):
     """Normalised RGB [B, H, W, 3] of any size -> logits [B, H, W, 8]."""
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         size = x.shape[1:3]
         for i, width in enumerate(_STEM):
             x = nn.relu(ConvNorm(width, 3, 1 if i else 2, name=f"stem{i}")(x))
-        x = nn.max_pool(x, (3, 3), (2, 2), [(1, 1)] * 2)
+        x = nn.max_pool(x, (3, 3), (2, 2), [(1, 1)] * 2)  # pyright: ignore[reportArgumentType]  # flax leaves it untyped
         levels = []
         for i, (width, blocks) in enumerate(_STAGES):
             for k in range(blocks):
@@ -73,7 +83,7 @@ class EasyPortrait(nn.Module):
         return _bilinear(conv(len(CLASSES), 1, name="classifier")(total), size)
 
 
-def convert(state) -> dict:
+def convert(state: dict[str, np.ndarray]) -> dict:
     """mmseg's state dict, name -> array -> variables of `EasyPortrait`.
 
     Raises:
@@ -116,23 +126,25 @@ def convert(state) -> dict:
     return {"params": params, "batch_stats": stats}
 
 
-def load(path) -> dict:
+def load(path: os.PathLike | str) -> dict:
     """The variables in the published `fpn-fp-512.pth`, or in our converted npz."""
     return variables.load(path, convert)
 
 
 @jax.jit
-def logits(weights, frames):
+def logits(weights: dict, frames: jax.Array | np.ndarray) -> jax.Array:
     """uint8 RGB [B, H, W, 3] -> logits [B, H, W, 8] of `CLASSES`, at the frames' own size."""
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != jnp.uint8:
         raise ValueError(
             f"frames are {frames.dtype} {frames.shape}; expected uint8 RGB [B, H, W, 3]"
         )
-    return EasyPortrait().apply(weights, (frames.astype(jnp.float32) - _MEAN) / _DEVIATION)
+    return cast(
+        jax.Array, EasyPortrait().apply(weights, (frames.astype(jnp.float32) - _MEAN) / _DEVIATION)
+    )
 
 
 @jax.jit
-def parse(weights, frames):
+def parse(weights: dict, frames: jax.Array | np.ndarray) -> jax.Array:
     """The class of each pixel.
 
     Args:

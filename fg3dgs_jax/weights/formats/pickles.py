@@ -5,6 +5,8 @@ import functools
 import math
 import pickletools
 import struct
+from collections.abc import Iterable
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -111,7 +113,7 @@ class PickleReader:
         self._stack, self._marks, self._memo = [], [], {}
         self.storages: dict[str, Storage] = {}
 
-    def run(self):
+    def run(self) -> Any:
         instructions = pickletools.genops(self._stream)
         while True:
             try:
@@ -377,7 +379,7 @@ _STEPS = {
 }
 
 
-def counts_of(values) -> tuple[int, ...]:
+def counts_of(values: Any) -> tuple[int, ...]:
     if not isinstance(values, list | tuple) or len(values) > _MAX_DIMS:
         raise CheckpointError(f"has a shape, stride or place that is no list of <= {_MAX_DIMS}")
     if not all(type(value) is int and 0 <= value < _MAX_COUNT for value in values):
@@ -385,14 +387,14 @@ def counts_of(values) -> tuple[int, ...]:
     return tuple(values)
 
 
-def shape_of(values) -> tuple[int, ...]:
+def shape_of(values: Any) -> tuple[int, ...]:
     shape = counts_of(values)
     if math.prod(max(size, 1) for size in shape) >= _MAX_COUNT:
         raise CheckpointError(f"has a tensor of shape {shape}; expected < {_MAX_COUNT} values")
     return shape
 
 
-def line(value) -> str:
+def line(value: object) -> str:
     """A value of the file in one short line, whatever it holds."""
     if isinstance(value, str):
         return repr(value if len(value) <= 80 else value[:77] + "...")
@@ -401,7 +403,7 @@ def line(value) -> str:
     return f"a {type(value).__name__}"
 
 
-def names(keys) -> str:
+def names(keys: Iterable[str]) -> str:
     """The first few of them, for a message."""
     keys = list(keys)
     shown = ", ".join(
