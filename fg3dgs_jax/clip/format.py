@@ -1,5 +1,4 @@
-"""The processed folder (schema 1): what `preprocess` and `synthetic/subject.py` write and
-everything else reads.
+"""The processed folder (schema 1), which `preprocess` and `synthetic/subject.py` write.
 
 | file | content |
 |---|---|

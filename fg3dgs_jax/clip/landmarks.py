@@ -45,7 +45,15 @@ GUIDES = (*OUTER_LIPS, *INNER_LIPS, *RIGHT_EYE, *LEFT_EYE, 148, 152, 377)
 
 
 def polygon(points: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """bool [H, W]: the inside of an outline [P, 2] px; drawn with 1/16 px steps."""
+    """The inside of an outline.
+
+    Args:
+      points: [P, 2] px.
+      shape: (H, W) px.
+
+    Returns:
+      bool [H, W]; the outline is drawn with steps of 1/16 px.
+    """
     mask = np.zeros(shape, np.uint8)
     # A pixel's centre is at + 0.5 in our px, at + 0 in OpenCV's.
     corners = np.rint((np.asarray(points, np.float64) - 0.5) * 16).astype(np.int32)
@@ -54,8 +62,17 @@ def polygon(points: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 
 def boxes_around(points: np.ndarray, height: int, width: int, margin: float) -> np.ndarray:
-    """points [T, P, 2] (x, y) px -> int32 [T, 4] (row0, row1, col0, col1), half open, inside the
-    image, never empty."""
+    """Boxes around points, never empty and inside the picture.
+
+    Args:
+      points: [T, P, 2] (x, y) px.
+      height: of the picture, px.
+      width: of the picture, px.
+      margin: on each side, of the longer side of the points' own box.
+
+    Returns:
+      int32 [T, 4] (row0, row1, col0, col1), half open.
+    """
     low, high = points.min(1), points.max(1)
     pad = margin * (high - low).max(-1, keepdims=True)
     low, high = np.floor(low - pad), np.ceil(high + pad) + 1

@@ -31,7 +31,7 @@ def smooth(
 
 
 def scenes(count: int, cuts: Sequence[int] = ()) -> np.ndarray:
-    """int [T]: the number of the scene that each of `count` rows belongs to."""
+    """Returns int [T], the number of the scene that each of `count` rows belongs to."""
     return np.searchsorted(np.asarray(cuts, int), np.arange(count), side="right")
 
 

@@ -41,14 +41,17 @@ class Clip:
 
     @property
     def num_frames(self) -> int:
+        """T."""
         return self.frames.shape[0]
 
     @property
     def height(self) -> int:
+        """H, px."""
         return self.frames.shape[1]
 
     @property
     def width(self) -> int:
+        """W, px."""
         return self.frames.shape[2]
 
     def split(self, name: str) -> np.ndarray:
@@ -87,8 +90,11 @@ class Clip:
         return self.expression[:, [self.expression_names.index(n) for n in names]]
 
     def lips_boxes(self, margin: float = 0.25) -> np.ndarray:
-        """int32 [T, 4] (row0, row1, col0, col1) around the outer lips, each side widened by
-        `margin` of the size."""
+        """Boxes around the outer lips, each side widened by `margin` of the size.
+
+        Returns:
+          int32 [T, 4] (row0, row1, col0, col1).
+        """
         return boxes_around(self.landmarks[:, OUTER_LIPS], self.height, self.width, margin)
 
     def eyes_boxes(self, margin: float = 0.35) -> np.ndarray:
@@ -117,8 +123,12 @@ class Clip:
 
 
 def load_clip(path: os.PathLike | str, max_side: int = 0) -> Clip:
-    """Opens a processed folder; frames, labels, torso, landmarks and intrinsics shrink together
-    until the longer side is at most `max_side` px (0: they stay as they are).
+    """Opens a processed folder.
+
+    Args:
+      path: the folder.
+      max_side: px. Frames, labels, torso, landmarks and intrinsics shrink together until the longer
+        side is at most that. 0 leaves them as they are.
 
     Raises:
       DatasetError: no such folder, an unfinished one, another schema, or arrays that do not fit

@@ -15,6 +15,7 @@ def most_informative(scores: np.ndarray, seconds: float, fps: float) -> slice:
     Args:
       scores: [T, S], what differs between frames, one column each.
       seconds: length of the run; 0, or more than there is: everything.
+      fps: rows of the scores a second.
     """
     scores = np.asarray(scores, np.float64)
     count = round(seconds * fps) or len(scores)

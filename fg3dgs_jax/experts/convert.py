@@ -14,6 +14,7 @@ def convert(
     """Writes NAME.npz and NAME.json from a published file; where the npz is.
 
     Args:
+      source: the published file.
       name: of the registry; None to tell it by the file's name or digest.
       out: the folder; None for the user's cache.
 

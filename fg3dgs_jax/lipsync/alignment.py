@@ -89,9 +89,16 @@ def wav2lip_loss(variables: dict, clip: Clip, samples: np.ndarray) -> Callable:
 
 
 def windows(clip: Clip, learnt: np.ndarray) -> np.ndarray:
-    """bool [T]: the five frames from here on are all `learnt` (bool [T]) and show the face.
+    """Which frames begin five that are all learnt and show the face.
 
     Silent ones count: eq. (15) goes on in this stage, and a shut mouth is not to be forgotten.
+
+    Args:
+      clip: the processed folder.
+      learnt: bool [T].
+
+    Returns:
+      bool [T].
     """
     usable = learnt & clip.landmarks_valid
     found = np.zeros(clip.num_frames, bool)

@@ -170,6 +170,7 @@ def loss(
       params: of `expert.init`; only towers and scale are learnt.
       stored: uint8 [B, S, 72, 72, 3].
       windows: mel windows [B, S - 4, 16, 80], of each window's middle frame.
+      key: consumed.
       strength: of `disturb`.
     """
     key_disturb, key_drop = jax.random.split(key)

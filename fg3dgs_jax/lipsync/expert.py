@@ -43,6 +43,7 @@ class MouthTower(nn.Module):
 
     @nn.compact
     def __call__(self, mouths: jax.Array, train: bool = False) -> jax.Array:
+        """Mouths [B, S, 48, 48] -> [B, S - 4, 64]; `train` drops units."""
         batch, frames = mouths.shape[:2]
         drop = nn.Dropout(DROPOUT, deterministic=not train)
         x = mouths.reshape(batch * frames, *mouths.shape[2:], 1)
@@ -61,6 +62,7 @@ class SoundTower(nn.Module):
 
     @nn.compact
     def __call__(self, windows: jax.Array, train: bool = False) -> jax.Array:
+        """Mel windows [..., 16, 80] -> [..., 64]; `train` drops units."""
         drop = nn.Dropout(DROPOUT, deterministic=not train)
         x = windows.reshape(-1, *SOUND)
         for i in range(3):
@@ -151,6 +153,7 @@ def cut(
     Args:
       pictures: [..., H, W, C].
       boxes: [..., 4] px: x0, y0, x1, y1; beyond the border its pixels go on.
+      size: px, of the square results.
 
     Returns:
       [..., size, size, C].
@@ -226,6 +229,7 @@ def sync_loss(
     """How badly mouths fit the sound: mean of -log probability. Eq. (16) with our own expert.
 
     Args:
+      variables: of the expert, which gets no gradient.
       frames: RGB [B, 5, H, W, 3] in [0, 1]; gradients go here.
       boxes: [B, 5, 4] px, from `mouth_boxes` of the true frames.
       sound: [B, 64] from `embed_sound`, which is worth keeping: it does not depend on the frames.

@@ -39,8 +39,7 @@ class Fit(NamedTuple):
 
 
 def parts(num_frames: int) -> Parts:
-    """How a clip is used: the test split is that of `Clip.split`, the rest ends with a held-out
-    part.
+    """How a clip is used: its training split ends with a held-out part.
 
     Raises:
       ValueError: too few frames for one training segment.

@@ -1,9 +1,7 @@
-"""Does the mouth follow the sound? Mouth openings measured on pixels, and their correlation with
-the sound.
+"""Mouth openings measured on pixels, and their correlation with the sound.
 
-The opening is measured by colour and place in a box, the same way on truth and on render, and the
-boxes never change size:
-a box that grew with the true mouth would lend the truth's motion to any picture measured in it.
+The opening is measured by colour and place in a box, the same way on ground truth and render. The
+boxes never change size: one that grew with the true mouth would lend that motion to any picture.
 """
 
 from typing import NamedTuple
@@ -25,8 +23,9 @@ CLASSES = {
 
 
 class MouthColours(NamedTuple):
-    """One Gaussian per class in RGB and place; the place tells a dark mouth from the shadow under
-    the lip.
+    """One Gaussian per class in RGB and place.
+
+    The place tells a dark mouth from the shadow under the lip.
     """
 
     kinds: np.ndarray  # [C] OPEN, LIPS or SKIN
@@ -36,8 +35,10 @@ class MouthColours(NamedTuple):
 
 
 def steady_boxes(lips_boxes: np.ndarray, height: int, width: int) -> np.ndarray:
-    """int32 [T, 4] boxes (row0, row1, col0, col1) of one size for the whole clip, hung from the
-    upper edge of `lips_boxes`.
+    """Boxes of one size for the whole clip, hung from the upper edge of `lips_boxes`.
+
+    Returns:
+      int32 [T, 4] (row0, row1, col0, col1).
     """
     boxes = np.asarray(lips_boxes)
     tall = min(int(np.percentile(boxes[:, 1] - boxes[:, 0], 98)), height)
@@ -52,8 +53,14 @@ def fit_mouth_colours(
 ) -> MouthColours | None:
     """Fits the colour classes on (at most `limit`, evenly spread) true frames.
 
-    Args: frames uint8 [T, H, W, 3], labels uint8 [T, H, W] (`format.LABELS`), boxes int [T, 4].
-    Returns None when the mouth is never seen open, or there is nothing else to tell it from.
+    Args:
+      frames: uint8 [T, H, W, 3].
+      labels: uint8 [T, H, W], `format.LABELS`.
+      boxes: int [T, 4].
+      limit: frames.
+
+    Returns:
+      None when the mouth is never open, or there is nothing else to tell it from.
     """
     chosen = np.unique(np.linspace(0, len(frames) - 1, min(limit, len(frames))).astype(int))
     colours = {name: [] for name in CLASSES}
@@ -82,8 +89,14 @@ def _gaussian(colours, prior):
 
 
 def features(image: np.ndarray, box: np.ndarray) -> np.ndarray:
-    """[P, 5]: RGB in [0, 1] and place in the box (row, column, -0.5 .. 0.5) of its pixels. image:
-    uint8 or float in [0, 1].
+    """Colour and place of the pixels in a box.
+
+    Args:
+      image: [H, W, 3], uint8 or float in [0, 1].
+      box: (row0, row1, col0, col1).
+
+    Returns:
+      [P, 5]: RGB in [0, 1], and row and column in the box from -0.5 to 0.5.
     """
     row0, row1, col0, col1 = (int(v) for v in box)
     pixels = np.asarray(image[row0:row1, col0:col1], np.float64)
@@ -95,8 +108,12 @@ def features(image: np.ndarray, box: np.ndarray) -> np.ndarray:
 
 
 def mouth_opening(image: np.ndarray, box: np.ndarray, colours: MouthColours) -> float:
-    """Share of the box's pixels that look like an open mouth. image: [H, W, 3] float in [0, 1] or
-    uint8.
+    """Share of the box's pixels that look like an open mouth.
+
+    Args:
+      image: [H, W, 3], uint8 or float in [0, 1].
+      box: (row0, row1, col0, col1).
+      colours: from `fit_mouth_colours`.
     """
     offset = features(image, box)[None] - colours.means[:, None]  # [C, P, 5]
     distance = np.sum(np.einsum("cij,cpj->cpi", colours.whiten, offset) ** 2, -1)
@@ -105,10 +122,16 @@ def mouth_opening(image: np.ndarray, box: np.ndarray, colours: MouthColours) -> 
 
 
 def envelope(samples: np.ndarray, num_frames: int) -> np.ndarray:
-    """[num_frames] loudness of int16 samples (16 kHz): root of each frame's RMS, smoothed over
-    three frames (120 ms).
+    """Loudness of the sound in each frame.
 
     The root compresses as hearing does, so that one loud vowel does not outweigh a sentence.
+
+    Args:
+      samples: int16 at 16 kHz.
+      num_frames: T.
+
+    Returns:
+      [T]: root of each frame's RMS, smoothed over three frames (120 ms).
     """
     needed = num_frames * SAMPLES_PER_FRAME
     sound = np.zeros(needed)
@@ -128,8 +151,9 @@ def correlation(a: np.ndarray, b: np.ndarray) -> float | None:
 
 
 def shifted_correlations(opening: np.ndarray, loudness: np.ndarray) -> np.ndarray:
-    """Correlations with the sound turned round by every amount of half a second or more; empty for
-    under a second.
+    """Correlations with the sound turned round by every amount of half a second or more.
+
+    Empty for less than a second.
     """
     n = len(opening)
     values = [
@@ -139,8 +163,15 @@ def shifted_correlations(opening: np.ndarray, loudness: np.ndarray) -> np.ndarra
 
 
 def best_lag(opening: np.ndarray, loudness: np.ndarray, reach: int = 6) -> dict | None:
-    """The lag in frames (positive: the mouth comes after the sound) within `reach` that correlates
-    best, and how well.
+    """The lag that correlates best, and how well.
+
+    Args:
+      opening: [n].
+      loudness: [n].
+      reach: frames; the largest lag.
+
+    Returns:
+      frames (positive: the mouth comes after the sound) and correlation.
     """
     values = {k: correlation(opening, np.roll(loudness, k)) for k in range(-reach, reach + 1)}
     values = {k: v for k, v in values.items() if v is not None}
@@ -151,12 +182,15 @@ def best_lag(opening: np.ndarray, loudness: np.ndarray, reach: int = 6) -> dict 
 
 
 def check(opening: np.ndarray, samples: np.ndarray) -> dict:
-    """Correlation of an opening curve [n] with its own sound, and with the same sound shifted,
-    which it should beat.
+    """Correlation of an opening curve with its own sound, and with the same sound shifted.
 
-    Returns envelope_correlation (or None), envelope_lag (see `best_lag`) and
-    envelope_correlation_shifted: None, or max,
-    mean, how many shifts there are and the share of them that the true one beats.
+    Args:
+      opening: [n].
+      samples: int16 at 16 kHz.
+
+    Returns:
+      envelope_correlation (or None), envelope_lag (see `best_lag`) and envelope_correlation_shifted:
+      None, or max, mean, how many shifts there are and the share of them that the true one beats.
     """
     loudness = envelope(samples, len(opening))
     true = correlation(opening, loudness)

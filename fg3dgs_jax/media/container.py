@@ -30,6 +30,8 @@ class AudioError(ValueError):
 
 
 class StreamInfo(NamedTuple):
+    """One stream of a media file."""
+
     type: str  # "video" or "audio"
     codec: str
     rate: float  # frames or samples a second

@@ -59,9 +59,15 @@ def speech_map(samples: np.ndarray, num_frames: int) -> np.ndarray:
 
 
 def gain_db(samples: np.ndarray) -> float:
-    """dB that bring the speech in int16 [n] to `TARGET_DB`, less where a sample would clip.
+    """The gain that brings speech to `TARGET_DB`, less where a sample would clip.
 
     0 where nobody speaks. Levelled sound asks for (nearly) 0: it may be levelled again.
+
+    Args:
+      samples: int16 [n].
+
+    Returns:
+      dB.
     """
     blocks = speech_blocks(samples)
     if not blocks.any():

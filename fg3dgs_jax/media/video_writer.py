@@ -28,9 +28,11 @@ def write_video(
     """Writes pictures and sound as H.264 (yuv420p) + AAC in mp4; whole or not at all.
 
     Args:
-      frames: iterable of uint8 [H, W, 3], taken one at a time; odd sizes gain an edge row or
-        column.
-      samples: int16 [n] mono at `sample_rate`; what is longer than the pictures is left out.
+      path: of the mp4. Its folder is made if need be.
+      frames: uint8 [H, W, 3], taken one at a time; odd sizes gain an edge row or column.
+      samples: int16 [n] mono; what is longer than the pictures is left out.
+      sample_rate: of the samples, Hz.
+      fps: frames a second.
       crf: x264's constant quality, 0 (lossless) to 51; 18 looks like the original.
 
     Returns:

@@ -22,8 +22,13 @@ def num_frames_of(samples: np.ndarray) -> int:
 
 
 def mel_columns(samples: np.ndarray) -> np.ndarray:
-    """16 kHz samples [n] -> float32 [1 + n // 200, 80] in [-1, 1], column k centred on k/80 s:
-    `mel.wav2lip_columns` divided by 4.
+    """The columns of `mel.wav2lip_columns`, divided by 4.
+
+    Args:
+      samples: [n] at 16 kHz.
+
+    Returns:
+      float32 [1 + n // 200, 80] in [-1, 1], column k centred on k/80 s.
     """
     if not len(samples):
         return np.full((1, MEL_BINS), SILENCE, np.float32)
@@ -54,9 +59,14 @@ def whisper_windows(features_50hz: jax.Array | np.ndarray, num_frames: int) -> n
 
 
 def slice_windows(features: np.ndarray, index: np.ndarray) -> np.ndarray:
-    """features [T, A, D], frame numbers [...] -> [..., 8, A, D]: rows index - 4 .. index + 3.
+    """The rows around each frame that drive it.
 
-    Rows outside the clip are zeros.
+    Args:
+      features: [T, A, D].
+      index: frame numbers [...].
+
+    Returns:
+      [..., 8, A, D]: rows index - 4 .. index + 3, zeros outside the clip.
     """
     features = np.asarray(features)
     rows = np.asarray(index)[..., None] + WINDOW_OFFSETS

@@ -1,10 +1,9 @@
-"""The embedded subject's moving head surface: still head -> warp, lids and lips -> radius table
--> hits.
+"""The embedded subject's moving head surface, as a table of radii that rays are cast on.
 
-Pure functions of one frame's pose. The still head of `synthetic_sculpt` is read through a warp
-(jaw, brows), then lids and lips are added; colours are in `synthetic_shading`. Sculpt axes (X
-right, Y up, Z to the viewer) and face coordinates (a, b) as there. The outlines of lips and lids
-are functions of the pose: landmarks come from the same ones.
+Pure functions of one frame's pose. The still head of `sculpt` is read through a warp (jaw, brows),
+then lids and lips are added; colours are in `shading`. Sculpt axes (X right, Y up, Z to the viewer)
+and face coordinates (a, b) as there. The outlines of lips and lids are functions of the pose:
+landmarks come from the same ones.
 """
 
 import functools
@@ -60,8 +59,10 @@ def lookup(table: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def canonical(pose: Pose, a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Where on the still head the skin now at (a, b) comes from: the jaw pulls chin and cheeks
-    down, the brows move."""
+    """Where on the still head the skin that is now at (a, b) comes from.
+
+    The jaw pulls chin and cheeks down, the brows move.
+    """
     x = jnp.abs(a)
     lower = step_up(-0.062, -0.096, b) * step_up(0.125, 0.045, x)
     cheek = 0.30 * bump(x - 0.045, b + 0.060, 0.020, 0.022)
@@ -80,8 +81,12 @@ def canonical(pose: Pose, a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Ar
 
 
 def mouth_shape(pose: Pose) -> tuple[jax.Array, ...]:
-    """Half widths of the opening and of the lips, rise of the upper and fall of the lower lip,
-    red thicknesses (metres)."""
+    """Sizes of the mouth, metres.
+
+    Returns:
+      half widths of the opening and of the lips, rise of the upper and fall of the lower lip, and
+      both lips' red thicknesses.
+    """
     closed = pose["closure"]
     opening = pose["jaw"] * (1 - closed)
     half = 0.0220 + 0.0042 * pose["spread"] - 0.0092 * pose["round"] - 0.0015 * opening
@@ -94,8 +99,11 @@ def mouth_shape(pose: Pose) -> tuple[jax.Array, ...]:
 
 
 def lip_curves(pose: Pose, a: jax.Array) -> tuple[jax.Array, ...]:
-    """b of the outer upper, inner upper, inner lower and outer lower lip line at a [...];
-    outside a line's width its end."""
+    """The four lip lines at a [...]: outer upper, inner upper, inner lower, outer lower.
+
+    Returns:
+      b of each; outside a line's width that of its end.
+    """
     inner, outer, rise, fall, red_up, red_low = mouth_shape(pose)
     q, p = jnp.clip(jnp.abs(a) / inner, 0, 1), jnp.clip(jnp.abs(a) / outer, 0, 1)
     smile = 0.0016 * (pose["spread"] - 0.3)
@@ -114,7 +122,7 @@ def lip_curves(pose: Pose, a: jax.Array) -> tuple[jax.Array, ...]:
 
 
 def lid_curves(pose: Pose, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """b of the upper and lower lid's edge at x [...] = |a| (both eyes are mirror images)."""
+    """Edges of the upper and lower lid: b at x [...] = |a|, for the eyes mirror each other."""
     q = (x - sculpt.EYE[0]) / EYE_HALF_WIDTH
     tilt = sculpt.EYE[1] + 0.0009 * q
     flat = jnp.clip(1 - q * q, 0, 1)
@@ -127,8 +135,11 @@ def lid_curves(pose: Pose, x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def surface(pose: Pose) -> tuple[jax.Array, jax.Array]:
-    """This frame's tables [TABLE, TABLE]: radius, and (normal, occlusion, hair minus skin) as 5
-    channels."""
+    """This frame's tables.
+
+    Returns:
+      radius [TABLE, TABLE], and [TABLE, TABLE, 5] of normal, occlusion, hair minus skin.
+    """
     still = still_head()
     skin, occlusion = _lip_skin(pose, *_lid_skin(pose, still["skin"], still["occlusion"]))
     return _normals(skin, still["hair"], occlusion)
@@ -201,8 +212,16 @@ def chart(point: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
 
 @jax.jit
 def march(radius: jax.Array, origin: jax.Array, rays: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Distance [...] along unit rays [..., 3] to the radius table's surface, and whether it is
-    there."""
+    """Follows rays to the surface of the radius table.
+
+    Args:
+      radius: [TABLE, TABLE].
+      origin: [3].
+      rays: unit vectors [..., 3].
+
+    Returns:
+      the distance [...], and bool [...] where there is a surface.
+    """
     near = -(rays @ origin)  # the point of the ray that is nearest to the centre
     reach = jnp.maximum(0.150**2 - ((origin + near[..., None] * rays) ** 2).sum(-1), 0.0)
     start = near - jnp.sqrt(reach)

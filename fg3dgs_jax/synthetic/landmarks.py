@@ -1,5 +1,7 @@
-"""MediaPipe's 478 landmarks of the embedded subject: outlines exactly on its lips, lids and
-oval, the rest on its skin."""
+"""MediaPipe's 478 landmarks of the embedded subject.
+
+Outlines lie exactly on its lips, lids and oval, the rest on its skin.
+"""
 
 import functools
 from collections.abc import Sequence
@@ -37,8 +39,10 @@ RIGHT_IRIS, LEFT_IRIS = (468, 469, 470, 471, 472), (473, 474, 475, 476, 477)
 
 @functools.cache
 def still_coordinates() -> np.ndarray:
-    """Face coordinates [478, 2] on the still head: a sunflower over the face, with oval, brows
-    and midline in place."""
+    """Face coordinates [478, 2] on the still head.
+
+    A sunflower over the face, with oval, brows and midline in place.
+    """
     k = np.arange(478)
     angle, far = 2.39996 * k, np.sqrt((k + 0.5) / 478)
     points = np.stack([0.085 * far * np.sin(angle), -0.025 + 0.085 * far * np.cos(angle)], -1)
@@ -84,8 +88,7 @@ def world_points(pose: Pose, radius: jax.Array) -> jax.Array:
 
 
 def _lip_loop(pose, a, upper, lower):
-    """20 points: the upper line from the person's right corner to the left one, the lower line
-    back."""
+    """20 points: the upper line from the right corner to the left one, the lower line back."""
     curves = head.lip_curves(pose, a)
     there = jnp.stack([a, curves[upper]], -1)
     back = jnp.stack([a, curves[lower]], -1)[::-1]

@@ -1,5 +1,7 @@
-"""What is behind the embedded subject's head: neck and clothed torso as a layer of their own,
-and a room out of focus."""
+"""What is behind the embedded subject's head.
+
+Neck and clothed torso as a layer of their own, and a room out of focus.
+"""
 
 import functools
 from collections.abc import Sequence
@@ -20,8 +22,11 @@ TOP = -0.045  # the neck ends here, well behind the chin
 
 
 def torso_depth(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Z of the front of neck and torso at (x, y), and how far inside the outline (in half
-    widths)."""
+    """Z of the front of neck and torso at (x, y).
+
+    Returns:
+      Z, and |x| in half widths: below 1 inside the outline.
+    """
     heights = jnp.array(HEIGHTS)
     width = jnp.interp(y, heights, jnp.array(WIDTHS))
     q = jnp.clip(jnp.abs(x) / width, 0, 1)
@@ -43,16 +48,18 @@ def draw_torso(
     width: int,
     first_row: int,
 ) -> tuple[jax.Array, jax.Array]:
-    """One antialiased frame of neck and torso, 2 x 2 rays a pixel, nothing hidden by the head.
+    """Draws one antialiased frame of neck and torso, with nothing hidden by the head.
 
     Args:
       torso_to_camera: [4, 4].
       intrinsics: (fx, fy, cx, cy) px.
-      height, width: px.
+      height: px.
+      width: px.
       first_row: no ray is cast above it: the neck ends below.
+
     Returns:
       straight-alpha display RGBA [H, W, 4] in [0, 1] and label [H, W] uint8 (14 neck, 16 cloth, 0
-      elsewhere).
+      elsewhere), from 2 x 2 rays a pixel.
     """
     fx, fy, cx, cy = intrinsics
     sub = jnp.array([0.25, 0.75])
@@ -128,8 +135,14 @@ def draw_torso(
 
 
 def room(size: int) -> np.ndarray:
-    """The static plate, uint8 [size, size, 3]: a wall with a window, a shelf of books and a
-    plant, out of focus."""
+    """The static plate: a wall with a window, a shelf of books and a plant, out of focus.
+
+    Args:
+      size: px, of the square.
+
+    Returns:
+      uint8 [size, size, 3].
+    """
     rng = np.random.default_rng(11)
     n = 512
     y, x = np.mgrid[0:n, 0:n].astype(np.float32) / n

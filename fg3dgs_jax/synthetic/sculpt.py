@@ -1,5 +1,4 @@
-"""The still head of the embedded subject: one radius and one albedo for each direction from the
-head's centre.
+"""The still head of the embedded subject: a radius and an albedo for each direction.
 
 Sculpt axes: X to the image's right, Y up, Z towards the viewer; metres. A direction is written in
 face coordinates (a, b), a stereographic chart seen from behind: dir = (2u, 2v, 1 - s) / (1 + s),
@@ -92,8 +91,10 @@ def smooth(low: float, high: float, x: np.ndarray) -> np.ndarray:
 
 
 def skull_radius(d: np.ndarray) -> np.ndarray:
-    """Radius [...] of the bare head without features along directions d [..., 3]: superelliptic
-    slices, by bisection."""
+    """Radius [...] of the bare head along directions d [..., 3], without features.
+
+    Superelliptic slices, by bisection.
+    """
 
     def outside(r):
         x, y, z = (d * r[..., None]).transpose(2, 0, 1)
@@ -125,8 +126,10 @@ def nose(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def ear(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Shape of an ear in [0, 1], its hollow in [0, 1]: at the side the chart is stretched
-    threefold."""
+    """Shape of an ear in [0, 1] and its hollow in [0, 1].
+
+    At the side the chart is stretched threefold.
+    """
     x, y = (np.abs(a) - 0.222) / 0.034, (b + 0.012) / 0.078
     x = x - 0.25 * y
     s = np.sqrt(x * x + y * y * np.where(y < 0, 1.15, 1.0))
@@ -189,8 +192,10 @@ def noises(rng: np.random.Generator, size: int, sigma: tuple[float, float]) -> n
 
 
 def strands(rng: np.random.Generator, size: int, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Noise drawn out along combed hair: polar around the parting, so that strands run back and
-    to the sides."""
+    """Noise drawn out along combed hair.
+
+    Polar around the parting, so that strands run back and to the sides.
+    """
     angle = np.arctan2(a - 0.04, b + 0.22)
     radius = np.hypot(a - 0.04, b + 0.22)
     fine = np.zeros((size, size), np.float32)

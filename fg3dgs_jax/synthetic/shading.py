@@ -1,8 +1,7 @@
-"""Colours and labels of the embedded subject's head: what a ray meets, how it is lit, 2 x 2 rays
-a pixel.
+"""Colours and labels of the embedded subject's head: what a ray meets and how it is lit.
 
-Skin, brows, hair and lips lie on the surface of `synthetic_head`; eyeballs, teeth and tongue are
-found behind its openings. Axes and pose as there.
+Skin, brows, hair and lips lie on the surface of `head`; eyeballs, teeth and tongue are found behind
+its openings. Axes and pose as there; 2 x 2 rays a pixel.
 """
 
 import functools
@@ -109,8 +108,7 @@ def _eyeball(pose, origin, rays, light, a, b, lids):
 
 @jax.jit
 def _mouth_inside(pose, lip, point, rays, light, b, curves):
-    """Colour [..., 3] of the mouth behind its opening at `point` [..., 3] and where it is a
-    tooth [...]."""
+    """Colour [..., 3] of the mouth behind its opening at `point`, and bool [...] of a tooth."""
     arch = lip[2] - 0.0085
     t = (arch - point[..., 2]) / rays[..., 2]
     for _ in range(3):  # the dental arch bends back: Z = arch - 30 X^2
@@ -211,11 +209,13 @@ def cast(
     rows: jax.Array,
     cols: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    """Colour (display RGB in [0, 1]) [..., 3], label [...] (0 where there is no head) of rays
-    through (cols, rows) px.
+    """Colours and labels of rays through (cols, rows) px.
 
     A chain of compiled stages rather than one: fused into one, XLA works the curves out again for
     each of their uses.
+
+    Returns:
+      display RGB [..., 3] in [0, 1] and label [...], 0 where there is no head.
     """
     radius, table = tables
     origin, rays, light = _rays(world_to_camera, intrinsics, rows, cols)
@@ -323,17 +323,18 @@ def draw(
     intrinsics: Sequence[float],
     window: tuple[int, int, int, int],
 ) -> tuple[jax.Array, jax.Array]:
-    """One antialiased frame of the head, 2 x 2 rays a pixel.
+    """Draws one antialiased frame of the head, 2 x 2 rays a pixel.
 
     Args:
-      pose: dict of scalars (see the top).
-      tables: `surface(pose)`.
+      pose: see `head.Pose`.
+      tables: `head.surface(pose)`.
       world_to_camera: [4, 4].
       intrinsics: (fx, fy, cx, cy) px.
       window: (row0, row1, col0, col1), where a head can be; static.
+
     Returns:
-      premultiplied display RGBA [h, w, 4] in [0, 1] and label [h, w] uint8 (0 where the head
-      covers less than half).
+      premultiplied display RGBA [h, w, 4] in [0, 1] and label [h, w] uint8 (0 where the head covers
+      less than half).
     """
     row0, row1, col0, col1 = window
     sub = jnp.array([0.25, 0.75])

@@ -1,9 +1,8 @@
-"""The embedded subject: a procedural talking person as a processed folder with exact truth, so
-that a fresh machine can train.
+"""The embedded subject: a procedural talking person as a processed folder, exact by nature.
 
-`make_clip` writes it; speech is in `synthetic_speech`, the head in `synthetic_head` (ray-cast,
-independent of our rasterizer), torso and room in `synthetic_room`. One person; the seed chooses
-what is said and how the head, brows, lids and eyes move.
+With it a fresh machine can train. `make_clip` writes it; speech is in `speech`, the head in `head`
+(ray-cast, independent of our rasterizer), torso and room in `room`. It is one person; the seed
+chooses what is spoken and how the head, brows, lids and eyes move.
 """
 
 import concurrent.futures
@@ -55,11 +54,11 @@ def make_clip(
       seconds: length of the clip; rounded to whole frames.
       size: height and width in px, a multiple of 2 from 32 on.
       with_features: False leaves out the audio features.
-      features: dict of extractor name -> function(samples int16 [n], num_frames) -> float32 [T, A,
-      D]; each becomes
-        `audio_<name>.npy`.
+      features: extractor name -> function(samples int16 [n], num_frames) -> float32 [T, A, D]; each
+        becomes `audio_<name>.npy`.
+
     Returns:
-      the folder as a `pathlib.Path`.
+      the folder.
     """
     if size < 32 or size % 2:
         raise ValueError(f"size is {size}; expected an even number of px from 32 on")
@@ -209,8 +208,10 @@ def _face_poses(articulation, expression):
 
 
 def _poses(angles, shift):
-    """Yaw, pitch, roll [T, 3] radians about PIVOT and shift [T, 3] metres from REST -> [T, 4, 4]
-    float32."""
+    """World to camera [T, 4, 4] float32.
+
+    From yaw, pitch, roll [T, 3] radians about PIVOT and shift [T, 3] metres from REST.
+    """
     (cy, cp, cr), (sy, sp, sr) = np.cos(angles).T, np.sin(angles).T
     one, zero = np.ones_like(cy), np.zeros_like(cy)
 
@@ -227,8 +228,10 @@ def _poses(angles, shift):
 
 
 def _wander(rng, frames, low, high):
-    """A smooth random track [T], rarely beyond 1: eight sines between `low` and `high` Hz,
-    slower ones stronger."""
+    """A smooth random track [T], rarely beyond 1.
+
+    Eight sines between `low` and `high` Hz, slower ones stronger.
+    """
     hertz = np.linspace(low, high, 8) * rng.uniform(0.85, 1.15, 8)
     gain = 1 / np.sqrt(hertz)
     time = np.arange(frames)[:, None] / FPS
@@ -237,8 +240,10 @@ def _wander(rng, frames, low, high):
 
 
 def _events(rng, frames, every, length):
-    """Smooth bumps [T] of random height in [0.4, 1], one each `every` seconds on average,
-    `length` seconds long."""
+    """Smooth bumps [T] of random height in [0.4, 1].
+
+    One each `every` seconds on average, `length` seconds long.
+    """
     out, time = np.zeros(frames), rng.uniform(0, every)
     at = np.arange(frames) / FPS
     while time < frames / FPS:
@@ -261,8 +266,10 @@ def _blinks(rng, frames):
 
 
 def _gaze(rng, frames, yaw, pitch):
-    """Fixations joined by saccades of 2 frames; half of the head's turn is undone, as eyes that
-    keep to the camera do."""
+    """Fixations joined by saccades of 2 frames.
+
+    Half of the head's turn is undone, as eyes that keep to the camera do.
+    """
     x, y, at = np.zeros(frames), np.zeros(frames), 0
     while at < frames:
         end = at + int(rng.uniform(0.5, 2.0) * FPS)
@@ -274,8 +281,10 @@ def _gaze(rng, frames, yaw, pitch):
 
 
 def _lagged(track, frames):
-    """Exponential lag of a track [T] with a time constant in frames, run twice, started at the
-    first value."""
+    """A track [T] that lags exponentially by a time constant in frames.
+
+    Run twice, started at the first value.
+    """
     keep = np.exp(-1 / (0.5 * frames))
     for _ in range(2):
         out = np.empty_like(track, dtype=np.float64)

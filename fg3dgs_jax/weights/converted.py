@@ -39,6 +39,7 @@ def write(
 
 
 def sidecar(path: os.PathLike | str) -> pathlib.Path:
+    """Where the proof of a converted file stands: NAME.json beside NAME.npz."""
     return pathlib.Path(path).with_suffix(".json")
 
 

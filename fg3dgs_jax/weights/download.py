@@ -26,6 +26,8 @@ def download(url: str, part: pathlib.Path, size: int = 0, resume: bool = True) -
     One that does not know ranges is asked for everything.
 
     Args:
+      url: of the file.
+      part: where to write.
       size: bytes expected, 0 if unknown: more, or the announcement of another size, is refused.
       resume: whether `part` may hold the beginning.
 

@@ -43,18 +43,22 @@ class WeightFile:
 
     @property
     def can_be_fetched(self) -> bool:
+        """Whether there is an address or a package to fetch it from."""
         return bool(self.urls or self.package)
 
     @property
     def has_digest(self) -> bool:
+        """Whether a digest is registered, so that a file can be verified."""
         return bool(self.sha256 or self.sha1)
 
     @property
     def megabytes(self) -> float:
+        """Its size, MB."""
         return self.size / 1e6 if self.size else self.about_mb
 
     @property
     def size_text(self) -> str:
+        """Its size in words."""
         return f"{'' if self.size else 'about '}{self.megabytes:.1f} MB"
 
 

@@ -106,6 +106,7 @@ def fetch(
     """Downloads the weights into the cache unless they are found; prints name, size and licence.
 
     Args:
+      name: of the registry.
       url: the user's own address, instead of the registered ones.
       accept_licence: needed where the licence allows non-commercial use only.
 

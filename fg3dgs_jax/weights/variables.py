@@ -28,9 +28,11 @@ def load(
     """Variables of one network.
 
     Args:
-      path: of an `.npz` written by `save`, or of the published file (see `checkpoints.load`, which
-        takes `root` and `inert`).
-      convert: the network's own pure function, dict of arrays -> variables.
+      path: of an `.npz` written by `save`, or of the published file.
+      convert: the network's own pure function, dict of arrays -> variables; None where only an `.npz`
+        will do.
+      root: see `checkpoints.load`.
+      inert: see `checkpoints.load`.
 
     Raises:
       ValueError: the file is damaged, tries to execute something, or is not of this network.

@@ -81,6 +81,7 @@ def check_window(settings: Mapping[str, Any], window: Sequence[int], source: obj
     Args:
       settings: the config's `data`. Runs of earlier versions have no `audio_window` in it: then
         the shape is the extractor's own, if this version knows the extractor.
+      window: of the features at hand.
       source: where the features come from, for the message.
 
     Raises:

@@ -64,7 +64,16 @@ class Lstm(nn.Module):
     def __call__(
         self, x: jax.Array, carry: tuple[jax.Array, jax.Array], valid: jax.Array
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-        """`valid` [T] bool: rows that are not, leave the carry as it is."""
+        """Runs over the rows.
+
+        Args:
+          x: [T, C].
+          carry: (cell, output), [hidden] each.
+          valid: bool [T]; rows that are not leave the carry as it is.
+
+        Returns:
+          [T, hidden], and the carry after the last row.
+        """
         inputs, width = x.shape[-1], 4 * self.hidden
         kernel = self.param("kernel", nn.initializers.lecun_normal(), (inputs + self.hidden, width))
         bias = self.param("bias", nn.initializers.zeros, (width,))
@@ -96,6 +105,7 @@ class DeepSpeech(nn.Module):
     hidden: int
 
     def setup(self) -> None:
+        """Names the layers, which `convert` fills."""
         self.dense = {
             str(i): nn.Dense(width, precision=_PRECISION)
             for i, width in zip(_DENSE, self.widths, strict=True)
@@ -104,6 +114,7 @@ class DeepSpeech(nn.Module):
         self.backward = Lstm(self.hidden, reverse=True)
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Standardised stacked MFCC [T, 494] -> logits [T, letters]."""
         x, valid = self.before(x), jnp.ones(len(x), bool)
         start = jnp.zeros(self.hidden), jnp.zeros(self.hidden)
         return self.after(self.forward(x, start, valid)[0], self.backward(x, start, valid)[0])

@@ -211,6 +211,7 @@ class Wav2Vec2(nn.Module):
 
     @nn.compact
     def __call__(self, samples: jax.Array) -> tuple[tuple[jax.Array, ...], jax.Array | None]:
+        """Standardised samples [n] -> (hidden states, logits or None)."""
         x = _FeatureExtractor(self.config, name="feature_extractor")(samples)
         x = _FeatureProjection(self.config.width, name="feature_projection")(x)
         states = _Encoder(self.config, name="encoder")(x)

@@ -31,6 +31,7 @@ def load(path: os.PathLike | str, letters: bool) -> Model:
     which tell all but strides and heads: these are then the published ones.
 
     Args:
+      path: of the file.
       letters: with the letters' head, which must be there; else it is left out.
 
     Raises:

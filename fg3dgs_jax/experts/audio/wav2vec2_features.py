@@ -32,6 +32,7 @@ def encode(
 
     Args:
       params: from `convert`.
+      config: the network's sizes.
       samples: int16, or float in [-1, 1].
       mode: how a long sound is cut, which changes the numbers.
         "streaming": segments of 70 rows that overlap by 20 and are standardised each by itself, as

@@ -52,6 +52,7 @@ class WhisperEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, log_mel: jax.Array) -> jax.Array:
+        """Log-mel [3000, 80] -> features [1500, width]."""
         x = _gelu(_conv(self.width, name="conv1")(log_mel))
         x = _gelu(_conv(self.width, strides=2, name="conv2")(x))
         x = x + self.param("positions", nn.initializers.normal(0.02), (CHUNK_ROWS, self.width))

@@ -82,6 +82,7 @@ class BiSeNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Normalised RGB [B, H, W, 3] -> logits [B, H, W, 19]."""
         height, width = x.shape[1:3]
         x = nn.relu(ConvNorm(64, 7, 2, name="stem")(x))
         x = nn.max_pool(x, (3, 3), (2, 2), [(1, 1)] * 2)  # pyright: ignore[reportArgumentType]  # flax leaves it untyped
@@ -195,7 +196,8 @@ def segment(weights: dict, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """What each pixel is if it is the person at all, and how sure the network is that it is.
 
     Args:
-      weights, frames: as for `parse`.
+      weights: as for `parse`.
+      frames: as for `parse`.
 
     Returns:
       parts: uint8 [B, H, W] (or [H, W]), the likeliest class but background: 1 to 18.

@@ -17,6 +17,7 @@ class ConvNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps [B, H, W, C] -> [B, H / stride, W / stride, features]."""
         x = conv(self.features, self.kernel, self.stride, bias=False, name="conv")(x)
         return nn.BatchNorm(use_running_average=True, epsilon=1e-5, name="norm")(x)
 

@@ -60,6 +60,7 @@ class EasyPortrait(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Normalised RGB [B, H, W, 3] -> logits [B, H, W, 8]."""
         size = x.shape[1:3]
         for i, width in enumerate(_STEM):
             x = nn.relu(ConvNorm(width, 3, 1 if i else 2, name=f"stem{i}")(x))
@@ -84,7 +85,7 @@ class EasyPortrait(nn.Module):
 
 
 def convert(state: dict[str, np.ndarray]) -> dict:
-    """mmseg's state dict, name -> array -> variables of `EasyPortrait`.
+    """State dict of mmseg, name -> array -> variables of `EasyPortrait`.
 
     Raises:
       ValueError: a key is missing, of another shape, or unknown.
@@ -165,7 +166,7 @@ def _nearest(x, size):
 
 
 def _bilinear(x, size):
-    """torch's align_corners=False: no smoothing when shrinking."""
+    """As torch with align_corners=False: no smoothing when shrinking."""
     if x.shape[1:3] == tuple(size):
         return x
     return jax.image.resize(x, (x.shape[0], *size, x.shape[3]), "bilinear", antialias=False)

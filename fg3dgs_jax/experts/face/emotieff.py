@@ -105,6 +105,7 @@ def crops(network: Network, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """Faces cut out as the network saw them in training: stretched to a square.
 
     Args:
+      network: whose size and normalisation the faces get.
       image: uint8 RGB [H, W, 3].
       boxes: [B, 4] row0, row1, col0, col1 in px, half open; cut at the picture's border.
 

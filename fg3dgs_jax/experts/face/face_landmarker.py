@@ -24,7 +24,7 @@ class FaceTrack(NamedTuple):
 
     @property
     def valid(self) -> np.ndarray:
-        """bool [T]: a face was found."""
+        """Where a face was found, bool [T]."""
         return self.num_faces > 0
 
 

@@ -53,6 +53,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps [B, H, W, C] -> [B, H, W, features]."""
         parts, part = [], x
         for i, share in enumerate((2, 4, 4), 1):
             conv = _conv(self.features // share, 3, f"conv{i}", bias=False)
@@ -70,6 +71,7 @@ class Hourglass(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps [B, H, W, 256] -> the same shape."""
         return self._level(self.depth, x)
 
     def _level(self, level, x):
@@ -90,6 +92,7 @@ class FAN(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """RGB faces [B, 256, 256, 3] in [0, 1] -> heat maps [B, 64, 64, 68]."""
         x = _norm_relu(_conv(64, 7, "conv1", stride=2)(x), "bn1")
         for name, _, features in _BASE:
             x = Block(features, name=name)(x)

@@ -27,6 +27,7 @@ class MiniXception(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Grey faces [B, 64, 64, 1] in [-1, 1] -> probabilities [B, 7]."""
         for i in (1, 2):
             x = nn.relu(_norm(f"norm_{i}")(_conv(8, 3, padding="VALID", name=f"conv_{i}")(x)))
         for i, width in enumerate(_STAGES):

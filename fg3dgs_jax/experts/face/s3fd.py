@@ -85,6 +85,7 @@ class S3FD(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> list[tuple[jax.Array, jax.Array]]:
+        """Pictures [B, H, W, 3] -> (scores, boxes) of six maps."""
         maps = {}
         for i, row in enumerate(_TRUNK):
             for name, _, features in row:
@@ -241,6 +242,7 @@ def suppress(boxes: np.ndarray, overlap: float, pixel: float = 0.0) -> np.ndarra
     """Which of `boxes` [N, 5] remain, best first, when each drops the worse ones it overlaps.
 
     Args:
+      boxes: x0, y0, x1, y1 px, score.
       overlap: intersection over union up to which both boxes remain.
       pixel: added to every width and height, 1 where corners count as pixels.
     """

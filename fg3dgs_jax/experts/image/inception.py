@@ -6,7 +6,7 @@ smoothing. Any other choice gives other FID values.
 """
 
 import os
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import flax.linen as nn
 import jax
@@ -178,6 +178,7 @@ class Inception(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Pictures [B, H, W, 3] in [-1, 1] -> features [B, 2048]."""
         x = _run(STEM, x)
         for name, branches in BLOCKS.items():
             x = _Block(branches, name=name)(x)

@@ -42,6 +42,7 @@ class AlexNetTaps(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> list[jax.Array]:
+        """Normalised pictures [B, H, W, 3] -> five feature maps."""
         taps = []
         for i, (features, kernel, stride, pad, pool) in enumerate(_LAYERS):
             if pool:
@@ -65,6 +66,7 @@ class VGG16Taps(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> list[jax.Array]:
+        """Normalised pictures [B, H, W, 3] -> five feature maps."""
         taps, number = [], 0
         for group in _GROUPS:
             if taps:
@@ -195,7 +197,8 @@ def lpips(params: dict, x: jax.Array | np.ndarray, y: jax.Array | np.ndarray) ->
 
     Args:
       params: from `load`.
-      x, y: [B, H, W, 3] in [0, 1], H and W at least 32 px.
+      x: [B, H, W, 3] in [0, 1], H and W at least 32 px.
+      y: likewise.
 
     Returns:
       [B] float32, 0 for equal pictures; differentiable in x and y.

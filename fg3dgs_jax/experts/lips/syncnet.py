@@ -63,6 +63,7 @@ class Tower(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Windows [B, H, W, C] -> embeddings [B, 1024]."""
         norm = functools.partial(nn.BatchNorm, use_running_average=True, epsilon=1e-5)
         for number, features, kernel, stride, padding, pool in self.layers:
             conv = nn.Conv(
@@ -215,7 +216,9 @@ def lse(
     clip is zeros: these rows take part, which biases clips of less than some ten seconds.
 
     Args:
-      lips, sound: [N, C], of the same windows in order.
+      lips: [N, C], one row a window.
+      sound: [N, C], of the same windows.
+      max_shift: the largest o, in windows.
     """
     lips, sound = np.asarray(lips, np.float64), np.asarray(sound, np.float64)
     if lips.ndim != 2 or lips.shape != sound.shape or not len(lips):
@@ -243,6 +246,7 @@ def embed_clip(
       variables: from `convert`.
       frames: uint8 RGB [T, 224, 224, 3], the cropped face at 25 frames a second.
       samples: int16 [n] at 16 kHz, from the first frame on.
+      batch: windows a call.
 
     Raises:
       ValueError: a clip of fewer than six frames with sound, or another shape.

@@ -95,6 +95,7 @@ class Tower(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Windows [B, H, W, C] -> embeddings [B, 512], not of unit length."""
         for i, block in enumerate(self.blocks):
             x = _Block(*block, name=f"block_{i}")(x)
         if x.shape[1:3] != (1, 1):

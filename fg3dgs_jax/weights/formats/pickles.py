@@ -114,6 +114,7 @@ class PickleReader:
         self.storages: dict[str, Storage] = {}
 
     def run(self) -> Any:
+        """Reads the pickle to its end; returns what it holds."""
         instructions = pickletools.genops(self._stream)
         while True:
             try:
@@ -237,7 +238,7 @@ class PickleReader:
             raise CheckpointError(f"calls {function.name}, which is a type, not a function")
 
     def _persistent(self):
-        """torch's reference to a storage: ("storage", type, key, device, count[, view])."""
+        """A storage, as torch refers to it: ("storage", type, key, device, count[, view])."""
         place = self._pop()
         if not isinstance(place, tuple) or len(place) not in (5, 6) or place[0] != "storage":
             raise CheckpointError("refers to something that is no storage")
@@ -282,6 +283,7 @@ def _tensor(arguments, fixed, own_dtype=False):
     """(storage, offset, size, stride, requires_grad, hooks, [dtype], [metadata]) -> Tensor.
 
     Args:
+      arguments: as listed.
       fixed: how many of these torch's function of that name always has.
       own_dtype: whether [dtype] is one of them; without it the storage's holds.
     """
@@ -380,6 +382,7 @@ _STEPS = {
 
 
 def counts_of(values: Any) -> tuple[int, ...]:
+    """A tuple of counts, each 0 or more; anything else is refused."""
     if not isinstance(values, list | tuple) or len(values) > _MAX_DIMS:
         raise CheckpointError(f"has a shape, stride or place that is no list of <= {_MAX_DIMS}")
     if not all(type(value) is int and 0 <= value < _MAX_COUNT for value in values):
@@ -388,6 +391,7 @@ def counts_of(values: Any) -> tuple[int, ...]:
 
 
 def shape_of(values: Any) -> tuple[int, ...]:
+    """A tuple of sizes that an array can have; anything else is refused."""
     shape = counts_of(values)
     if math.prod(max(size, 1) for size in shape) >= _MAX_COUNT:
         raise CheckpointError(f"has a tensor of shape {shape}; expected < {_MAX_COUNT} values")
