@@ -1,6 +1,6 @@
 """A processed folder as one file, `ID.fg3dgs`, to travel with.
 
-The file is a zip: `manifest.json` first, then the pictures as video (`pack_video`), then every
+The file is a zip: `manifest.json` first, then the pictures as video (`pack_streams`), then every
 other file of the folder as it is, compressed without loss. The manifest names each member with its
 size and sha256. Left out is what only `preprocess` needs to go on (`LEFT_OUT`).
 """
@@ -160,18 +160,18 @@ def read_manifest(file: os.PathLike | str) -> dict:
     file = pathlib.Path(file)
     try:
         with zipfile.ZipFile(file) as archive:
-            found = json.loads(archive.read(MANIFEST))
+            manifest = json.loads(archive.read(MANIFEST))
     except FileNotFoundError:
         raise PackError(f"{file} does not exist; expected a file made with --pack") from None
     except (zipfile.BadZipFile, KeyError, EOFError, ValueError, zlib.error) as error:
         raise _damaged(file, str(error).strip("'\"")) from None
-    versions = (found.get("version"), found.get("schema"))
+    versions = (manifest.get("version"), manifest.get("schema"))
     if versions != (VERSION, format.SCHEMA):
         raise PackError(
             f"{file} is of version {versions[0]}, schema {versions[1]}; this program reads "
             f"{VERSION}, {format.SCHEMA}: pack the folder again with this version"
         )
-    return found
+    return manifest
 
 
 def _extract(file, out):
@@ -233,8 +233,8 @@ def _arrays(out, scratch, size, labels_sha256):
 
 def _others(folder):
     """Name -> path of every file that travels as it is."""
-    found = sorted(p for p in folder.rglob("*") if p.is_file())
-    names = {p.relative_to(folder).as_posix(): p for p in found}
+    paths = sorted(p for p in folder.rglob("*") if p.is_file())
+    names = {p.relative_to(folder).as_posix(): p for p in paths}
     hidden = {n for n in names if any(part.startswith(".") for part in n.split("/"))}
     return {n: p for n, p in names.items() if n not in {*_ARRAYS, *LEFT_OUT, *hidden}}
 

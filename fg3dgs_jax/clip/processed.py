@@ -66,9 +66,11 @@ class Clip:
         """float32 [T, A, D] of one extractor; an unknown one is refused, naming those there."""
         path = self.path / f"audio_{extractor}.npy"
         if not path.exists():
-            found = sorted(p.stem.removeprefix("audio_") for p in self.path.glob("audio_*.npy"))
+            extractors = sorted(
+                p.stem.removeprefix("audio_") for p in self.path.glob("audio_*.npy")
+            )
             raise DatasetError(
-                f"{self.path} has no features {extractor!r}; it has {found or 'none'}. "
+                f"{self.path} has no features {extractor!r}; it has {extractors or 'none'}. "
                 "Choose one of them with --config.data.audio_extractor=NAME or run preprocess "
                 "again."
             )

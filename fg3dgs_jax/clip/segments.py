@@ -23,8 +23,8 @@ def most_informative(scores: np.ndarray, seconds: float, fps: float) -> slice:
         return slice(0, len(scores))
     low, high = scores.min(0), scores.max(0)
     bins = ((scores - low) / np.maximum(high - low, 1e-9) * BINS).astype(int).clip(max=BINS - 1)
-    seen = (bins[:, :, None] == np.arange(BINS)).astype(np.float64)  # [T, S, bins]
-    totals = np.concatenate([np.zeros((1, *seen.shape[1:])), seen.cumsum(0)])
+    in_bin = (bins[:, :, None] == np.arange(BINS)).astype(np.float64)  # [T, S, bins]
+    totals = np.concatenate([np.zeros((1, *in_bin.shape[1:])), in_bin.cumsum(0)])
     within = totals[count:] - totals[:-count]  # [starts, S, bins] frames of each bin
     covered = (within > 0).sum((1, 2))
     rarest = (within / np.maximum(totals[-1], 1.0)).sum((1, 2)) / scores.shape[1] / BINS

@@ -48,19 +48,19 @@ def check(name: str, path: os.PathLike | str) -> str:
             count += leaf.size
             if not np.isfinite(leaf).all():
                 raise _Wrong(f"the weights of {name} are not finite")
-    found = np.asarray(network.run(module, loaded))
-    if len(found.shape) != len(network.shape) or any(
-        want not in (None, size) for want, size in zip(network.shape, found.shape, strict=True)
+    result = np.asarray(network.run(module, loaded))
+    if len(result.shape) != len(network.shape) or any(
+        want not in (None, size) for want, size in zip(network.shape, result.shape, strict=True)
     ):
-        raise _Wrong(f"{name} gives shape {found.shape}; expected {network.shape}")
-    if not np.isfinite(found).all():
+        raise _Wrong(f"{name} gives shape {result.shape}; expected {network.shape}")
+    if not np.isfinite(result).all():
         raise _Wrong(f"{name} gives values that are not finite")
-    told = f"{count / 1e6:.2f} M numbers, " if count else ""
+    amount = f"{count / 1e6:.2f} M numbers, " if count else ""
     if network.golden is None:
-        return f"{told}runs: {list(found.shape)}"
-    if abs(float(found.squeeze()) - network.golden) > 1e-4 * network.golden:
-        raise _Wrong(f"{name} gives {float(found.squeeze()):.6f}; published is {network.golden}")
-    return f"{told}gives the published {network.golden}"
+        return f"{amount}runs: {list(result.shape)}"
+    if abs(float(result.squeeze()) - network.golden) > 1e-4 * network.golden:
+        raise _Wrong(f"{name} gives {float(result.squeeze()):.6f}; published is {network.golden}")
+    return f"{amount}gives the published {network.golden}"
 
 
 def read_for_conversion(name: str, path: os.PathLike | str) -> dict:
@@ -99,8 +99,8 @@ def _two_towers(embed_faces, faces, sound):
     """The embeddings of one window of faces and of one of sound, of these shapes."""
 
     def run(module, loaded):
-        seen = getattr(module, embed_faces)(loaded, _noise(1, *faces))
-        return np.concatenate([seen, module.embed_sound(loaded, _noise(1, *sound))])
+        lips = getattr(module, embed_faces)(loaded, _noise(1, *faces))
+        return np.concatenate([lips, module.embed_sound(loaded, _noise(1, *sound))])
 
     return run
 

@@ -20,19 +20,19 @@ from fg3dgs_jax.media import windows as windows_lib
 from fg3dgs_jax.weights import store
 
 
-def find(wanted: str) -> pathlib.Path | None:
-    """The expert's file: `wanted` if it names one, else Wav2Lip's, else your own; None if neither.
+def find(choice: str) -> pathlib.Path | None:
+    """The expert's file: `choice` if it names one, else Wav2Lip's, else your own; None if neither.
 
     Raises:
       ValueError: there is no such file.
     """
-    if wanted:
-        if not pathlib.Path(wanted).is_file():
+    if choice:
+        if not pathlib.Path(choice).is_file():
             raise ValueError(
-                f"there is no lip-sync expert {wanted}; expected the sync_expert.npz that "
+                f"there is no lip-sync expert {choice}; expected the sync_expert.npz that "
                 "`python -m fg3dgs_jax.lipsync fit` writes, or Wav2Lip's lipsync_expert.pth"
             )
-        return pathlib.Path(wanted)
+        return pathlib.Path(choice)
     own = [folder / f"{expert.NAME}.npz" for folder in store.search_folders()]
     return store.find("wav2lip") or next((path for path in own if path.is_file()), None)
 
@@ -64,10 +64,10 @@ def own_loss(variables: dict, clip: Clip, samples: np.ndarray) -> Callable:
     """L_lip by the expert of `train_sync`."""
     boxes = jnp.asarray(expert.mouth_boxes(clip.landmarks))
     windows = windows_lib.mel_windows(samples, clip.num_frames)
-    heard = expert.embed_sound(variables, windows)  # of each window's middle frame
+    sounds = expert.embed_sound(variables, windows)  # of each window's middle frame
 
     def call(frames, starts):
-        sound = heard[starts + expert.MIDDLE]
+        sound = sounds[starts + expert.MIDDLE]
         return expert.sync_loss(variables, frames, boxes[_window(starts)], sound)
 
     return call
@@ -79,11 +79,11 @@ def wav2lip_loss(variables: dict, clip: Clip, samples: np.ndarray) -> Callable:
     columns = wav2lip.mel_columns(samples)
     first = np.arange(wav2lip.num_windows(clip.num_frames, len(columns)))
     windows = np.split(wav2lip.mel_windows(columns, first), range(64, len(first), 64))
-    heard = jnp.concatenate([wav2lip.embed_sound(variables, part) for part in windows])
+    sounds = jnp.concatenate([wav2lip.embed_sound(variables, part) for part in windows])
 
     def call(frames, starts):
         faces = wav2lip.lower_faces(frames, boxes[_window(starts)])
-        return wav2lip.sync_loss(variables, faces, heard[starts])
+        return wav2lip.sync_loss(variables, faces, sounds[starts])
 
     return call
 
@@ -101,10 +101,10 @@ def windows(clip: Clip, learnt: np.ndarray) -> np.ndarray:
       bool [T].
     """
     usable = learnt & clip.landmarks_valid
-    found = np.zeros(clip.num_frames, bool)
+    begins = np.zeros(clip.num_frames, bool)
     for start in range(clip.num_frames - expert.FRAMES + 1):
-        found[start] = usable[start : start + expert.FRAMES].all()
-    return found
+        begins[start] = usable[start : start + expert.FRAMES].all()
+    return begins
 
 
 def _window(starts):

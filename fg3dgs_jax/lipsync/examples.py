@@ -29,7 +29,7 @@ class SyncClip(NamedTuple):
 
     name: str
     mouths: np.ndarray  # uint8 [T, 72, 72, 3], MARGIN times the square of `mouth_boxes`
-    sound: np.ndarray  # float32 [T, 16, 80], `data.audio.mel_windows`
+    sound: np.ndarray  # float32 [T, 16, 80], `windows.mel_windows`
 
 
 def sync_clip(clip: processed.Clip, samples: np.ndarray) -> SyncClip:
@@ -115,11 +115,11 @@ def embed(
     """
     train = key is not None
     keys = [{"dropout": k} for k in jax.random.split(key)] if train else [None, None]
-    seen = expert.MouthTower().apply(
+    lips = expert.MouthTower().apply(
         {"params": params["mouth"]}, expert.standardise(mouths), train, rngs=keys[0]
     )
-    heard = expert.SoundTower().apply({"params": params["sound"]}, windows, train, rngs=keys[1])
-    return expert.unit(seen), expert.unit(heard)
+    sound = expert.SoundTower().apply({"params": params["sound"]}, windows, train, rngs=keys[1])
+    return expert.unit(lips), expert.unit(sound)
 
 
 def shift_losses(similar: jax.Array | np.ndarray) -> dict:
@@ -175,8 +175,10 @@ def loss(
     """
     key_disturb, key_drop = jax.random.split(key)
     bands = jax.lax.stop_gradient({"bands": params["bands"]})
-    mouths, windows = disturb(key_disturb, stored, expert.hear(bands, windows), strength)
-    seen, heard = embed(params, mouths, windows, key_drop)
-    similar = jnp.exp(params["log_scale"]) * jnp.einsum("bvc,bwc->bvw", seen, heard)
+    mouths, windows = disturb(
+        key_disturb, stored, expert.standardise_sound(bands, windows), strength
+    )
+    lips, sound = embed(params, mouths, windows, key_drop)
+    similar = jnp.exp(params["log_scale"]) * jnp.einsum("bvc,bwc->bvw", lips, sound)
     parts = shift_losses(similar)
     return sum(parts.values(), jnp.zeros(())) / len(parts), parts

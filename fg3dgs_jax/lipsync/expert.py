@@ -27,7 +27,7 @@ NAME = "sync_expert"
 FRAMES = 5  # a window, 200 ms at 25 frames a second
 MIDDLE = FRAMES // 2
 SIZE = 48  # px, the side of the mouth picture that the network sees
-SOUND = (16, 80)  # mel columns (200 ms) and bands of a window, `data.audio.mel_windows`
+SOUND = (16, 80)  # mel columns (200 ms) and bands of a window, `windows.mel_windows`
 EMBEDDING = 64
 DROPOUT = 0.1
 _GREY = (0.299, 0.587, 0.114)
@@ -107,16 +107,16 @@ def load(path: os.PathLike | str) -> dict:
             f"{path} is not a trained expert; expected {NAME}.npz, which "
             "`python -m fg3dgs_jax.lipsync fit` writes"
         )
-    found = variables_lib.load(path, convert=None)
-    wanted = jax.eval_shape(lambda: init(jax.random.key(0), jnp.zeros(80), jnp.ones(80)))
-    has, needs = _shapes(found), _shapes(wanted)
+    variables = variables_lib.load(path, convert=None)
+    expected = jax.eval_shape(lambda: init(jax.random.key(0), jnp.zeros(80), jnp.ones(80)))
+    has, needs = _shapes(variables), _shapes(expected)
     wrong = sorted(k for k in has.keys() | needs.keys() if has.get(k) != needs.get(k))
     if wrong:
         raise CheckpointError(
             f"{path} does not fit at {', '.join(wrong[:3])} ({len(wrong)} places); expected an "
             "expert of this version: train it again with `python -m fg3dgs_jax.lipsync fit`"
         )
-    return jax.tree.map(jnp.asarray, found)
+    return jax.tree.map(jnp.asarray, variables)
 
 
 def mouth_boxes(points: np.ndarray) -> np.ndarray:
@@ -203,14 +203,14 @@ def embed_sound(variables: dict, windows: jax.Array | np.ndarray) -> jax.Array:
     if windows.shape[-2:] != SOUND:
         raise ValueError(
             f"sound windows have shape {windows.shape}; expected [..., 16, 80], as "
-            "data.audio.mel_windows gives"
+            "media.windows.mel_windows gives"
         )
     variables = jax.lax.stop_gradient(variables)
-    heard = hear(variables, jnp.asarray(windows))
-    return unit(SoundTower().apply({"params": variables["sound"]}, heard))
+    standard = standardise_sound(variables, jnp.asarray(windows))
+    return unit(SoundTower().apply({"params": variables["sound"]}, standard))
 
 
-def hear(variables: dict, windows: jax.Array | np.ndarray) -> jax.Array:
+def standardise_sound(variables: dict, windows: jax.Array | np.ndarray) -> jax.Array:
     """Mel windows, each band with mean 0 and deviation 1 over the training clips."""
     return (windows - variables["bands"]["mean"]) / variables["bands"]["deviation"]
 
@@ -234,8 +234,8 @@ def sync_loss(
       boxes: [B, 5, 4] px, from `mouth_boxes` of the true frames.
       sound: [B, 64] from `embed_sound`, which is worth keeping: it does not depend on the frames.
     """
-    seen = embed_mouths(variables, frames, boxes)[:, 0]
-    cosines = jnp.sum(seen * jax.lax.stop_gradient(sound), -1)
+    lips = embed_mouths(variables, frames, boxes)[:, 0]
+    cosines = jnp.sum(lips * jax.lax.stop_gradient(sound), -1)
     return -jnp.mean(jax.nn.log_sigmoid(_logits(variables, cosines)))
 
 

@@ -59,7 +59,7 @@ def fit(
     clips: Sequence[examples.SyncClip],
     steps: int,
     seed: int = 0,
-    report: Callable[[dict], None] = lambda found: None,
+    report: Callable[[dict], None] = lambda row: None,
 ) -> Fit:
     """Trains one expert on the train parts of all clips.
 
@@ -70,8 +70,8 @@ def fit(
       report: called with every row of the history.
     """
     ranges = [parts(len(clip.mouths)) for clip in clips]
-    heard = np.concatenate([c.sound[: r.train[1]] for c, r in zip(clips, ranges, strict=True)])
-    bands = heard.reshape(-1, heard.shape[-1])
+    sound = np.concatenate([c.sound[: r.train[1]] for c, r in zip(clips, ranges, strict=True)])
+    bands = sound.reshape(-1, sound.shape[-1])
     key = jax.random.key(seed)
     params = expert.init(jax.random.fold_in(key, steps), bands.mean(0), bands.std(0) + 1e-3)
     optimizer = _optimizer(steps)
@@ -93,18 +93,18 @@ def fit(
             continue
         counts = [r.held_out[1] - r.held_out[0] for r in ranges]
         values = [_held_out(params, c, r) for c, r in zip(clips, ranges, strict=True)]
-        found = float(np.average(values, weights=counts))  # a short clip's part says little
+        held_out = float(np.average(values, weights=counts))  # a short clip's part says little
         mean = float(np.mean(jax.device_get(losses)))
-        history.append({"step": step + 1, "train": mean, "held_out": found})
+        history.append({"step": step + 1, "train": mean, "held_out": held_out})
         report(history[-1])
         losses.clear()
-        if not np.isfinite(mean + found):
+        if not np.isfinite(mean + held_out):
             raise ValueError(
                 f"the loss is not finite after {step + 1} steps (training {mean}, held out "
-                f"{found}): train with another --seed"
+                f"{held_out}): train with another --seed"
             )
-        if found < best[0]:
-            best = (found, step + 1, params)
+        if held_out < best[0]:
+            best = (held_out, step + 1, params)
         elif step + 1 - best[1] >= PATIENCE * CHECK_EVERY:
             break
     _, step, params = best
@@ -115,10 +115,10 @@ def fit(
 
 def cosines(params: dict, clip: examples.SyncClip, start: int, stop: int) -> np.ndarray:
     """[V, V] of the mouth windows (down) and sound windows (across) within frames start .. stop."""
-    seen = _see(params, jnp.asarray(clip.mouths[start:stop]))
+    lips = _see(params, jnp.asarray(clip.mouths[start:stop]))
     middles = clip.sound[start + expert.MIDDLE : stop - expert.MIDDLE]
-    heard = expert.embed_sound(params, middles)
-    return np.asarray(seen) @ np.asarray(heard).T
+    sound = expert.embed_sound(params, middles)
+    return np.asarray(lips) @ np.asarray(sound).T
 
 
 @functools.cache
@@ -154,16 +154,16 @@ def _segments(rng, clips, ranges):
 
 @jax.jit
 def _see(params, stored):
-    seen, _ = examples.embed(
+    lips, _ = examples.embed(
         params, examples.plain_mouths(stored)[None], jnp.zeros((1, 1, *expert.SOUND))
     )
-    return seen[0]
+    return lips[0]
 
 
 def _held_out(params, clip, ranges):
     """Mean over the losses of `shift_losses`, undisturbed."""
-    found = cosines(params, clip, *ranges.held_out) * float(np.exp(params["log_scale"]))
-    values = examples.shift_losses(jnp.asarray(found)[None])
+    similar = cosines(params, clip, *ranges.held_out) * float(np.exp(params["log_scale"]))
+    values = examples.shift_losses(jnp.asarray(similar)[None])
     return float(np.mean(jax.device_get(list(values.values()))))
 
 

@@ -81,9 +81,8 @@ def fit_mouth_colours(
 
 
 def _gaussian(colours, prior):
-    covariance = np.cov(colours.T) + 0.01**2 * np.eye(
-        colours.shape[1]
-    )  # a flat painted class still has some width
+    floor = 0.01**2 * np.eye(colours.shape[1])  # a flat painted class still has some width
+    covariance = np.cov(colours.T) + floor
     whiten = np.linalg.inv(np.linalg.cholesky(covariance))
     return colours.mean(0), whiten, np.linalg.slogdet(covariance)[1] - 2.0 * np.log(prior)
 
@@ -189,8 +188,9 @@ def check(opening: np.ndarray, samples: np.ndarray) -> dict:
       samples: int16 at 16 kHz.
 
     Returns:
-      envelope_correlation (or None), envelope_lag (see `best_lag`) and envelope_correlation_shifted:
-      None, or max, mean, how many shifts there are and the share of them that the true one beats.
+      envelope_correlation (or None), envelope_lag (see `best_lag`) and
+      envelope_correlation_shifted: None, or max, mean, how many shifts there are and the share
+      of them that the true one beats.
     """
     loudness = envelope(samples, len(opening))
     true = correlation(opening, loudness)

@@ -43,15 +43,15 @@ def summary(similar: np.ndarray) -> dict:
     "peak": frames by which the sound at the best score lies after the picture, over the whole part;
     "contrast": score there above the median over shifts; "curve": score at shifts of -15 to 15.
     """
-    found = curves(similar)
-    middle = found.shape[1] // 2
-    peaks = found.argmax(1) - middle
+    runs = curves(similar)
+    middle = runs.shape[1] // 2
+    peaks = runs.argmax(1) - middle
     whole = np.nanmean(by_shift(similar), 0)
     peak = int(whole.argmax()) - middle
     return {
         "frames": len(similar) + FRAMES - 1,
         "score": float(whole[middle]),
-        "runs": len(found),
+        "runs": len(runs),
         "aligned": float(np.mean(np.abs(peaks) <= CLOSE)),
         "steady": float(np.mean(np.abs(peaks - peak) <= CLOSE)),
         "peak": peak,

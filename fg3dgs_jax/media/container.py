@@ -57,23 +57,23 @@ def probe_streams(path: os.PathLike | str) -> list[StreamInfo]:
 def open_media(path: os.PathLike | str, error: type[ValueError]) -> Iterator[InputContainer]:
     """The open container; whatever is wrong with the file becomes one line of class `error`."""
     path = pathlib.Path(path)
-    wanted = "a video file" if error is VideoError else "an audio file"
+    expected = "a video file" if error is VideoError else "an audio file"
     if not path.is_file():
         raise error(
-            f"{path} {'is a folder' if path.is_dir() else 'does not exist'}; expected {wanted}"
+            f"{path} {'is a folder' if path.is_dir() else 'does not exist'}; expected {expected}"
         )
     try:
         container = av.open(str(path))
     except (FFmpegError, UnicodeError) as cause:
         raise error(
             f"{path} cannot be read as media ({type(cause).__name__}); "
-            f"expected {wanted} (mp4, mov, wav, ...)"
+            f"expected {expected} (mp4, mov, wav, ...)"
         ) from None
     try:
         with container:
             yield container
     except FFmpegError as cause:
-        raise error(f"{path} is damaged ({cause.strerror}); expected {wanted}") from None
+        raise error(f"{path} is damaged ({cause.strerror}); expected {expected}") from None
 
 
 def picture_stream(container: InputContainer, path: os.PathLike | str) -> av.VideoStream:

@@ -73,9 +73,9 @@ def gain_db(samples: np.ndarray) -> float:
     if not blocks.any():
         return 0.0
     spoken = samples[: len(blocks) * BLOCK].reshape(-1, BLOCK)[blocks].astype(np.float32) / 32768
-    wanted = TARGET_DB - 10 * np.log10(np.mean(np.square(spoken)))
+    missing = TARGET_DB - 10 * np.log10(np.mean(np.square(spoken)))
     room = 20 * np.log10(PEAK * 32767 / np.abs(samples.astype(np.int32)).max())
-    gain = float(np.clip(min(wanted, max(room, 0.0)), -MAX_GAIN_DB, MAX_GAIN_DB))
+    gain = float(np.clip(min(missing, max(room, 0.0)), -MAX_GAIN_DB, MAX_GAIN_DB))
     return round(gain, 1)
 
 

@@ -39,7 +39,7 @@ def as_float(samples: np.ndarray) -> np.ndarray:
     if samples.ndim != 1:
         raise ValueError(
             f"samples have shape {samples.shape}; expected [n], 16 kHz mono: read them with "
-            "data.video.read_audio"
+            "media.video.read_audio"
         )
     if np.issubdtype(samples.dtype, np.integer):
         return samples.astype(np.float32) / 32768.0

@@ -129,17 +129,17 @@ class Video:
 
     def _decoded_before(self, container, first):
         """(time, picture) pairs that begin with one shown no later than frame `first`."""
-        wanted = self.start + (first + 0.5) / FPS + _CLOCK_SLACK
+        latest = self.start + (first + 0.5) / FPS + _CLOCK_SLACK
         for back in (0.0, 2.0, 10.0):  # s; some files' key pictures are listed wrongly
             if first / FPS <= back:
                 break
-            seek_pictures(container, wanted - back)
+            seek_pictures(container, latest - back)
             pictures = decode_pictures(container, self.source_fps)
             try:
                 head = next(pictures)
             except (StopIteration, FFmpegError):
                 continue
-            if head[1].time is not None and head[0] <= wanted:
+            if head[1].time is not None and head[0] <= latest:
                 return itertools.chain([head], pictures)
         seek_pictures(container, None)
         return decode_pictures(container, self.source_fps)

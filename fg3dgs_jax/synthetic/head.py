@@ -194,10 +194,8 @@ def _normals(skin, hair, occlusion):
     a, b = (jnp.asarray(g) for g in sculpt.face_grid(sculpt.TABLE))
     d = sculpt.directions(a, b, jnp)
     point = d * radius[..., None]
-    across, up = (
-        jnp.roll(point, -1, 1) - jnp.roll(point, 1, 1),
-        jnp.roll(point, -1, 0) - jnp.roll(point, 1, 0),
-    )
+    across = jnp.roll(point, -1, 1) - jnp.roll(point, 1, 1)
+    up = jnp.roll(point, -1, 0) - jnp.roll(point, 1, 0)
     normal = jnp.cross(across, up)
     normal /= jnp.linalg.norm(normal, axis=-1, keepdims=True) + 1e-12
     return radius, jnp.concatenate([normal, occlusion[..., None], (hair - skin)[..., None]], -1)
@@ -226,9 +224,8 @@ def march(radius: jax.Array, origin: jax.Array, rays: jax.Array) -> tuple[jax.Ar
     reach = jnp.maximum(0.150**2 - ((origin + near[..., None] * rays) ** 2).sum(-1), 0.0)
     start = near - jnp.sqrt(reach)
 
-    def step(
-        _, carry
-    ):  # by the gap while outside, then halving between the last point outside and the first inside
+    def step(_, carry):
+        # By the gap while outside, then halving between the last point outside and the first inside.
         t, low, high = carry
         r, a, b = chart(origin + t[..., None] * rays)
         gap = r - lookup(radius, a, b)

@@ -90,9 +90,9 @@ def world_points(pose: Pose, radius: jax.Array) -> jax.Array:
 def _lip_loop(pose, a, upper, lower):
     """20 points: the upper line from the right corner to the left one, the lower line back."""
     curves = head.lip_curves(pose, a)
-    there = jnp.stack([a, curves[upper]], -1)
+    forth = jnp.stack([a, curves[upper]], -1)
     back = jnp.stack([a, curves[lower]], -1)[::-1]
-    return jnp.concatenate([there, back[1:-1]])
+    return jnp.concatenate([forth, back[1:-1]])
 
 
 def _lid_loop(pose):

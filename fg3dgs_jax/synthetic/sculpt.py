@@ -65,6 +65,28 @@ BUMPS = (
 )
 
 
+# The lower edge of the hair: b at each |a|.
+HAIRLINE = np.array(
+    [
+        (0.000, 0.073),
+        (0.030, 0.075),
+        (0.060, 0.074),
+        (0.085, 0.064),
+        (0.105, 0.048),
+        (0.125, 0.030),
+        (0.140, 0.004),
+        (0.152, -0.034),
+        (0.166, -0.040),
+        (0.180, 0.050),
+        (0.200, 0.075),
+        (0.235, 0.075),
+        (0.262, 0.045),
+        (0.285, -0.050),
+        (0.310, -0.160),
+    ]
+).T
+
+
 def face_grid(size: int) -> tuple[np.ndarray, np.ndarray]:
     """Face coordinates (a, b) of a [size, size] table; row 0 is b = -EXTENT."""
     axis = np.linspace(-EXTENT, EXTENT, size, dtype=np.float32)
@@ -139,43 +161,7 @@ def ear(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def hair_depth(a: np.ndarray, b: np.ndarray, noise: np.ndarray) -> np.ndarray:
     """Thickness of the hair in metres, <= 0 where there is none; parted on the person's left."""
     x = np.abs(a)
-    line = np.interp(
-        x,
-        (
-            0,
-            0.03,
-            0.06,
-            0.085,
-            0.105,
-            0.125,
-            0.140,
-            0.152,
-            0.166,
-            0.18,
-            0.20,
-            0.235,
-            0.262,
-            0.285,
-            0.31,
-        ),
-        (
-            0.073,
-            0.075,
-            0.074,
-            0.064,
-            0.048,
-            0.030,
-            0.004,
-            -0.034,
-            -0.040,
-            0.05,
-            0.075,
-            0.075,
-            0.045,
-            -0.05,
-            -0.16,
-        ),
-    )
+    line = np.interp(x, *HAIRLINE)
     height = b - line + noise * 0.0035 - 0.006 * gauss(a - 0.03, 0.0, 0.02, 1.0)
     top = smooth(0.04, 0.17, b) * (0.006 + 0.006 * smooth(0.06, -0.05, a))
     part = -0.004 * gauss(a - 0.045 - 0.12 * (b - 0.08), 0.0, 0.006, 1.0) * smooth(0.07, 0.10, b)
@@ -231,9 +217,7 @@ def sculpt() -> dict[str, np.ndarray]:
       (0, 1], `albedo` [TEXTURE, TEXTURE, 4] linear RGB of the skin with the brow mask, `hair_tone`
       [TEXTURE, TEXTURE] brightness of the strands.
     """
-    rng = np.random.default_rng(
-        7
-    )  # the subject is one person: its skin does not depend on the clip's seed
+    rng = np.random.default_rng(7)  # one person: its skin does not depend on the clip's seed
     a, b = face_grid(TABLE)
     d = directions(a, b)
     skin = skull_radius(d) + nose(a, b)

@@ -54,9 +54,8 @@ def shade(
 ) -> jax.Array:
     """Wrapped key light, sky and bounce, Blinn highlight; linear RGB [..., 3]."""
     lit = (normal * light).sum(-1)
-    wrap = jnp.clip(
-        (lit[..., None] + jnp.array([0.32, 0.20, 0.16])) / 1.25, 0, 1
-    )  # red goes further round: skin
+    # Red goes further round, as in skin.
+    wrap = jnp.clip((lit[..., None] + jnp.array([0.32, 0.20, 0.16])) / 1.25, 0, 1)
     sky = (0.5 + 0.5 * normal[..., 1])[..., None]
     ambient = jnp.array([0.23, 0.25, 0.29]) * sky + jnp.array([0.15, 0.12, 0.11]) * (1 - sky)
     half = light + view
@@ -165,9 +164,9 @@ def _mouth_inside(pose, lip, point, rays, light, b, curves):
     )
     dark = jnp.array([0.040, 0.010, 0.009]) * (1 + 0 * x)[..., None]
     inside = jnp.where((disc > 0)[..., None], tongue, dark)
-    seen = teeth & (t > 0)
+    visible = teeth & (t > 0)
     lips_shadow = 0.45 + 0.55 * step_up(0.0, 0.004, curves[1] - b)
-    return jnp.where(seen[..., None], tooth, inside) * lips_shadow[..., None], seen & ~gum
+    return jnp.where(visible[..., None], tooth, inside) * lips_shadow[..., None], visible & ~gum
 
 
 @jax.jit

@@ -62,8 +62,8 @@ def synthesize_speech(seed: int, seconds: float) -> tuple[np.ndarray, dict[str, 
 
     Returns:
       samples int16 [T * 640] at 16 kHz, and the articulation at the centre of each frame: a dict of
-      float32 [T] arrays in [0, 1]: `jaw` (openness), `spread` (wide lips), `round` (narrow, protruded
-      lips), `closure` (lips pressed), `energy` (loudness of the voice and the noise).
+      float32 [T] arrays in [0, 1]: `jaw` (openness), `spread` (wide lips), `round` (narrow,
+      protruded lips), `closure` (lips pressed), `energy` (loudness of the voice and the noise).
     """
     frames = round(seconds * FPS)
     if frames < 1:
@@ -151,23 +151,20 @@ def _voice(rng, tracks, length):
     sound = np.zeros(length)
     for k in range(1, HARMONICS + 1):
         gain = np.ones(length)
-        for centre, width in zip(
-            formants, BANDWIDTHS, strict=True
-        ):  # |H| of a two-pole resonance, 1 at 0 Hz
-            f, c = k * pitch, centre
+        # |H| of a two-pole resonance, 1 at 0 Hz.
+        for c, width in zip(formants, BANDWIDTHS, strict=True):
+            f = k * pitch
             gain *= (c**2 + width**2) / np.sqrt(
                 ((f - c) ** 2 + width**2) * ((f + c) ** 2 + width**2)
             )
-        sound += (
-            gain / k**1.2 * np.sin(k * phase)
-        )  # the glottal source falls by about 12 dB an octave, lips give back 6
+        # The glottal source falls by about 12 dB an octave, lips give back 6.
+        sound += gain / k**1.2 * np.sin(k * phase)
     sound *= up(tracks["voice"]) * 0.10
     white = np.fft.rfft(rng.standard_normal(length))
     hertz = np.fft.rfftfreq(length, 1 / SAMPLE_RATE)
     for i, (low, high) in enumerate(NOISE_BANDS):
         band = 1 / (1 + np.exp(-(hertz - low) / 150)) / (1 + np.exp((hertz - high) / 150))
         sound += np.fft.irfft(white * band, length) * up(tracks["noise"][:, i]) * 0.5
-    sound += 0.0008 * np.fft.irfft(
-        white / (1 + hertz / 400), length
-    )  # room tone: a pause is never digital silence
+    # Room tone: a pause is never digital silence.
+    sound += 0.0008 * np.fft.irfft(white / (1 + hertz / 400), length)
     return np.rint(np.tanh(sound) * 30000).astype(np.int16)

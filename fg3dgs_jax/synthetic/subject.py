@@ -143,9 +143,8 @@ def render_clip(
         return [np.asarray(part) for part in drawn]
 
     head.still_head()  # once, before two threads ask for it
-    with concurrent.futures.ThreadPoolExecutor(
-        2
-    ) as pool:  # one compiled stage does not fill two cores
+    # One compiled stage does not fill two cores.
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
         frames = list(pool.map(frame, range(len(articulation["jaw"]))))
     names = ("frames", "labels", "torso", "landmarks")
     stacked = {name: np.stack([f[k] for f in frames]) for k, name in enumerate(names)}

@@ -40,8 +40,8 @@ def _list(args) -> int:
     rows, refusals = [("NAME", "MB", "", "LICENCE", "NEEDED FOR")], []
     for row in store.REGISTRY.values():
         try:
-            found = store.find(row.name)
-            state = "absent" if found is None else _kind(row, found)
+            path = store.find(row.name)
+            state = "absent" if path is None else _kind(row, path)
         except store.WeightsMissing as error:
             state = "REFUSED"
             refusals.append(str(error))
@@ -135,10 +135,10 @@ def _check_one(name, path):
         print(f"{row.name:18}  {verified}, not run here  ({path})")
         return
     try:
-        told = check_lib.check(row.name, path)
+        result = check_lib.check(row.name, path)
     except ImportError as error:
-        told = f"not run: {error}"
-    print(f"{row.name:18}  {verified}; {told}  ({path})")
+        result = f"not run: {error}"
+    print(f"{row.name:18}  {verified}; {result}  ({path})")
 
 
 def _try(do, name) -> int:

@@ -38,17 +38,17 @@ def mismatch(row: WeightFile, path: os.PathLike | str) -> str:
     if row.size and size != row.size:
         return f"it has {size} bytes, registered are {row.size}"
     for kind, expected in (("sha256", row.sha256), ("sha1", row.sha1)):
-        if expected and not (found := digest(path, kind)).startswith(expected):
-            return f"it has {kind} {found[:12]}..., registered is {expected[:12]}..."
+        if expected and not (actual := digest(path, kind)).startswith(expected):
+            return f"it has {kind} {actual[:12]}..., registered is {expected[:12]}..."
     return ""
 
 
 def _mismatch_of_arrays(row, path):
     """The same arrays may stand in another zip: NumPy and Python write headers as they like."""
     try:
-        found = variables.digest(variables.read_npz(path))
+        actual = variables.digest(variables.read_npz(path))
     except CheckpointError:
         return f"it has sha256 {digest(path)[:12]}..., registered is {row.sha256[:12]}..."
-    if found == row.arrays_sha256:
+    if actual == row.arrays_sha256:
         return ""
-    return f"its arrays have sha256 {found[:12]}..., registered is {row.arrays_sha256[:12]}..."
+    return f"its arrays have sha256 {actual[:12]}..., registered is {row.arrays_sha256[:12]}..."

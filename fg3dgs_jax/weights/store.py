@@ -114,8 +114,8 @@ def fetch(
       WeightsMissing: the licence was not accepted, no source answers, or what came is not the
         registered file (it is deleted then).
     """
-    if (found := find(name)) is not None:
-        return found
+    if (existing := find(name)) is not None:
+        return existing
     row = lookup(name)
     sources = _sources(row, url)
     if not sources:
@@ -130,8 +130,8 @@ def fetch(
     path.parent.mkdir(parents=True, exist_ok=True)
     failures = []
     with _alone(path.parent):
-        if (found := find(name)) is not None:  # another process fetched it meanwhile
-            return found
+        if (existing := find(name)) is not None:  # another process fetched it meanwhile
+            return existing
         for source, get in sources.items():
             try:
                 _get_verified(row, get, path)

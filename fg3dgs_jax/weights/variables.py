@@ -29,8 +29,8 @@ def load(
 
     Args:
       path: of an `.npz` written by `save`, or of the published file.
-      convert: the network's own pure function, dict of arrays -> variables; None where only an `.npz`
-        will do.
+      convert: the network's own pure function, dict of arrays -> variables; None where only an
+        `.npz` will do.
       root: see `checkpoints.load`.
       inert: see `checkpoints.load`.
 

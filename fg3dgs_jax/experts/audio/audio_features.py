@@ -89,10 +89,10 @@ def check_window(settings: Mapping[str, Any], window: Sequence[int], source: obj
     """
     name = settings["audio_extractor"]
     known = EXTRACTORS[name].window if name in EXTRACTORS else ()
-    expected, found = tuple(settings.get("audio_window") or known), tuple(window)
-    if expected and found != expected:
+    expected, actual = tuple(settings.get("audio_window") or known), tuple(window)
+    if expected and actual != expected:
         raise FeatureMismatch(
-            f"{source} has {name!r} features in windows [W, D] of {list(found)}; the avatar was "
+            f"{source} has {name!r} features in windows [W, D] of {list(actual)}; the avatar was "
             f"trained on {list(expected)}: use features of the same extractor, or train anew"
         )
 

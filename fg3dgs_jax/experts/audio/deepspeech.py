@@ -167,13 +167,13 @@ def _canonical(state):
     """The same arrays under the names of `_NAMES`; those that none fits keep their own."""
     named, left = {}, dict(state)
     for ours, pattern in _NAMES.items():
-        found = [name for name in left if re.fullmatch(pattern, name)]
-        if len(found) == 1:
-            named[ours] = left.pop(found[0])
+        matches = [name for name in left if re.fullmatch(pattern, name)]
+        if len(matches) == 1:
+            named[ours] = left.pop(matches[0])
     for ours, shape in WIDTHS.items():
-        found = [name for name in left if left[name].shape == shape]
-        if ours not in named and len(found) == 1:
-            named[ours] = left.pop(found[0])
+        matches = [name for name in left if left[name].shape == shape]
+        if ours not in named and len(matches) == 1:
+            named[ours] = left.pop(matches[0])
     weights = {name: array for name, array in left.items() if array.size and np.ptp(array) > 0}
     return named | weights
 
@@ -240,14 +240,14 @@ def _run(params, x):
     pieces = -(-total // _CHUNK)
     x = np.pad(x, ((0, pieces * _CHUNK - total), (0, 0))).reshape(pieces, _CHUNK, -1)
     valid = (np.arange(pieces * _CHUNK) < total).reshape(pieces, _CHUNK)
-    heard = [_before(params, piece) for piece in x]
+    inputs = [_before(params, piece) for piece in x]
     outs = {}
     for direction in _DIRECTIONS:
         carry = (jnp.zeros(params[direction]["bias"].size // 4),) * 2
         order = range(pieces) if direction == "forward" else reversed(range(pieces))
         outs[direction] = {}
         for k in order:
-            rows, carry = _recur(params, direction, heard[k], carry, valid[k])
+            rows, carry = _recur(params, direction, inputs[k], carry, valid[k])
             outs[direction][k] = rows
     logits = [np.asarray(_after(params, *(outs[d][k] for d in _DIRECTIONS))) for k in range(pieces)]
     return np.concatenate(logits)[:total]

@@ -95,9 +95,9 @@ def _output_width(config, output):
         return config.vocab_size
     if output == "hidden" or (isinstance(output, int) and 0 <= output <= config.num_layers):
         return config.width
-    wanted = "'logits', " if config.vocab_size else ""
+    letters = "'logits', " if config.vocab_size else ""
     raise ValueError(
-        f"output is {output!r}; this model gives {wanted}'hidden' or the hidden states 0 to "
+        f"output is {output!r}; this model gives {letters}'hidden' or the hidden states 0 to "
         f"{config.num_layers}"
     )
 

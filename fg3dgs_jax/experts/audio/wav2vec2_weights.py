@@ -49,8 +49,8 @@ def config_from_json(entries: Mapping[str, Any], ctc: bool) -> Config:
             raise ValueError(
                 f"config.json has {name} {entries[name]!r}; only {expected!r} is supported"
             )
-    wanted = [*_JSON_SIZES.values(), *_JSON_LISTS.values()] + ["vocab_size"] * ctc
-    missing = [name for name in wanted if name not in entries]
+    required = [*_JSON_SIZES.values(), *_JSON_LISTS.values()] + ["vocab_size"] * ctc
+    missing = [name for name in required if name not in entries]
     if missing:
         raise ValueError(f"config.json lacks {', '.join(missing)}; expected a whole config.json")
     sizes: dict[str, Any] = {ours: entries[theirs] for ours, theirs in _JSON_SIZES.items()}

@@ -117,8 +117,8 @@ def convert(state: dict[str, np.ndarray]) -> dict:
     params, stats = {}, {}
     with Keys(state, _AUXILIARY, "the checkpoint of BiSeNet") as keys:
         for block, part, *row in _rows():
-            found = conv_norm.read(keys, *row)
-            for tree, leaf in zip((params, stats), found, strict=True):
+            leaves = conv_norm.read(keys, *row)
+            for tree, leaf in zip((params, stats), leaves, strict=True):
                 if part:
                     tree.setdefault(block, {})[part] = leaf
                 else:
@@ -189,7 +189,7 @@ def parse(weights: dict, frames: np.ndarray) -> np.ndarray:
       uint8 [B, H, W] (or [H, W]): places in `CLASSES`. Which of a pair is left and which right is
       the network's word; see `preprocessing/label/from_networks.py` for what to make of it.
     """
-    return _at_512(weights, frames, lambda found, size: _back(np.asarray(found[0]), size))
+    return _at_512(weights, frames, lambda maps, size: _back(np.asarray(maps[0]), size))
 
 
 def segment(weights: dict, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -204,8 +204,8 @@ def segment(weights: dict, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
       person: float32 likewise, 1 - the probability of background.
     """
 
-    def back(found, size):
-        _, parts, person = map(np.asarray, found)
+    def back(maps, size):
+        _, parts, person = map(np.asarray, maps)
         grown = [cv2.resize(p, size[::-1], interpolation=cv2.INTER_LINEAR) for p in person]
         return _back(parts, size), np.stack(grown)
 
@@ -219,8 +219,8 @@ def _at_512(weights, frames, back):
             f"frames are {frames.dtype} {frames.shape}; expected uint8 RGB [B, H, W, 3]"
         )
     batch = frames if frames.ndim == 4 else frames[None]
-    found = back(_decide(weights, pil_resize.bilinear(batch, SIZE, SIZE)), batch.shape[1:3])
-    return found if frames.ndim == 4 else jax.tree.map(lambda x: x[0], found)
+    result = back(_decide(weights, pil_resize.bilinear(batch, SIZE, SIZE)), batch.shape[1:3])
+    return result if frames.ndim == 4 else jax.tree.map(lambda x: x[0], result)
 
 
 @jax.jit

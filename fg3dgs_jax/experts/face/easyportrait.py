@@ -95,8 +95,10 @@ def convert(state: dict[str, np.ndarray]) -> dict:
         inputs = 3
         for i, width in enumerate(_STEM):
             stem = "backbone.stem"
-            found = conv_norm.read(keys, f"{stem}.{3 * i}", f"{stem}.{3 * i + 1}", width, inputs, 3)
-            params[f"stem{i}"], stats[f"stem{i}"] = found
+            leaves = conv_norm.read(
+                keys, f"{stem}.{3 * i}", f"{stem}.{3 * i + 1}", width, inputs, 3
+            )
+            params[f"stem{i}"], stats[f"stem{i}"] = leaves
             inputs = width
         for i, (width, blocks) in enumerate(_STAGES):
             wide = _EXPANSION * width
@@ -110,9 +112,9 @@ def convert(state: dict[str, np.ndarray]) -> dict:
                 if not k:
                     rows.append(("shortcut", "downsample.0", "downsample.1", wide, inputs, 1))
                 params[name], stats[name] = {}, {}
-                for part, there, norm, *shape in rows:
-                    found = conv_norm.read(keys, f"{key}.{there}", f"{key}.{norm}", *shape)
-                    params[name][part], stats[name][part] = found
+                for part, theirs, norm, *shape in rows:
+                    leaves = conv_norm.read(keys, f"{key}.{theirs}", f"{key}.{norm}", *shape)
+                    params[name][part], stats[name][part] = leaves
                 inputs = wide
             lateral, pyramid = f"neck.lateral_convs.{i}.conv", f"neck.fpn_convs.{i}.conv"
             params[f"lateral{i}"] = keys.conv(lateral, shape=(_PYRAMID, wide, 1, 1))
@@ -120,8 +122,8 @@ def convert(state: dict[str, np.ndarray]) -> dict:
             for k in range(max(1, i)):  # the odd numbers between are the upsamplers
                 key = f"decode_head.scale_heads.{i}.{2 * k}"
                 before = _HEAD if k else _PYRAMID
-                found = conv_norm.read(keys, f"{key}.conv", f"{key}.bn", _HEAD, before, 3)
-                params[f"head{i}_{k}"], stats[f"head{i}_{k}"] = found
+                leaves = conv_norm.read(keys, f"{key}.conv", f"{key}.bn", _HEAD, before, 3)
+                params[f"head{i}_{k}"], stats[f"head{i}_{k}"] = leaves
         shape = (len(CLASSES), _HEAD, 1, 1)
         params["classifier"] = keys.conv("decode_head.conv_seg", shape=shape)
     return {"params": params, "batch_stats": stats}

