@@ -12,6 +12,7 @@ twice: after the round trip the two still agree exactly, and so does what is dra
 """
 
 import hashlib
+import os
 import pathlib
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
@@ -48,7 +49,7 @@ class StreamError(ValueError):
 
 
 def write(
-    folder: pathlib.Path,
+    folder: os.PathLike | str,
     pictures: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]],
     height: int,
     width: int,
@@ -60,7 +61,7 @@ def write(
     """
     digest = hashlib.sha256()
     sinks = [
-        _Sink(folder / name, form, options, height, width)
+        _Sink(pathlib.Path(folder, name), form, options, height, width)
         for name, form, options in zip(
             STREAMS,
             ("yuv444p", "gray", "yuv444p", "gray"),
@@ -85,13 +86,13 @@ def write(
     return digest.hexdigest()
 
 
-def read(folder: pathlib.Path) -> Iterator[Pictures]:
+def read(folder: os.PathLike | str) -> Iterator[Pictures]:
     """Yields the `Pictures` of four streams, one at a time.
 
     Raises:
       StreamError: a stream is damaged or has fewer pictures than another.
     """
-    streams = [_planes(folder / name) for name in STREAMS]
+    streams = [_planes(pathlib.Path(folder, name)) for name in STREAMS]
     try:
         for colour, coded, hidden, alpha in zip(*streams, strict=True):
             frame, labels, state = _to_rgb(colour), coded[0] % STATE, coded[0] // STATE

@@ -225,7 +225,7 @@ def march(radius: jax.Array, origin: jax.Array, rays: jax.Array) -> tuple[jax.Ar
     start = near - jnp.sqrt(reach)
 
     def step(_, carry):
-        # By the gap while outside, then halving between the last point outside and the first inside.
+        # By the gap while outside, then halving between the last one outside and the first inside.
         t, low, high = carry
         r, a, b = chart(origin + t[..., None] * rays)
         gap = r - lookup(radius, a, b)

@@ -1,6 +1,7 @@
 """One file from a web address, resumed where an earlier attempt was cut off."""
 
 import http.client
+import os
 import pathlib
 import time
 import urllib.error
@@ -19,7 +20,7 @@ class Cut(ConnectionError):
     """The connection ended before the file did; what came is kept."""
 
 
-def download(url: str, part: pathlib.Path, size: int = 0, resume: bool = True) -> bool:
+def download(url: str, part: os.PathLike | str, size: int = 0, resume: bool = True) -> bool:
     """Writes what `url` answers to the file `part`, going on at its end if it is there.
 
     A server that cuts the connection is asked again for the rest, as long as more comes each time.
@@ -38,6 +39,7 @@ def download(url: str, part: pathlib.Path, size: int = 0, resume: bool = True) -
       WeightsMissing: what comes has another size; `part` is gone.
       OSError: no answer, or cut off; `part` holds what came.
     """
+    part = pathlib.Path(part)
     if not resume:
         part.unlink(missing_ok=True)
     resumed, before = _length(part) > 0, -1

@@ -117,8 +117,13 @@ def test_a_damaged_file_is_refused_in_one_line(packed, tmp_path, capsys):
     other = tmp_path / "camera.fg3dgs"
     _damage(packed, other, lambda name, data: data[:-1] + b"!" if name == "camera.npz" else data)
     version = tmp_path / "version.fg3dgs"
-    newer = lambda data: json.dumps(json.loads(data) | {"version": 9}).encode()  # noqa: E731
-    _damage(packed, version, lambda name, data: newer(data) if name == pack.MANIFEST else data)
+
+    def newer(name, data):
+        if name != pack.MANIFEST:
+            return data
+        return json.dumps(json.loads(data) | {"version": 9}).encode()
+
+    _damage(packed, version, newer)
     text = tmp_path / "text.fg3dgs"
     text.write_text("hello")
     for file, words in (

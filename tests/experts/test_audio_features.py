@@ -35,9 +35,15 @@ def _random(module, *inputs):
 
 def _speech_model(width, letters):
     config = wav2vec2.Config(
-        conv_widths=(4,) * 7, width=width, num_layers=1, num_heads=width // 64, ffn_width=8,
-        position_kernel=2, position_groups=16, vocab_size=letters,
-    )  # fmt: skip
+        conv_widths=(4,) * 7,
+        width=width,
+        num_layers=1,
+        num_heads=width // 64,
+        ffn_width=8,
+        position_kernel=2,
+        position_groups=16,
+        vocab_size=letters,
+    )
     rng = np.random.default_rng(0)
     shapes = wav2vec2_weights.expected_shapes(config)
     state = {k: rng.normal(0, 0.1, shape).astype(np.float32) for k, shape in shapes.items()}
