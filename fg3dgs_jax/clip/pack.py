@@ -18,11 +18,11 @@ import zlib
 
 import numpy as np
 import platformdirs
-from tqdm import tqdm
 
 from fg3dgs_jax.clip import format, pack_streams, processed
 from fg3dgs_jax.clip.memory_map import releasing
 from fg3dgs_jax.media import whole_files
+from fg3dgs_jax.media.progress import progress
 
 SUFFIX = ".fg3dgs"
 VERSION = 1  # of the file's layout
@@ -62,7 +62,7 @@ def pack(folder: os.PathLike | str, out: os.PathLike | str | None = None) -> pat
 def _write(out, clip, folder, scratch):
     """The file `out` of the clip in `folder`; its streams stand in `scratch` for a while."""
     pictures = zip(clip.frames, clip.labels, clip.torso, strict=True)
-    bar = tqdm(pictures, "pack", clip.num_frames, unit="frame")
+    bar = progress(pictures, desc="pack", total=clip.num_frames, unit="frame")
     bar = releasing(bar, clip.frames, clip.labels, clip.torso)
     labels = pack_streams.write(scratch, bar, clip.height, clip.width)
     files = {name: scratch / name for name in pack_streams.STREAMS} | _others(folder)
@@ -218,7 +218,7 @@ def _arrays(out, scratch, size, labels_sha256):
         for name, shape in shapes.items()
     }
     digest, count = hashlib.sha256(), 0
-    bar = tqdm(pack_streams.read(scratch), "unpack", size[0], unit="frame")
+    bar = progress(pack_streams.read(scratch), desc="unpack", total=size[0], unit="frame")
     for count, pictures in enumerate(releasing(bar, *big.values()), 1):
         if count > size[0] or pictures.labels.shape != size[1:]:
             raise KeyError("its pictures are not of the number and size that its manifest says")

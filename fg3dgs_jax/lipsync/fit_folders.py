@@ -11,11 +11,11 @@ import time
 from collections.abc import Sequence
 
 import numpy as np
-from tqdm import tqdm
 
 from fg3dgs_jax.clip.open import open_clip
 from fg3dgs_jax.lipsync import examples, expert, fit, shift_scores
 from fg3dgs_jax.media import plots, video
+from fg3dgs_jax.media.progress import progress
 from fg3dgs_jax.media.whole_files import whole
 
 
@@ -90,7 +90,7 @@ def sync_clip(folder: os.PathLike | str) -> examples.SyncClip:
 
 
 def _fit_with_bar(clips, steps, seed):
-    with tqdm(total=steps, desc="fit", unit="step") as bar:
+    with progress(desc="fit", total=steps, unit="step") as bar:
 
         def show(row):
             bar.update(row["step"] - bar.n)

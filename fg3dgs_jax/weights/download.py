@@ -7,8 +7,7 @@ import time
 import urllib.error
 import urllib.request
 
-from tqdm import tqdm
-
+from fg3dgs_jax.media.progress import progress
 from fg3dgs_jax.weights.registry import WeightsMissing
 
 _CHUNK = 1 << 20  # bytes
@@ -99,10 +98,9 @@ def _continue(url, part, start, size) -> None:
 
 
 def _copy(source, out, start, size, total) -> int:
-    """Appends all of `source`; the bytes then written. `disable=None`: a bar on terminals only."""
+    """Appends all of `source`; the bytes then written."""
     written = start
-    bar = tqdm(total=total, initial=start, unit="B", unit_scale=True, disable=None)
-    with bar:
+    with progress(desc="download", total=total, initial=start, unit="B") as bar:
         while chunk := source.read(_CHUNK):
             written += len(chunk)
             if size and written > size:
