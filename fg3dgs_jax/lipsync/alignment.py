@@ -61,7 +61,7 @@ def load(choice: str, clip: Clip, samples: np.ndarray) -> OptionalNetwork:
 
 
 def own_loss(variables: dict, clip: Clip, samples: np.ndarray) -> Callable:
-    """L_lip by the expert of `train_sync`."""
+    """L_lip by the expert of `lipsync fit`."""
     boxes = jnp.asarray(expert.mouth_boxes(clip.landmarks))
     windows = windows_lib.mel_windows(samples, clip.num_frames)
     sounds = expert.embed_sound(variables, windows)  # of each window's middle frame
