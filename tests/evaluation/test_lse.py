@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fg3dgs_jax import evaluate
-from fg3dgs_jax.avatar import play
+from fg3dgs_jax.avatar import store as avatar_store
 from fg3dgs_jax.clip import face_boxes
 from fg3dgs_jax.clip import landmarks as landmarks_lib
+from fg3dgs_jax.evaluate import main
 from fg3dgs_jax.evaluation import lse, tracks
 from fg3dgs_jax.experts.face import fan, s3fd
 from fg3dgs_jax.experts.lips import syncnet
@@ -167,13 +167,13 @@ def run(tmp_path_factory):
     variables.save(root / "weights" / "syncnet_v2.npz", _random_syncnet())
 
     def evaluated(monkeypatch, *names):
-        monkeypatch.setattr(play, "load_avatar", lambda _: fake_avatar.Avatar(data))
+        monkeypatch.setattr(avatar_store, "load", lambda _: fake_avatar.Avatar(data))
         monkeypatch.setattr(
             store, "find", lambda n: root / "weights" / f"{n}.npz" if n in names else None
         )
         workdir = root / "_".join(("run", *names))
         workdir.mkdir()
-        assert evaluate.main(["--workdir", str(workdir)]) == 0
+        assert main(["--workdir", str(workdir)]) == 0
         assert not list((workdir / "eval_test").glob(".*"))
         return json.loads((workdir / "eval_test" / "metrics.json").read_text())
 
