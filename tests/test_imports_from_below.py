@@ -15,7 +15,7 @@ FLOORS = (
     ("rasterizer", "clip", "config", "experts"),
     ("models", "lipsync", "synthetic", "preprocessing"),
     ("avatar",),
-    ("training", "evaluation"),
+    ("training", "evaluation", "synthesis"),
 )  # every other module is a program
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 # A __main__ is a program, whatever room it introduces: it may import all of them.
