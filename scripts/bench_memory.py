@@ -66,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
     return code
 
 
-def make_clip(source: os.PathLike | str, path: pathlib.Path, minutes: float) -> None:
+def make_clip(source: os.PathLike[str] | str, path: pathlib.Path, minutes: float) -> None:
     """Writes `minutes` of 1080p H.264 and AAC, made of a short video."""
     short = video.read_video(source)
     period = path.with_name("period.mp4")

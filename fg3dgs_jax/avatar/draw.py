@@ -171,7 +171,7 @@ def draw_layer(
 
 
 @jax.named_scope("colors")
-def _colors(drawn, camera, degree):
+def _colors(drawn: gaussians_lib.Drawable, camera: Camera, degree: int) -> Array:
     center = camera_center(camera.world_to_camera)
     return eval_sh(drawn.sh, drawn.means - center, degree)
 
@@ -252,7 +252,14 @@ class Avatar:
         self.alive = alive
         nets = make_nets(config) if config.moves else None
 
-        def one(regions, alive, audio, expression, camera, background):
+        def one(
+            regions: dict[str, Region],
+            alive: dict[str, Array],
+            audio: Array,
+            expression: Array,
+            camera: Camera,
+            background: Array,
+        ) -> Frame:
             conditions = Conditions(audio, expression)
             if background.dtype == jnp.uint8:
                 background = background.astype(jnp.float32) / 255.0
@@ -266,7 +273,7 @@ class Avatar:
                 jnp.any(jnp.stack([layer.aux.overflow for layer in layers.values()])),
             )
 
-        def picture(*arguments):
+        def picture(*arguments: Any) -> Picture:
             frame = one(*arguments)
             return Picture(jnp.round(frame.image * 255.0).astype(jnp.uint8), frame.overflow)
 
@@ -281,10 +288,10 @@ class Avatar:
 
     def speak(
         self,
-        audio: os.PathLike | str,
+        audio: os.PathLike[str] | str,
         *,
         split: str = "train",
-        data: os.PathLike | str | None = None,
+        data: os.PathLike[str] | str | None = None,
     ) -> Iterator[np.ndarray]:
         """Yields the frames in which the avatar speaks a sound: uint8 [H, W, 3], 25 a second.
 

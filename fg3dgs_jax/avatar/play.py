@@ -2,7 +2,7 @@
 
 import dataclasses
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -101,7 +101,7 @@ def draw_pictures(
     return (picture.image for picture in drawn)
 
 
-def _in_batches(draw, clip, drive, batch):
+def _in_batches(draw: Callable[..., Any], clip: Clip, drive: Drive, batch: int) -> Iterator[Any]:
     incomplete = 0
     for drawn, count in _draw_ahead(draw, clip, drive, batch):
         drawn = jax.device_get(drawn)
@@ -116,7 +116,9 @@ def _in_batches(draw, clip, drive, batch):
         )
 
 
-def _draw_ahead(draw, clip, drive, batch):
+def _draw_ahead(
+    draw: Callable[..., Any], clip: Clip, drive: Drive, batch: int
+) -> Iterator[tuple[Any, int]]:
     """Yields (a batch of frames, how many of them count).
 
     While one batch is copied and encoded, the next is being drawn.

@@ -23,7 +23,9 @@ class AvatarError(ValueError):
     """A workdir without a usable avatar."""
 
 
-def save(workdir: os.PathLike | str, regions: dict[str, Region], alive: dict[str, Array]) -> None:
+def save(
+    workdir: os.PathLike[str] | str, regions: dict[str, Region], alive: dict[str, Array]
+) -> None:
     """Writes the avatar of a workdir, whole or not at all.
 
     Args:
@@ -43,7 +45,7 @@ def save(workdir: os.PathLike | str, regions: dict[str, Region], alive: dict[str
     part.replace(pathlib.Path(workdir) / AVATAR_FILE)
 
 
-def load(workdir: os.PathLike | str) -> Avatar:
+def load(workdir: os.PathLike[str] | str) -> Avatar:
     """Returns the avatar of a workdir, ready to draw and to speak.
 
     Args:

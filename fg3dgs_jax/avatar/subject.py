@@ -75,7 +75,7 @@ class Subject:
         return Speech(play.draw_pictures(self.avatar, self.clip, drive), poses)
 
 
-def open_subject(avatar: play.Drawable, data: os.PathLike | str | None = None) -> Subject:
+def open_subject(avatar: play.Drawable, data: os.PathLike[str] | str | None = None) -> Subject:
     """Opens the clip that an avatar was trained on.
 
     Args:

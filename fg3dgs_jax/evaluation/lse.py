@@ -49,7 +49,7 @@ def load_faces(*names: str) -> OptionalNetwork:
     return OptionalNetwork(None, "mesh-box")
 
 
-def recording(folder: os.PathLike | str, count: int, height: int, width: int) -> np.ndarray:
+def recording(folder: os.PathLike[str] | str, count: int, height: int, width: int) -> np.ndarray:
     """Returns uint8 [count, height, width, 3] to write frames into.
 
     A nameless file in `folder`: it takes no memory, and is gone with the array.

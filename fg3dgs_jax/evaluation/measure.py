@@ -276,7 +276,7 @@ def measure_mp4(
     return {name: metrics.mean_or_none(values) for name, values in columns}
 
 
-def train_seconds(workdir: os.PathLike | str) -> float | None:
+def train_seconds(workdir: os.PathLike[str] | str) -> float | None:
     """Returns the seconds of training, or None where nothing in the workdir states them.
 
     They stand in `train.json`, else in the last line of `metrics.jsonl` that has them.

@@ -15,7 +15,9 @@ FIGURES = ("score", "peak", "contrast", "aligned", "runs")
 class OwnSync:
     """The score of our own expert. A `watcher.Measure`."""
 
-    def __init__(self, path: os.PathLike | str, clip: Clip, index: np.ndarray, samples: np.ndarray):
+    def __init__(
+        self, path: os.PathLike[str] | str, clip: Clip, index: np.ndarray, samples: np.ndarray
+    ):
         """Reads the expert that `lipsync fit` wrote.
 
         Args:

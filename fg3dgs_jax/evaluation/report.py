@@ -122,7 +122,7 @@ def contact_sheet(columns: Sequence[tuple[str, list[np.ndarray]]]) -> np.ndarray
     return np.hstack([np.vstack(names), *parts])
 
 
-def write_csv(path: os.PathLike | str, rows: Sequence[dict]) -> None:
+def write_csv(path: os.PathLike[str] | str, rows: Sequence[dict]) -> None:
     """Writes dicts with the same keys as a table; None becomes an empty cell."""
     with open(path, "w", newline="") as file:
         table = csv.DictWriter(file, fieldnames=list(rows[0]))
@@ -149,7 +149,7 @@ def text(value: Any) -> str:
     return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def write_html(path: os.PathLike | str, metrics: dict) -> None:
+def write_html(path: os.PathLike[str] | str, metrics: dict) -> None:
     """Writes one page with the metrics and the pictures that are written beside it.
 
     Args:

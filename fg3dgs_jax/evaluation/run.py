@@ -20,14 +20,14 @@ from fg3dgs_jax.media.whole_files import whole
 
 
 def evaluate(
-    workdir: os.PathLike | str,
+    workdir: os.PathLike[str] | str,
     *,
     split: str = "test",
-    out: os.PathLike | str | None = None,
-    data: os.PathLike | str | None = None,
+    out: os.PathLike[str] | str | None = None,
+    data: os.PathLike[str] | str | None = None,
     on_mp4: bool = False,
     lpips_vgg: bool = False,
-    sync_expert: os.PathLike | str | None = None,
+    sync_expert: os.PathLike[str] | str | None = None,
 ) -> dict:
     """Measures a trained avatar and writes metrics.json, a video, pictures and report.html.
 
@@ -92,7 +92,7 @@ def evaluate(
 
 
 def result_folder(
-    workdir: os.PathLike | str, split: str, out: os.PathLike | str | None
+    workdir: os.PathLike[str] | str, split: str, out: os.PathLike[str] | str | None
 ) -> pathlib.Path:
     """Returns the folder that `evaluate` writes into."""
     return pathlib.Path(out) if out else pathlib.Path(workdir) / f"eval_{split}"

@@ -22,12 +22,12 @@ class Talk(NamedTuple):
 
 
 def synthesize(
-    workdir: os.PathLike | str,
-    audio: os.PathLike | str,
-    out: os.PathLike | str,
+    workdir: os.PathLike[str] | str,
+    audio: os.PathLike[str] | str,
+    out: os.PathLike[str] | str,
     *,
     split: str = "train",
-    data: os.PathLike | str | None = None,
+    data: os.PathLike[str] | str | None = None,
     crf: int = 18,
     check: bool = False,
 ) -> Talk:
