@@ -11,7 +11,7 @@ PROGRAMS = {
     "train": "a processed folder -> an avatar, with checkpoints and metrics",
     "evaluate": "measures an avatar on held-out frames: metrics, video, report",
     "synthesize": "makes an avatar speak any sound: an mp4",
-    "experts": "lists, fetches, converts and checks pretrained networks",
+    "weights": "lists, fetches, converts and checks pretrained networks",
     "lipsync": "trains a lip-sync expert on the clips of many people",
 }
 

@@ -11,6 +11,7 @@ import numpy as np
 from flax import traverse_util
 
 from fg3dgs_jax.avatar.draw import Avatar, Region
+from fg3dgs_jax.media.whole_files import whole
 from fg3dgs_jax.types import Array, Gaussians
 
 # The resolved config of a workdir.
@@ -40,9 +41,8 @@ def save(
             arrays[f"{name}/gaussians/{field}"] = np.asarray(getattr(region.gaussians, field))[keep]
         for path, value in sorted(traverse_util.flatten_dict(region.motion).items()):
             arrays["/".join((name, "motion", *path))] = np.asarray(value)
-    part = pathlib.Path(workdir) / f".{AVATAR_FILE}.part.npz"
-    np.savez(part, **arrays)
-    part.replace(pathlib.Path(workdir) / AVATAR_FILE)
+    with whole(pathlib.Path(workdir) / AVATAR_FILE) as part:
+        np.savez(part, **arrays)
 
 
 def load(workdir: os.PathLike[str] | str) -> Avatar:
