@@ -2,20 +2,21 @@
 
     python scripts/bench_memory.py --video obama.mp4 --minutes 10 --scratch bench_memory
 
-The clip is a real one: its pictures forwards and backwards again (no cuts), enlarged to 1080p and
-repeated, as H.264; its sound repeated, as AAC. `preprocess` runs on it as a process of its own, and
-five times a second the memory of that process and its children is read from /proc (Linux):
+The clip is a real one. Its pictures run forwards and backwards without cuts, enlarged to 1080p and
+repeated, as H.264. Its sound is repeated, as AAC. `preprocess` runs on it as a process of its own.
+Five times a second the memory of that process and its children is read from /proc (Linux):
 
-- anonymous: the program's own (RssAnon, RssShmem), which nothing but the program can give back;
-- with files: and the pages of memory-mapped files (RssFile), which the system takes back when it
-  needs room.
+- anonymous: the program's own (RssAnon, RssShmem), which only the program can give back;
+- with files: the same and the pages of memory-mapped files (RssFile), which the system takes back
+  when it needs memory.
 
-Printed for every step: seconds and the peaks of both. What grows with the clip's length shows in
-runs of several --minutes.
+Printed for every step: seconds and the peaks of both. Runs with several --minutes show what grows
+with the length of the clip.
 """
 
 import argparse
 import json
+import os
 import pathlib
 import shutil
 import subprocess
@@ -29,12 +30,14 @@ import numpy as np
 from fg3dgs_jax.media import video, video_writer
 
 HEIGHT, WIDTH = 1080, 1920
-INTERVAL = 0.2  # s between two readings
-LIMIT_GB = 2.0  # what a clip of 10 minutes may take
+# s between two readings.
+INTERVAL = 0.2
+# What a clip of 10 minutes may take.
+LIMIT_GB = 2.0
 
 
-def parse(argv):
-    """Flags of the program."""
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """Reads the flags of the program."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--video", required=True, type=pathlib.Path, help="a short real clip")
     parser.add_argument("--minutes", type=float, default=10.0, help="of the clip (default: 10)")
@@ -46,8 +49,8 @@ def parse(argv):
     return parser.parse_args(argv)
 
 
-def main(argv=None):
-    """Makes the clip, runs preprocess on it, prints the table; returns the program's exit code."""
+def main(argv: list[str] | None = None) -> int:
+    """Makes the clip, runs preprocess on it and prints the table; returns its exit code."""
     args = parse(argv)
     args.scratch.mkdir(parents=True, exist_ok=True)
     clip, out = args.scratch / f"clip_{args.minutes:g}.mp4", args.scratch / "folder"
@@ -63,8 +66,8 @@ def main(argv=None):
     return code
 
 
-def make_clip(source, path, minutes):
-    """`minutes` of 1080p H.264 and AAC out of a short video."""
+def make_clip(source: os.PathLike[str] | str, path: pathlib.Path, minutes: float) -> None:
+    """Writes `minutes` of 1080p H.264 and AAC, made of a short video."""
     short = video.read_video(source)
     period = path.with_name("period.mp4")
     video_writer.write_video(period, _there_and_back(short))
@@ -76,7 +79,7 @@ def make_clip(source, path, minutes):
 
 
 def _there_and_back(short):
-    """Its pictures, forwards and backwards, enlarged and widened; held as JPEG meanwhile."""
+    """Yields its pictures forwards and backwards, enlarged and widened; they are kept as JPEG."""
     small = []
     for picture in short.frames():
         small.append(cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 95])[1])
@@ -96,7 +99,7 @@ def _widened(picture):
 
 
 def _repeat(period, container, seconds, samples):
-    """The packets of `period`, again and again without another encoding, and the sound."""
+    """Writes the packets of `period` again and again, without encoding them anew, and the sound."""
     sound = container.add_stream("aac", rate=48_000, layout="mono")
     resampler = av.AudioResampler(format="fltp", layout="mono", rate=48_000, frame_size=1024)
     with av.open(str(period)) as source:
@@ -127,19 +130,21 @@ def _repeat(period, container, seconds, samples):
     container.mux(sound.encode(None))
 
 
-def watch(command, state):
+def watch(command: list[str], state: pathlib.Path) -> tuple[int, dict[str, dict[str, float]]]:
     """Runs a program and reads its memory.
 
     Args:
       command: the program and its flags.
-      state: file in which the program notes the steps that are done.
+      state: file in which the program lists the steps that are done.
 
     Returns:
-      (exit code, {step: {"seconds", "anonymous", "with_files"}}), memory in GB at its peak; what
-      comes after the last step is called "report".
+      (exit code, {step: {"seconds", "anonymous", "with_files"}}), memory in GB at its peak; the
+      time after the last step is called "report".
     """
     process = subprocess.Popen(command)
-    steps, peak, done, since = {}, (0.0, 0.0), [], time.monotonic()
+    steps: dict[str, dict[str, float]] = {}
+    done: list[str] = []
+    peak, since = (0.0, 0.0), time.monotonic()
 
     def close(name):
         nonlocal peak, since
@@ -149,7 +154,8 @@ def watch(command, state):
 
     while process.poll() is None:
         time.sleep(INTERVAL)
-        peak = tuple(map(max, peak, memory(process.pid)))
+        anonymous, with_files = memory(process.pid)
+        peak = max(peak[0], anonymous), max(peak[1], with_files)
         finished = _done(state)
         new = [name for name in finished if name not in done]
         if new:
@@ -166,13 +172,14 @@ def _done(state):
         return []
 
 
-def memory(pid):
-    """GB that a process and its descendants hold: (anonymous and shared, with mapped files)."""
+def memory(pid: int) -> tuple[float, float]:
+    """Returns GB that a process and its descendants hold: (anonymous and shared, with files)."""
     anonymous = files = 0
     for each in [pid, *descendants(pid)]:
         try:
             lines = pathlib.Path(f"/proc/{each}/status").read_text().splitlines()
-        except OSError:  # it has ended meanwhile
+        except OSError:
+            # The process has ended.
             continue
         kb = {line.split(":")[0]: int(line.split()[1]) for line in lines if line[:3] == "Rss"}
         anonymous += kb.get("RssAnon", 0) + kb.get("RssShmem", 0)
@@ -180,21 +187,21 @@ def memory(pid):
     return anonymous * 1024 / 1e9, (anonymous + files) * 1024 / 1e9
 
 
-def descendants(pid):
-    """Process numbers of the children of `pid`, theirs and so on."""
-    found = []
+def descendants(pid: int) -> list[int]:
+    """Returns the process numbers of the children of `pid`, of their children and so on."""
+    numbers = []
     for task in pathlib.Path(f"/proc/{pid}/task").glob("*/children"):
         try:
             children = [int(child) for child in task.read_text().split()]
         except OSError:
             continue
         for child in children:
-            found += [child, *descendants(child)]
-    return found
+            numbers += [child, *descendants(child)]
+    return numbers
 
 
-def table(steps):
-    """The figures as text, and whether they keep within the limit."""
+def table(steps: dict[str, dict[str, float]]) -> str:
+    """Returns the figures as text, and whether they are within the limit."""
     lines = [f"{'step':<16}{'seconds':>9}{'anonymous GB':>14}{'with files GB':>15}"]
     for name, row in steps.items():
         lines.append(

@@ -202,21 +202,21 @@ def bench_synthesis(subject, flags, _name, _progress):
     expression = clip.expression_channels(tuple(config.data.expression))
     count = max(1, flags.steps // play.BATCH) * play.BATCH
     poses = play.ping_pong(count, clip.num_frames)
-    index = poses[: play.BATCH]
-    ready = jax.device_put(play.inputs(clip, features, expression, index, index))
+    drive = play.Drive(features, expression, poses=poses, sounds=poses)
+    ready = jax.device_put(play.inputs(clip, drive.take(np.arange(play.BATCH))))
     program = jax.jit(drawer.draw_pictures).lower(*ready).compile()
     found = measure(Run(lambda _: program(*ready)), program.as_text(), play.BATCH, flags.repeats)
     pictures = list(np.asarray(program(*ready).image))
     samples = np.zeros(count * 640, np.int16)
 
     def whole(path):
-        frames = play.draw_pictures(drawer, clip, features, expression, poses)
+        frames = play.draw_pictures(drawer, clip, drive)
         video.write_video(path, frames, samples)
 
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "talk.mp4"
         host = {
-            "inputs": lambda _: play.inputs(clip, features, expression, poses, poses),
+            "inputs": lambda _: play.inputs(clip, drive),
             "video": lambda _: video.write_video(path, [pictures[0]] * count, samples),
             "end to end": lambda _: whole(path),
         }

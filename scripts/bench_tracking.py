@@ -29,6 +29,7 @@ import time
 import numpy as np
 
 from fg3dgs_jax import train
+from fg3dgs_jax.avatar import store as avatar_store
 from fg3dgs_jax.avatar import subject as subject_lib
 from fg3dgs_jax.clip import format
 from fg3dgs_jax.experts.face import mediapipe_runtime
@@ -205,7 +206,7 @@ def static_psnr(folder, poses, valid, focal, args, seed):
             stage.losses.lpips = 0.0
         config.log.update(samples_every=10**6, checkpoint_every=10**6)
         train.fit(config, workdir)
-        subject = subject_lib.open_subject(workdir, copy)
+        subject = subject_lib.open_subject(avatar_store.load(workdir), copy)
         index, rows = subject.clip.split("test"), []
         for i, drawn in zip(index, subject.draw(index), strict=True):
             off = 255.0 * np.asarray(drawn.image, np.float64) - subject.clip.frames[i]

@@ -1,8 +1,8 @@
-"""Makes the embedded subject's processed folder and new speech for it to say.
+"""Makes the processed folder of the embedded subject, and new speech for it to speak.
 
     python scripts/make_subject.py --out data/quickstart --speech data/quickstart_speech.wav
 
-What is complete already is left as it is.
+Files that are complete are left as they are.
 """
 
 import argparse
@@ -10,14 +10,13 @@ import pathlib
 import shutil
 import sys
 import time
-import wave
 
-from fg3dgs_jax.media import clock, windows
+from fg3dgs_jax.media import clock, video, windows
 from fg3dgs_jax.synthetic import subject
 
 
-def parse(argv):
-    """Flags of the program."""
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """Reads the flags of the program."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", required=True, type=pathlib.Path, help="processed folder to make")
     parser.add_argument("--speech", type=pathlib.Path, help="WAV file of new speech to make")
@@ -36,24 +35,18 @@ def parse(argv):
     return parser.parse_args(argv)
 
 
-def write_speech(path, seed, seconds):
-    """Writes babble as 16 kHz mono WAV."""
+def write_speech(path: pathlib.Path, seed: int, seconds: float) -> None:
+    """Writes babble as 16 kHz mono WAV, whole or not at all."""
     samples, _ = subject.synthesize_speech(seed, seconds)
-    part = path.with_name(f".{path.name}.part")
-    with wave.open(str(part), "wb") as out:
-        out.setnchannels(1)
-        out.setsampwidth(2)
-        out.setframerate(clock.SAMPLE_RATE)
-        out.writeframes(samples.astype("<i2").tobytes())
-    part.replace(path)
+    video.write_wav(path, samples)
 
 
-def main(argv=None) -> int:
-    """Runs the program; 0 on success, 1 with one line on bad input."""
+def main(argv: list[str] | None = None) -> int:
+    """Runs the program; returns 0 on success, 1 after one line on bad input."""
     flags = parse(argv)
     try:
         if (flags.out / "meta.json").is_file():
-            print(f"{flags.out} is there already; delete it to make it anew")
+            print(f"{flags.out} exists already; delete it to make it anew")
         else:
             start = time.perf_counter()
             frames = round(flags.seconds * clock.FPS)

@@ -1,9 +1,9 @@
-"""Other rasterizers behind one door, to be timed beside ours and compared with it.
+"""Other rasterizers with one interface, to be timed beside ours and compared with it.
 
-A peer takes a `Scene` and returns (picture, gradients): two functions without arguments that give
-the images [B, H, W, 3], and the gradients of mean((image - 0.5)^2) to means, quats, scales,
-opacities and colors, and return only when these are computed. A peer that is not installed raises
-NotInstalled.
+A peer takes a `Scene` and returns (picture, gradients), two functions without arguments. The first
+returns the images [B, H, W, 3]. The second returns the gradients of mean((image - 0.5)^2) to means,
+quats, scales, opacities and colors. Both return only when their result is computed. A peer that is
+not installed raises NotInstalled.
 
 gsplat clamps alpha at 0.999 and splax too, this package at 0.99: no scene that is compared has an
 opacity above 0.99, except in the test of the clamp, which sets gsplat's by `alpha_max`.
@@ -74,7 +74,7 @@ def _torch_calls(draw, arrays):
     return picture, gradients
 
 
-# gsplat's torch reference: its pairs and its sums along rays need CUDA, and so have stand-ins here.
+# gsplat's torch reference needs CUDA for its pairs and its sums along rays. They are replaced here.
 
 
 @functools.cache
@@ -103,9 +103,19 @@ def gsplat_reference(alpha_max=0.999):
 
 
 def _blended_pairs(
-    alpha_max, start, stop, transmittances, means2d, conics, opacities, width, height, tile_size,
-    offsets, gaussian_ids,
-):  # fmt: skip
+    alpha_max,
+    start,
+    stop,
+    transmittances,
+    means2d,
+    conics,
+    opacities,
+    width,
+    height,
+    tile_size,
+    offsets,
+    gaussian_ids,
+):
     """(Gaussian, pixel, image) of every pair that is blended, a pixel's in a row, nearest first.
 
     One image; `start` to `stop` must span all lists. means2d [N, 2], conics [N, 3], opacities [N];
@@ -181,9 +191,18 @@ def _tile_lists(means2d, radii, depths, tiles_x, tiles_y):
 
 
 def gsplat_reference_render(
-    means, quats, scales, opacities, colors, background, world_to_camera, intrinsics, width, height,
+    means,
+    quats,
+    scales,
+    opacities,
+    colors,
+    background,
+    world_to_camera,
+    intrinsics,
+    width,
+    height,
     alpha_max=0.999,
-):  # fmt: skip
+):
     """Image [H, W, D] and alpha [H, W] of one picture; differentiable torch tensors on a CPU."""
     import torch
 
@@ -214,11 +233,11 @@ def gsplat_torch(scene: Scene):
 
     def draw(*arrays):
         pictures = [
-            gsplat_reference_render(
-                *one, None, pose, scene.intrinsics, scene.width, scene.height
-            )[0]
+            gsplat_reference_render(*one, None, pose, scene.intrinsics, scene.width, scene.height)[
+                0
+            ]
             for one in zip(*arrays, strict=True)
-        ]  # fmt: skip
+        ]
         return torch.stack(pictures)
 
     return _torch_calls(draw, [torch.tensor(x) for x in scene.arrays])
@@ -260,7 +279,8 @@ def splax(scene: Scene):
         warp.config.enable_cpu_blocks = True
         original = warp.jax_callable
 
-        def without_graphs(*args, **options):  # of CUDA, which a CPU refuses
+        def without_graphs(*args, **options):
+            # CUDA graphs, which a CPU refuses.
             return original(*args, **options | {"graph_mode": warp.JaxCallableGraphMode.NONE})
 
         warp.jax_callable = without_graphs
@@ -272,12 +292,12 @@ def splax(scene: Scene):
     pose = jnp.asarray(scene.world_to_camera)
 
     def one(means, quats, scales, opacities, colors):
-        *seen, _, ends = package.project(
+        *projected, _, ends = package.project(
             means, scales, quats, pose, opacities=opacities, img_shape=size, f=(fx, fy), c=(cx, cy)
         )
-        return package.rasterize(
-            colors, opacities, jnp.zeros(3), *seen, ends, img_shape=size
-        )[0]  # fmt: skip
+        return package.rasterize(colors, opacities, jnp.zeros(3), *projected, ends, img_shape=size)[
+            0
+        ]
 
     picture = jax.jit(jax.vmap(one))
     return jax_calls(picture, [jnp.asarray(x) for x in scene.arrays])

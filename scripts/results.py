@@ -5,9 +5,9 @@
         --sync_expert runs/sync/sync_expert.npz
 
 The first variant is the full method, the others are compared with it. Every run is a workdir
-OUT/CLIP_VARIANT (its commas as underscores), one after the other; what is done is not done again,
-and an interrupted run goes on. Prints the table and writes it to OUT/results.md; what its rows and
-columns are: docs/results.md. Run from the repository's root.
+OUT/CLIP_VARIANT (its commas as underscores), one after the other. Finished runs are skipped, and an
+interrupted run continues. Prints the table and writes it to OUT/results.md; docs/results.md
+explains its rows and columns. Run from the repository's root.
 """
 
 import argparse
@@ -16,10 +16,16 @@ import math
 import pathlib
 import subprocess
 import sys
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 STILL = "best still image"
+
+
+# A run's metrics.json, or None where it has not been measured.
+Metrics = dict | None
+# {clip: {variant: metrics}}
+Results = dict[str, dict[str, Metrics]]
 
 
 class Column(NamedTuple):
@@ -28,19 +34,21 @@ class Column(NamedTuple):
     title: str
     name: str  # key of metrics.json, "outer.inner" for one inside another
     digits: int
-    badness: Callable | None = None  # less is better; None: not a matter of quality
+    badness: Callable[[float], float] | None = None  # less is better; None: not of quality
 
 
-def more(value):
+def more(value: float) -> float:
+    """More is better."""
     return -value
 
 
-def less(value):
+def less(value: float) -> float:
+    """Less is better."""
     return value
 
 
-def near_one(value):
-    """Half as much and twice as much are equally far."""
+def near_one(value: float) -> float:
+    """One is best. Half as much and twice as much are equally far."""
     return abs(math.log(value)) if value > 0 else math.inf
 
 
@@ -60,25 +68,27 @@ COLUMNS = (
 )
 
 
-def figure(metrics, name):
-    """One figure of metrics.json (None: not read yet), or None where it is not there."""
+def figure(metrics: Metrics, name: str) -> float | None:
+    """Returns one figure, or None where it is missing."""
+    value: Any = metrics
     for key in name.split("."):
-        metrics = (metrics or {}).get(key)
-    return metrics
+        value = (value or {}).get(key)
+    return value
 
 
-def still_row(metrics) -> dict:
-    """What metrics.json says of the best still image, as if it were a run's."""
+def still_row(metrics: Metrics) -> dict:
+    """Returns the figures of the best still image, as if it were a run."""
     start = "still_"
     return {k.removeprefix(start): v for k, v in (metrics or {}).items() if k.startswith(start)}
 
 
-def line(cells) -> str:
+def line(cells: Iterable[str]) -> str:
+    """Returns one line of a Markdown table."""
     return "| " + " | ".join(cells) + " |"
 
 
-def clip_table(clip, runs) -> list[str]:
-    """Lines of Markdown: one clip's table. runs: {variant: metrics.json's dict or None}."""
+def clip_table(clip: str, runs: dict[str, Metrics]) -> list[str]:
+    """Returns the table of one clip as lines of Markdown; runs: metrics of each variant."""
     measured = [m for m in runs.values() if m]
     if not measured:
         return [f"### {clip}", "", "No run has been measured."]
@@ -98,9 +108,10 @@ def clip_table(clip, runs) -> list[str]:
     return out
 
 
-def comparison(results) -> list[str]:
-    """Lines of Markdown: on how many clips the first variant is better than each other row, of
-    those on which both were measured. results: {clip: {variant: metrics.json's dict or None}}.
+def comparison(results: Results) -> list[str]:
+    """Returns lines of Markdown: on how many clips the first variant is better than each other row.
+
+    Clips count on which both were measured.
     """
     variants = list(next(iter(results.values())))
     full, others = variants[0], [STILL, *variants[1:]]
@@ -116,32 +127,33 @@ def comparison(results) -> list[str]:
     return out
 
 
-def better(column, runs, full, other) -> bool | None:
-    """Whether `full` is better than `other` on one clip; None where one is not known."""
+def better(column: Column, runs: dict[str, Metrics], full: str, other: str) -> bool | None:
+    """Returns whether `full` is better than `other` on one clip; None where one is not known."""
     against = still_row(runs[full]) if other == STILL else runs[other]
     ours, theirs = figure(runs[full], column.name), figure(against, column.name)
-    if ours is None or theirs is None:
+    if ours is None or theirs is None or column.badness is None:
         return None
     return column.badness(ours) < column.badness(theirs)
 
 
-def table(results) -> str:
-    """The whole Markdown. results: as in `comparison`."""
+def table(results: Results) -> str:
+    """Returns the whole Markdown."""
     parts = [clip_table(clip, runs) for clip, runs in results.items()]
     return "\n\n".join("\n".join(p) for p in [*parts, comparison(results)]) + "\n"
 
 
-def read(path) -> dict | None:
-    """A JSON file's dict, None where there is none."""
+def read(path: pathlib.Path) -> dict | None:
+    """Returns the dict of a JSON file, or None where there is no file."""
     return json.loads(path.read_text()) if path.exists() else None
 
 
-def metrics_of(workdir) -> dict | None:
+def metrics_of(workdir: pathlib.Path) -> Metrics:
+    """Returns the metrics of a workdir."""
     return read(workdir / "eval_test" / "metrics.json")
 
 
-def is_measured(workdir, sync_expert) -> bool:
-    """Whether the metrics there are of this training, this expert, and all that the table shows."""
+def is_measured(workdir: pathlib.Path, sync_expert: pathlib.Path | None) -> bool:
+    """Returns whether a workdir has all figures, of its last training and of this expert."""
     trained, metrics = read(workdir / "train.json"), metrics_of(workdir)
     if not trained or not metrics or metrics["train_seconds"] != trained["train_seconds"]:
         return False
@@ -149,9 +161,9 @@ def is_measured(workdir, sync_expert) -> bool:
     return judged and "temporal" in metrics
 
 
-def run(flags, data, variant, workdir) -> bool:
-    """Trains and measures one variant on one clip; whether that went well."""
-    # Also what is trained: it says so if its config is no longer the one asked for.
+def run(flags: argparse.Namespace, data: pathlib.Path, variant: str, workdir: pathlib.Path) -> bool:
+    """Trains and measures one variant on one clip; returns whether both succeeded."""
+    # A workdir that is trained too: `train` refuses one whose config has changed.
     train = ["fg3dgs_jax.train", f"--config={flags.config}:{variant}", f"--workdir={workdir}"]
     train += [f"--config.data.path={data}", f"--config.name={workdir.name}"]
     train += [f"--config.{setting}" for setting in flags.set]
@@ -165,7 +177,8 @@ def run(flags, data, variant, workdir) -> bool:
     return not subprocess.run([sys.executable, "-m", *measure]).returncode
 
 
-def parse(argv):
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """Reads the flags of the program."""
     parser = argparse.ArgumentParser(
         prog="python scripts/results.py", description=__doc__.splitlines()[0]
     )
@@ -198,8 +211,8 @@ def parse(argv):
     return flags
 
 
-def main(argv=None) -> int:
-    """0 on success, 1 where a run failed (named at the end; its row is empty)."""
+def main(argv: list[str] | None = None) -> int:
+    """Returns 0 on success, 1 where a run failed (it is named at the end, its row is empty)."""
     flags = parse(argv)
     failed, results = [], {}
     for data in flags.data:

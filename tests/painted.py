@@ -25,7 +25,7 @@ def paint(path):
             (landmarks_lib.OUTER_LIPS, (16, 21), (4, 3)),
             (landmarks_lib.RIGHT_EYE, (12.5, 13), (2, 1)),
             (landmarks_lib.LEFT_EYE, (19.5, 13), (2, 1)),
-        ):  # fmt: skip
+        ):
             angle = np.linspace(0, 2 * np.pi, len(points), endpoint=False)
             circle = np.stack([np.cos(angle), np.sin(angle)], -1)
             landmarks[i, points] = np.array(center) + circle * half
@@ -39,15 +39,24 @@ def paint(path):
     expression[:, -1] = np.arange(FRAMES) % 7 == 0
     opening = (np.arange(FRAMES) % 4)[:, None, None]
     format.save_arrays(
-        path, frames=colors[labels], labels=labels, torso=np.zeros((*labels.shape, 4), np.uint8),
+        path,
+        frames=colors[labels],
+        labels=labels,
+        torso=np.zeros((*labels.shape, 4), np.uint8),
         background=np.broadcast_to(colors[0], (SIZE, SIZE, 3)),
         camera=dict(world_to_camera=pose, valid=np.ones(FRAMES, bool)),
         landmarks=dict(pixels=landmarks, valid=np.ones(FRAMES, bool)),
         expression=dict(e=expression, names=names),
         audio_mel=np.broadcast_to(opening / 3, (FRAMES, 16, 80)).astype(np.float32),
-    )  # fmt: skip
-    format.save_meta(path, num_frames=FRAMES, width=SIZE, height=SIZE,
-                      intrinsics=(120.0, 120.0, 16.0, 16.0), source="painted")  # fmt: skip
+    )
+    format.save_meta(
+        path,
+        num_frames=FRAMES,
+        width=SIZE,
+        height=SIZE,
+        intrinsics=(120.0, 120.0, 16.0, 16.0),
+        source="painted",
+    )
 
 
 def small(folder, **steps):

@@ -7,9 +7,10 @@ import cv2
 import numpy as np
 import pytest
 
-from fg3dgs_jax import evaluate
-from fg3dgs_jax.avatar import play
+from fg3dgs_jax.avatar import play, store
+from fg3dgs_jax.evaluate import main
 from fg3dgs_jax.evaluation import measure, perception, pretrained
+from fg3dgs_jax.experts.optional import OptionalNetwork
 from fg3dgs_jax.media import video
 from tests import fake_avatar
 
@@ -33,9 +34,9 @@ def done(tmp_path_factory):
     )
     avatar = fake_avatar.Avatar(data)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(play, "load_avatar", lambda _: avatar)
+        patch.setattr(store, "load", lambda _: avatar)
         patch.setattr(pretrained.store, "find", lambda _: None)
-        assert evaluate.main(["--workdir", str(workdir), "--on_mp4"]) == 0
+        assert main(["--workdir", str(workdir), "--on_mp4"]) == 0
     out = workdir / "eval_test"
     return out, json.loads((out / "metrics.json").read_text()), avatar
 
@@ -107,13 +108,13 @@ def test_report_files_fit_together(done):
 def test_fid_and_lpips_vgg_where_their_networks_are(tmp_path, monkeypatch):
     data, workdir = fake_avatar.make_folder(tmp_path / "data", seconds=10), tmp_path / "run"
     workdir.mkdir()
-    monkeypatch.setattr(play, "load_avatar", lambda _: fake_avatar.Avatar(data))
+    monkeypatch.setattr(store, "load", lambda _: fake_avatar.Avatar(data))
     monkeypatch.setattr(pretrained.store, "find", lambda _: None)
-    fid = pretrained.Expert(lambda pictures: pictures[:, ::16, ::16].reshape(2, -1) / 255, "a grid")
-    vgg = pretrained.Expert(lambda a, b: float(np.abs(a - b).mean()), "a difference")
+    fid = OptionalNetwork(lambda pictures: pictures[:, ::16, ::16].reshape(2, -1) / 255, "a grid")
+    vgg = OptionalNetwork(lambda a, b: float(np.abs(a - b).mean()), "a difference")
     monkeypatch.setattr(perception, "load_fid", lambda: perception.FrechetDistance(fid))
     monkeypatch.setattr(perception, "load_lpips_vgg", lambda: perception.MeanDistance(vgg))
-    assert evaluate.main(["--workdir", str(workdir), "--lpips_vgg"]) == 0
+    assert main(["--workdir", str(workdir), "--lpips_vgg"]) == 0
     result = json.loads((workdir / "eval_test" / "metrics.json").read_text())
     assert 0 < result["fid"] < 0.1 and result["lpips_vgg"] == pytest.approx(0.02, rel=1e-2)
     assert result["weights"]["fid"].startswith(f"a grid; {result['frames']} frames")
@@ -122,8 +123,8 @@ def test_fid_and_lpips_vgg_where_their_networks_are(tmp_path, monkeypatch):
 
 def test_bad_input_is_one_line(tmp_path, capsys, monkeypatch):
     avatar = fake_avatar.Avatar(tmp_path / "nowhere")
-    monkeypatch.setattr(play, "load_avatar", lambda _: avatar)
-    assert evaluate.main(["--workdir", str(tmp_path / "run")]) == 1
+    monkeypatch.setattr(store, "load", lambda _: avatar)
+    assert main(["--workdir", str(tmp_path / "run")]) == 1
     message = capsys.readouterr().err.strip()
     assert "nowhere" in message and len(message.splitlines()) == 1
     assert not (tmp_path / "run").exists()
@@ -132,12 +133,12 @@ def test_bad_input_is_one_line(tmp_path, capsys, monkeypatch):
 def test_a_folder_whose_sound_is_described_otherwise_is_one_line(tmp_path, capsys, monkeypatch):
     data = fake_avatar.make_folder(tmp_path / "data", seconds=2)
     avatar = fake_avatar.Avatar(data)
-    monkeypatch.setattr(play, "load_avatar", lambda _: avatar)
+    monkeypatch.setattr(store, "load", lambda _: avatar)
     np.save(data / "audio_mel.npy", np.zeros((50, 16, 29), np.float32))
-    assert evaluate.main(["--workdir", str(tmp_path / "run")]) == 1
+    assert main(["--workdir", str(tmp_path / "run")]) == 1
     message = capsys.readouterr().err.strip()
     assert "[16, 29]" in message and "[16, 80]" in message and len(message.splitlines()) == 1
     avatar.config.data.audio_extractor = "ave"
-    assert evaluate.main(["--workdir", str(tmp_path / "run")]) == 1
+    assert main(["--workdir", str(tmp_path / "run")]) == 1
     message = capsys.readouterr().err.strip()
     assert "no features 'ave'; it has ['mel']" in message and len(message.splitlines()) == 1

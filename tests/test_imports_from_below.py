@@ -10,12 +10,12 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1] / "fg3dgs_jax"
 FLOORS = (
-    ("types",),
-    ("geometry", "native", "media", "weights"),
+    ("types", "media"),
+    ("geometry", "native", "weights"),
     ("rasterizer", "clip", "config", "experts"),
     ("models", "lipsync", "synthetic", "preprocessing"),
     ("avatar",),
-    ("training", "evaluation"),
+    ("training", "evaluation", "synthesis"),
 )  # every other module is a program
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 # A __main__ is a program, whatever room it introduces: it may import all of them.

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from fg3dgs_jax import synthesize
 from fg3dgs_jax.avatar import play
+from fg3dgs_jax.avatar import store as avatar_store
 from fg3dgs_jax.media import video
+from fg3dgs_jax.synthesize import main
 from fg3dgs_jax.weights import store
 from tests import fake_avatar
 
@@ -19,12 +20,10 @@ def data(tmp_path_factory):
 def program(data, monkeypatch, tmp_path):
     """Calls the program with the painted avatar: program(audio, out, *flags) -> exit code."""
     avatar = fake_avatar.Avatar(data)
-    monkeypatch.setattr(play, "load_avatar", lambda _: avatar)
+    monkeypatch.setattr(avatar_store, "load", lambda _: avatar)
 
     def call(audio, out, *flags):
-        return synthesize.main(
-            ["--workdir", str(tmp_path), "--audio", str(audio), "--out", str(out), *flags]
-        )
+        return main(["--workdir", str(tmp_path), "--audio", str(audio), "--out", str(out), *flags])
 
     call.avatar = avatar
     return call
@@ -72,21 +71,20 @@ def test_the_mouth_follows_the_new_sound(program, tmp_path):
 
 
 def test_poses_come_from_the_split_forth_and_back(program, tmp_path, monkeypatch):
-    seen = []
+    drives = []
     draw = play.draw_pictures
 
-    def spy(avatar, clip, features, expression, poses, sound):
-        seen.append((poses, sound))
-        return draw(avatar, clip, features, expression, poses, sound)
+    def spy(avatar, clip, drive):
+        drives.append(drive)
+        return draw(avatar, clip, drive)
 
     monkeypatch.setattr(play, "draw_pictures", spy)
     video.write_wav(tmp_path / "a.wav", fake_avatar.speech(2))
     assert program(tmp_path / "a.wav", tmp_path / "o.mp4", "--split", "test") == 0
-    poses, sound = seen[0]
-    assert (
-        poses[:8].tolist() == [45, 46, 47, 48, 49, 48, 47, 46] and np.abs(np.diff(poses)).max() == 1
-    )
-    assert sound.tolist() == list(range(50))
+    (drive,) = drives
+    assert drive.poses[:8].tolist() == [45, 46, 47, 48, 49, 48, 47, 46]
+    assert np.abs(np.diff(drive.poses)).max() == 1
+    assert drive.sounds.tolist() == list(range(50))
 
 
 @pytest.mark.parametrize("kind", ["missing", "empty", "text", "no samples"])

@@ -1,17 +1,23 @@
-"""The trained thing: three regions and a background to one frame (eq. 14).
+"""A trained avatar: three regions and a background become one frame (eq. 14).
 
 Training, evaluation and synthesis all draw through `draw_layer` and `composite`: one code path.
 """
 
 import dataclasses
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
+from jax.typing import ArrayLike
 
+from fg3dgs_jax.avatar.subject import open_subject
+from fg3dgs_jax.config import Config
 from fg3dgs_jax.geometry import camera_center, short_spread
+from fg3dgs_jax.media import video
 from fg3dgs_jax.models import gaussians as gaussians_lib
 from fg3dgs_jax.models import motion as motion_lib
 from fg3dgs_jax.rasterizer import RasterAux, render
@@ -87,13 +93,25 @@ class Picture(NamedTuple):
     overflow: Array
 
 
-def make_nets(config):
-    """{region: motion net} of the layers of a config."""
+def make_nets(config: Config) -> dict[str, nn.Module]:
+    """Returns the motion net of each region that a config draws."""
     return {region: motion_lib.make_motion_net(region, config.model) for region in config.regions}
 
 
-def conditions_of(region, nets, regions, conditions):
-    """What drives a region: the mouth may also follow the lips, which the face's net moves."""
+def conditions_of(
+    region: str,
+    nets: Mapping[str, nn.Module] | None,
+    regions: Mapping[str, Region],
+    conditions: Conditions,
+) -> Conditions:
+    """Returns what drives a region: the mouth may also follow the lips, which the face's net moves.
+
+    Args:
+      region: its name.
+      nets: motion net of each region, or None where all are static.
+      regions: what is learnt of each region.
+      conditions: what drives the frame.
+    """
     if not nets or region != "mouth":
         return conditions
     return motion_lib.lip_motion(
@@ -122,7 +140,8 @@ def draw_layer(
     deltas, gates = None, None
     gaussians = region.gaussians
     if net is not None:
-        deltas, gates = net.apply(region.motion, gaussians.means, conditions)
+        moved: Any = net.apply(region.motion, gaussians.means, conditions)
+        deltas, gates = moved
     drawn = gaussians_lib.activate(gaussians, deltas, alive)
     degree = round(drawn.sh.shape[-2] ** 0.5) - 1
     colors = _colors(drawn, camera, degree)
@@ -153,27 +172,32 @@ def draw_layer(
 
 
 @jax.named_scope("colors")
-def _colors(drawn, camera, degree):
+def _colors(drawn: gaussians_lib.Drawable, camera: Camera, degree: int) -> Array:
     center = camera_center(camera.world_to_camera)
     return eval_sh(drawn.sh, drawn.means - center, degree)
 
 
 @jax.named_scope("composite")
-def composite(layers: dict[str, Layer], background):
-    """Eq. (14) in premultiplied colours: face over mouth over eyes over the real background."""
-    image = background  # [H, W, 3], or twice that where the layers have six channels
+def composite(layers: Mapping[str, Layer], background: Array) -> Array:
+    """Composites face over mouth over eyes over the real background (eq. 14).
+
+    Args:
+      layers: premultiplied layer of each region.
+      background: [H, W, 3], or [H, W, 6] where the layers have six channels.
+    """
+    image = background
     for region in BACK_TO_FRONT:
         if region not in layers:  # its pixels belong to the face's layer
             continue
-        clear = short_spread(1.0 - layers[region].alpha, -1, image.shape[-1])
+        clear: Any = short_spread(1.0 - layers[region].alpha, -1, image.shape[-1])
         image = layers[region].image + clear * image
     return image
 
 
 def draw(
-    nets: dict[str, nn.Module] | None,
-    regions: dict[str, Region],
-    alive: dict[str, Array],
+    nets: Mapping[str, nn.Module] | None,
+    regions: Mapping[str, Region],
+    alive: Mapping[str, Array],
     conditions: Conditions,
     camera: Camera,
     background: Array,
@@ -215,15 +239,28 @@ def draw(
 
 
 class Avatar:
-    """A trained avatar: `draw` turns conditions, cameras and backgrounds into frames."""
+    """A trained avatar: it speaks a sound, or draws frames from conditions and cameras.
 
-    def __init__(self, config, regions, alive):
+    Attributes:
+      config: the resolved config of its training.
+      regions: what was learnt of each region.
+      alive: bool [N] of each region, the slots that hold a Gaussian.
+    """
+
+    def __init__(self, config: Config, regions: dict[str, Region], alive: dict[str, Array]):
         self.config = config
         self.regions = regions
         self.alive = alive
         nets = make_nets(config) if config.moves else None
 
-        def one(regions, alive, audio, expression, camera, background):
+        def one(
+            regions: dict[str, Region],
+            alive: dict[str, Array],
+            audio: Array,
+            expression: Array,
+            camera: Camera,
+            background: Array,
+        ) -> Frame:
             conditions = Conditions(audio, expression)
             if background.dtype == jnp.uint8:
                 background = background.astype(jnp.float32) / 255.0
@@ -237,7 +274,7 @@ class Avatar:
                 jnp.any(jnp.stack([layer.aux.overflow for layer in layers.values()])),
             )
 
-        def picture(*arguments):
+        def picture(*arguments: Any) -> Picture:
             frame = one(*arguments)
             return Picture(jnp.round(frame.image * 255.0).astype(jnp.uint8), frame.overflow)
 
@@ -245,14 +282,51 @@ class Avatar:
         self._draw = jax.jit(jax.vmap(one, in_axes=axes))
         self._pictures = jax.jit(jax.vmap(picture, in_axes=axes))
 
-    def draw(self, audio, expression, camera: Camera, background) -> Frame:
-        """B frames: audio [B, 8, A, D], expression [B, E], Camera of [B], background
-        [B, H, W, 3], uint8 or in [0, 1].
+    def __repr__(self) -> str:
+        """Returns one line with the regions and their numbers of Gaussians."""
+        counts = ", ".join(f"{r}: {int(a.sum())}" for r, a in self.alive.items())
+        return f"Avatar(Gaussians {{{counts}}})"
+
+    def speak(
+        self,
+        audio: os.PathLike[str] | str,
+        *,
+        split: str = "train",
+        data: os.PathLike[str] | str | None = None,
+    ) -> Iterator[np.ndarray]:
+        """Yields the frames in which the avatar speaks a sound: uint8 [H, W, 3], 25 a second.
+
+        The mouth follows the sound. Head poses, torso, background, blinks and gaze come from the
+        clip that the avatar was trained on, played forwards and backwards.
+
+        Args:
+          audio: any audio or video file, of any length.
+          split: the frames of the clip that lend the poses: train, test or all.
+          data: the processed folder, or packed file, where it has moved since training.
+
+        Raises:
+          ValueError: the sound, the clip or the weights of the audio features cannot be read.
+        """
+        samples = video.read_audio(audio)
+        return open_subject(self, data).speak(samples, split, audio).frames
+
+    def draw(
+        self, audio: ArrayLike, expression: ArrayLike, camera: Camera, background: ArrayLike
+    ) -> Frame:
+        """Draws B frames with their layers.
+
+        Args:
+          audio: float [B, 8, A, D], windows of the audio features.
+          expression: float [B, E].
+          camera: a Camera with leading dimension B.
+          background: [B, H, W, 3], uint8 or float in [0, 1].
         """
         inputs = jax.tree.map(jnp.asarray, (audio, expression, camera, background))
         return self._draw(self.regions, self.alive, *inputs)
 
-    def draw_pictures(self, audio, expression, camera: Camera, background) -> Picture:
-        """As `draw`, without the layers."""
+    def draw_pictures(
+        self, audio: ArrayLike, expression: ArrayLike, camera: Camera, background: ArrayLike
+    ) -> Picture:
+        """Draws B frames without their layers; arguments as in `draw`."""
         inputs = jax.tree.map(jnp.asarray, (audio, expression, camera, background))
         return self._pictures(self.regions, self.alive, *inputs)

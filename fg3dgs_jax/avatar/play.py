@@ -1,28 +1,64 @@
-"""Draws an avatar frame by frame with a clip's poses: what `evaluate` and `synthesize` share."""
+"""Draws an avatar frame by frame with a clip's poses: what evaluation and synthesis share."""
 
 import dataclasses
 import sys
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, Protocol
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from fg3dgs_jax import types
+from fg3dgs_jax.clip.processed import Clip
 from fg3dgs_jax.media import windows as windows_lib
+from fg3dgs_jax.types import Camera
 
+# Frames that are drawn in one call.
 BATCH = 4
 
 
-def load_avatar(workdir):
-    """The trained avatar of a workdir, or AvatarError (a ValueError) with one line."""
-    # Here, because it brings in the models, which --help does not need.
-    from fg3dgs_jax.avatar import store
+class Drawable(Protocol):
+    """What draws frames: `draw.Avatar`."""
 
-    return store.load(workdir)
+    config: Any
+
+    def draw(self, audio: Any, expression: Any, camera: Any, background: Any, /) -> Any:
+        """Returns the `draw.Frame` of a batch, see `inputs`."""
+        ...
+
+    def draw_pictures(self, audio: Any, expression: Any, camera: Any, background: Any, /) -> Any:
+        """Returns the `draw.Picture` of a batch, see `inputs`."""
+        ...
+
+
+class Drive(NamedTuple):
+    """What drives each of n frames.
+
+    The sound's row and the pose may differ: new speech is spoken with the poses of a clip.
+    """
+
+    features: np.ndarray  # float32 [S, A, D], one row per frame of sound
+    expression: np.ndarray  # float32 [T, E] of the clip
+    poses: np.ndarray  # int [n]: the clip's frame that lends pose, background and expression
+    sounds: np.ndarray  # int [n]: row of `features`
+
+    @property
+    def num_frames(self) -> int:
+        """The number of frames, n."""
+        return len(self.poses)
+
+    def take(self, which: np.ndarray) -> "Drive":
+        """Returns the drive of some frames only: int [B] in 0 .. n-1."""
+        return self._replace(poses=self.poses[which], sounds=self.sounds[which])
 
 
 def ping_pong(count: int, length: int) -> np.ndarray:
-    """[count] indices 0 .. length-1 .. 0 .. that play a clip forth and back; neighbours are never
-    more than one apart.
+    """Returns [count] indices 0 .. length-1 .. 0 .. that play a clip forwards and backwards.
+
+    Neighbours are never more than one apart.
+
+    Raises:
+      ValueError: the clip has no frames.
     """
     if length < 1:
         raise ValueError("no frames to take poses from: the split is empty; choose --split all")
@@ -31,72 +67,68 @@ def ping_pong(count: int, length: int) -> np.ndarray:
     return np.minimum(phase, period - phase) if length > 1 else np.zeros(count, int)
 
 
-def cameras(clip, index) -> types.Camera:
-    """The cameras of frames `index` [B] with leading dimension B."""
-    fx, fy, cx, cy = (np.full(len(index), v, np.float32) for v in clip.intrinsics)
-    return types.Camera(clip.world_to_camera[index], fx, fy, cx, cy)
+def cameras(clip: Clip, index: np.ndarray) -> Camera:
+    """Returns the cameras of frames `index` [B] with leading dimension B."""
+    intrinsics = (jnp.full(len(index), v, jnp.float32) for v in clip.intrinsics)
+    return Camera(jnp.asarray(clip.world_to_camera[index]), *intrinsics)
 
 
-def backgrounds(clip, index) -> np.ndarray:
-    """uint8 [B, H, W, 3]: torso over plate of frames `index` only, so that memory does not grow
-    with the clip.
+def backgrounds(clip: Clip, index: np.ndarray) -> np.ndarray:
+    """Returns uint8 [B, H, W, 3], the torso over the plate, of frames `index` only.
+
+    Memory does not grow with the clip.
     """
     return dataclasses.replace(clip, torso=clip.torso[index]).backgrounds()
 
 
-def draw_frames(
-    avatar, clip, features, expression, pose_index, sound_index=None, batch: int = BATCH
-):
-    """Yields one drawn frame (the avatar's Frame without its batch dimension, in NumPy) per entry
-    of `pose_index`.
+def inputs(clip: Clip, drive: Drive) -> tuple[Any, ...]:
+    """Returns the arguments of `Avatar.draw` for all frames of a drive at once."""
+    audio = windows_lib.slice_windows(drive.features, drive.sounds).astype(np.float32)
+    poses = drive.poses
+    return audio, drive.expression[poses], cameras(clip, poses), backgrounds(clip, poses)
 
-    Args:
-      features: float32 [S, A, D], one row per frame of sound.
-      expression: float32 [T, E] of the clip.
-      pose_index: int [n], the clip's frame that lends pose, background and expression.
-      sound_index: int [n], row of `features`; by default `pose_index` (the clip with its own
-        sound).
-    """
-    return _in_batches(avatar.draw, clip, features, expression, pose_index, sound_index, batch)
+
+def draw_frames(avatar: Drawable, clip: Clip, drive: Drive, batch: int = BATCH) -> Iterator[Any]:
+    """Yields each `draw.Frame` of a drive, in NumPy and without a batch dimension."""
+    return _in_batches(avatar.draw, clip, drive, batch)
 
 
 def draw_pictures(
-    avatar, clip, features, expression, pose_index, sound_index=None, batch: int = BATCH
-):
-    """As `draw_frames`, but only the picture, uint8 [H, W, 3], which costs less."""
-    draw = avatar.draw_pictures
-    drawn = _in_batches(draw, clip, features, expression, pose_index, sound_index, batch)
+    avatar: Drawable, clip: Clip, drive: Drive, batch: int = BATCH
+) -> Iterator[np.ndarray]:
+    """Yields each picture of a drive, uint8 [H, W, 3]; it costs less than `draw_frames`."""
+    drawn = _in_batches(avatar.draw_pictures, clip, drive, batch)
     return (picture.image for picture in drawn)
 
 
-def _in_batches(draw, clip, features, expression, pose_index, sound_index, batch):
-    pose_index = np.asarray(pose_index)
-    sound_index = pose_index if sound_index is None else np.asarray(sound_index)
-    short = 0
-    ahead = _draw_ahead(draw, clip, features, expression, pose_index, sound_index, batch)
-    for drawn, count in ahead:
+def _in_batches(draw: Callable[..., Any], clip: Clip, drive: Drive, batch: int) -> Iterator[Any]:
+    incomplete = 0
+    for drawn, count in _draw_ahead(draw, clip, drive, batch):
         drawn = jax.device_get(drawn)
-        short += int(np.sum(drawn.overflow[:count]))
+        incomplete += int(np.sum(drawn.overflow[:count]))
         for i in range(count):
             yield jax.tree.map(lambda x, i=i: x[i], drawn)
-    if short:
+    if incomplete:
         print(
-            f"{short} of {len(pose_index)} frames lack their farthest Gaussians: the GPU's list of "
-            "(tile, Gaussian) pairs was too short for them; JAX_PLATFORMS=cpu draws all",
+            f"{incomplete} of {drive.num_frames} frames lack their farthest Gaussians: the GPU's "
+            "list of (tile, Gaussian) pairs was too short for them; JAX_PLATFORMS=cpu draws all",
             file=sys.stderr,
         )
 
 
-def _draw_ahead(draw, clip, features, expression, pose_index, sound_index, batch):
-    """Yields (a batch of frames, how many of it count); while one is taken out and encoded, the
-    next is under way."""
+def _draw_ahead(
+    draw: Callable[..., Any], clip: Clip, drive: Drive, batch: int
+) -> Iterator[tuple[Any, int]]:
+    """Yields (a batch of frames, how many of them count).
+
+    While one batch is copied and encoded, the next is being drawn.
+    """
     waiting = None
-    for start in range(0, len(pose_index), batch):
-        count = min(batch, len(pose_index) - start)
-        pick = np.minimum(
-            np.arange(start, start + batch), len(pose_index) - 1
-        )  # one size, so one compilation
-        drawn = draw(*inputs(clip, features, expression, pose_index[pick], sound_index[pick]))
+    for start in range(0, drive.num_frames, batch):
+        count = min(batch, drive.num_frames - start)
+        # The last batch is filled up with its last frame: one size, so one compilation.
+        which = np.minimum(np.arange(start, start + batch), drive.num_frames - 1)
+        drawn = draw(*inputs(clip, drive.take(which)))
         if waiting is not None:
             yield waiting
         waiting = (drawn, count)
@@ -104,12 +136,6 @@ def _draw_ahead(draw, clip, features, expression, pose_index, sound_index, batch
         yield waiting
 
 
-def inputs(clip, features, expression, pose_index, sound_index):
-    """The four arguments of `draw.draw` for B frames."""
-    windows = windows_lib.slice_windows(features, sound_index).astype(np.float32)
-    return windows, expression[pose_index], cameras(clip, pose_index), backgrounds(clip, pose_index)
-
-
-def to_uint8(image) -> np.ndarray:
-    """float [..., 3] in [0, 1] -> uint8, rounded."""
+def to_uint8(image: Any) -> np.ndarray:
+    """Returns float [..., 3] in [0, 1] as uint8, rounded."""
     return np.rint(np.clip(image, 0.0, 1.0) * 255.0).astype(np.uint8)

@@ -1,70 +1,75 @@
 """A trained avatar in a folder: the resolved config and the parameters, one array a leaf."""
 
-import functools
 import json
+import os
 import pathlib
+from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import traverse_util
 
 from fg3dgs_jax.avatar.draw import Avatar, Region
 from fg3dgs_jax.config.loading import from_dict
-from fg3dgs_jax.types import Gaussians
+from fg3dgs_jax.media.whole_files import whole
+from fg3dgs_jax.types import Array, Gaussians
 
-CONFIG_FILE = "config.json"  # the resolved config of a workdir
-
-
-AVATAR_FILE = "avatar.npz"  # the parameters as of the newest checkpoint, one array a leaf
+# The resolved config of a workdir.
+CONFIG_FILE = "config.json"
+# The parameters as of the newest checkpoint: arrays REGION/gaussians/FIELD and REGION/motion/PATH.
+AVATAR_FILE = "avatar.npz"
 
 
 class AvatarError(ValueError):
     """A workdir without a usable avatar."""
 
 
-def save(workdir, regions, alive):
-    """Writes the avatar of a workdir; it appears whole or not at all. Dead slots are left out."""
+def save(
+    workdir: os.PathLike[str] | str, regions: dict[str, Region], alive: dict[str, Array]
+) -> None:
+    """Writes the avatar of a workdir, whole or not at all.
+
+    Args:
+      workdir: folder of a training run.
+      regions: what is learnt of each region.
+      alive: bool [N] of each region; the Gaussians of other slots are left out.
+    """
     arrays = {}
-    for name in regions:
+    for name, region in regions.items():
         keep = np.asarray(alive[name])
         for field in Gaussians.__dataclass_fields__:
-            value = getattr(regions[name].gaussians, field)
-            arrays[f"{name}/gaussians/{field}"] = np.asarray(value)[keep]
-        for path, value in jax.tree_util.tree_leaves_with_path(regions[name].motion):
-            keys = "/".join(str(p.key) for p in path)
-            arrays[f"{name}/motion/{keys}"] = np.asarray(value)
-    part = pathlib.Path(workdir) / f".{AVATAR_FILE}.part.npz"
-    np.savez(part, **arrays)
-    part.replace(pathlib.Path(workdir) / AVATAR_FILE)
+            arrays[f"{name}/gaussians/{field}"] = np.asarray(getattr(region.gaussians, field))[keep]
+        for path, value in sorted(traverse_util.flatten_dict(region.motion).items()):
+            arrays["/".join((name, "motion", *path))] = np.asarray(value)
+    with whole(pathlib.Path(workdir) / AVATAR_FILE) as part:
+        np.savez(part, **arrays)
 
 
-def load(workdir) -> Avatar:
-    """The avatar of a workdir.
+def load(workdir: os.PathLike[str] | str) -> Avatar:
+    """Returns the avatar of a workdir, ready to draw and to speak.
+
+    Args:
+      workdir: folder of a training run, as given to `train`.
 
     Raises:
-      AvatarError: no such workdir, or one that training has not yet saved an avatar in.
+      AvatarError: there is no such folder, or training has not saved an avatar in it yet.
     """
     workdir = pathlib.Path(workdir)
-    if not (workdir / AVATAR_FILE).exists() or not (workdir / CONFIG_FILE).exists():
-        what = "holds no trained avatar yet" if workdir.is_dir() else "does not exist"
+    missing = [name for name in (AVATAR_FILE, CONFIG_FILE) if not (workdir / name).exists()]
+    if missing:
+        state = f"holds no trained avatar yet (no {' and no '.join(missing)})"
         raise AvatarError(
-            f"{workdir} {what}; train one: "
+            f"{workdir} {state if workdir.is_dir() else 'does not exist'}; train one: "
             f"python -m fg3dgs_jax.train --config configs/NAME.py --workdir {workdir}"
         )
     config = from_dict(json.loads((workdir / CONFIG_FILE).read_text()))
-    regions, alive = {}, {}
     with np.load(workdir / AVATAR_FILE) as arrays:
-        for name in config.regions:
-            prefix = f"{name}/gaussians/"
-            gaussians = Gaussians(
-                **{f: jnp.asarray(arrays[prefix + f]) for f in Gaussians.__dataclass_fields__}
-            )
-            motion = {}
-            for key in arrays.files:
-                if key.startswith(f"{name}/motion/"):
-                    *path, leaf = key.split("/")[2:]
-                    inner = functools.reduce(lambda d, k: d.setdefault(k, {}), path, motion)
-                    inner[leaf] = jnp.asarray(arrays[key])
-            regions[name] = Region(gaussians, motion)
-            alive[name] = jnp.ones(gaussians.means.shape[0], bool)
+        tree: Any = traverse_util.unflatten_dict(
+            {name: jnp.asarray(value) for name, value in arrays.items()}, sep="/"
+        )
+    regions, alive = {}, {}
+    for name in config.regions:
+        gaussians = Gaussians(**tree[name]["gaussians"])
+        regions[name] = Region(gaussians, tree[name].get("motion", {}))
+        alive[name] = jnp.ones(gaussians.means.shape[0], bool)
     return Avatar(config, regions, alive)

@@ -1,46 +1,90 @@
-"""A trained avatar with the clip that it was trained on."""
+"""A trained avatar with the clip that lends it poses, background and expressions."""
 
 import dataclasses
+import os
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from fg3dgs_jax.avatar import play
-from fg3dgs_jax.clip import processed
 from fg3dgs_jax.clip.open import open_clip
-from fg3dgs_jax.media import clock, video
+from fg3dgs_jax.clip.processed import Clip
+from fg3dgs_jax.experts.audio import audio_features
+from fg3dgs_jax.media import clock, loudness, video, windows
 
 
-@dataclasses.dataclass
+class Speech(NamedTuple):
+    """An avatar that speaks a sound."""
+
+    frames: Iterator[np.ndarray]  # uint8 [H, W, 3], drawn as they are taken
+    poses: np.ndarray  # int [n]: the clip's frame that lends each pose
+
+    @property
+    def num_frames(self) -> int:
+        """The number of frames, 25 a second."""
+        return len(self.poses)
+
+
+@dataclasses.dataclass(frozen=True)
 class Subject:
     """An avatar with the clip, sound and expressions that drive it."""
 
-    avatar: object
-    clip: processed.Clip
+    avatar: play.Drawable
+    clip: Clip
     features: np.ndarray  # [T, A, D]
     expression: np.ndarray  # [T, E]
     samples: np.ndarray  # int16 [T * 640]
 
-    def draw(self, index):
-        """Yields the frames `index` of the clip, drawn with their own sound."""
-        return play.draw_frames(self.avatar, self.clip, self.features, self.expression, index)
+    def drive(self, index: np.ndarray) -> play.Drive:
+        """Returns what drives the frames `index` of the clip with their own sound."""
+        index = np.asarray(index)
+        return play.Drive(self.features, self.expression, poses=index, sounds=index)
 
-    def sound(self, index):
-        """The samples that belong to consecutive frames `index`."""
+    def draw(self, index: np.ndarray) -> Iterator[Any]:
+        """Yields the `draw.Frame`s `index` of the clip, drawn with their own sound."""
+        return play.draw_frames(self.avatar, self.clip, self.drive(index))
+
+    def sound(self, index: np.ndarray) -> np.ndarray:
+        """Returns the samples that belong to consecutive frames `index`."""
         step = clock.SAMPLES_PER_FRAME
         return self.samples[index[0] * step : (index[-1] + 1) * step]
 
+    def speak(self, samples: np.ndarray, split: str = "train", name: Any = "the sound") -> Speech:
+        """Makes the avatar speak with the clip's poses, played forwards and backwards.
 
-def open_subject(workdir, data=None) -> Subject:
-    """Loads the avatar of a workdir and the processed folder it was trained on (or `data`, where
-    that has moved).
+        Args:
+          samples: int16 [n] at 16 kHz.
+          split: the frames that lend poses, background, blinks and gaze: train, test or all.
+          name: what an error message calls the sound.
+
+        Raises:
+          ValueError: the avatar's audio features cannot be computed, or the split is empty.
+        """
+        num_frames = windows.num_frames_of(samples)
+        settings = self.avatar.config.data
+        extractor = settings.audio_extractor
+        audio_features.check_window(settings, audio_features.lookup(extractor).window, name)
+        # A clip whose sound was brought to the common level has an avatar that needs the same.
+        if "sound" in self.clip.meta:
+            samples = loudness.apply_gain(samples, loudness.gain_db(samples))
+        features = audio_features.extract(extractor, samples, num_frames)
+        pool = self.clip.split(split)
+        poses = pool[play.ping_pong(num_frames, len(pool))]
+        drive = play.Drive(features, self.expression, poses=poses, sounds=np.arange(num_frames))
+        return Speech(play.draw_pictures(self.avatar, self.clip, drive), poses)
+
+
+def open_subject(avatar: play.Drawable, data: os.PathLike[str] | str | None = None) -> Subject:
+    """Opens the clip that an avatar was trained on.
+
+    Args:
+      avatar: a trained avatar.
+      data: the processed folder, or packed file, where it has moved since training.
 
     Raises:
-      ValueError: no avatar or folder there, or the folder's sound is not described as in training.
+      ValueError: there is no such folder, or its sound is not described as in training.
     """
-    # Here, because it brings in networks, which --help does not need.
-    from fg3dgs_jax.experts.audio import audio_features
-
-    avatar = play.load_avatar(workdir)
     settings = avatar.config.data
     clip = open_clip(data or settings.path, settings.max_side or 0)
     features = clip.audio_features(settings.audio_extractor)

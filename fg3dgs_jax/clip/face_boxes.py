@@ -7,7 +7,7 @@ from fg3dgs_jax.clip.landmarks import FACE_OVAL
 FOREHEAD = 0.135  # of the face oval's height, from its top to the hairline
 
 
-def mesh_boxes(landmarks) -> np.ndarray:
+def mesh_boxes(landmarks: np.ndarray) -> np.ndarray:
     """Face-mesh landmarks [T, 478, 2] px -> boxes [T, 4] in the place of S3FD's.
 
     S3FD learned from WIDER FACE, whose boxes are drawn tightly around forehead, chin and cheeks.

@@ -1,5 +1,4 @@
-"""The processed folder (schema 1): what `preprocess` and `synthetic/subject.py` write and
-everything else reads.
+"""The processed folder (schema 1), which `preprocess` and `synthetic/subject.py` write.
 
 | file | content |
 |---|---|
@@ -18,12 +17,16 @@ everything else reads.
 """
 
 import json
+import os
 import pathlib
+from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
 
 from fg3dgs_jax.media.clock import FPS
+from fg3dgs_jax.media.whole_files import whole
 
 SCHEMA = 1
 # The 19 CelebAMask-HQ classes in their order, and teeth as class 19.
@@ -74,7 +77,12 @@ class DatasetError(ValueError):
     """
 
 
-def save_arrays(path, **arrays):
+def train_frames(num_frames: int) -> int:
+    """How many frames of a clip, its first 10/11, are trained on. The rest is the test split."""
+    return int(num_frames * 10 / 11)
+
+
+def save_arrays(path: os.PathLike | str, **arrays: Any) -> None:
     """Writes `NAME.npy` (frames, labels, torso, audio_*), `background.png` and the three npz files.
 
     Keys: frames, labels, torso, background, audio_<extractor>, camera, landmarks, expression (the
@@ -85,24 +93,37 @@ def save_arrays(path, **arrays):
     path.mkdir(parents=True, exist_ok=True)
     for name, value in arrays.items():
         suffix = ".npz" if isinstance(value, dict) else ".png" if name == "background" else ".npy"
-        part = path / f".{name}.part{suffix}"
-        if suffix == ".npz":
-            np.savez(part, **value)
-        elif suffix == ".png":
-            part.write_bytes(cv2.imencode(".png", value[..., ::-1])[1])  # imwrite hides errors
-        else:
-            np.save(part, value)
-        part.replace(path / f"{name}{suffix}")
+        with whole(path / f"{name}{suffix}") as part:
+            if isinstance(value, dict):
+                np.savez(part, **value)
+            elif suffix == ".png":  # not by imwrite, which hides errors
+                part.write_bytes(cv2.imencode(".png", value[..., ::-1])[1].tobytes())
+            else:
+                np.save(part, value)
 
 
 def save_meta(
-    path, *, num_frames, width, height, intrinsics, source, weights=None, consent=None, **extra
-):
+    path: os.PathLike | str,
+    *,
+    num_frames: int,
+    width: int,
+    height: int,
+    intrinsics: Sequence[float],
+    source: Any,
+    **facts: Any,
+) -> None:
     """Writes `meta.json`, the last file: a folder without it is unfinished.
 
-    `intrinsics` is (fx, fy, cx, cy) px.
+    Args:
+      path: the folder.
+      num_frames: T.
+      width: px.
+      height: px.
+      intrinsics: (fx, fy, cx, cy) px.
+      source: where the clip comes from, as JSON.
+      **facts: what else is worth keeping: `weights` (name -> digest), `consent` and more.
     """
-    cut = int(num_frames * 10 / 11)
+    cut = train_frames(num_frames)
     meta = {
         "schema": SCHEMA,
         "T": int(num_frames),
@@ -112,10 +133,9 @@ def save_meta(
         "intrinsics": dict(zip(("fx", "fy", "cx", "cy"), map(float, intrinsics), strict=True)),
         "split": {"train": [0, cut], "test": [cut, int(num_frames)]},
         "source": source,
-        "weights": weights or {},
-        "consent": consent,
-        **extra,
+        "weights": {},
+        "consent": None,
+        **facts,
     }
-    part = pathlib.Path(path) / ".meta.part.json"
-    part.write_text(json.dumps(meta, indent=2))
-    part.replace(pathlib.Path(path) / "meta.json")
+    with whole(pathlib.Path(path) / "meta.json") as part:
+        part.write_text(json.dumps(meta, indent=2))

@@ -4,13 +4,13 @@ import cv2
 import numpy as np
 
 
-def fill(image, known):
+def fill(image: np.ndarray, known: np.ndarray) -> np.ndarray:
     """uint8 [H, W, C] with the pixels not `known` [H, W] filled smoothly from the known ones."""
     weight = known.astype(np.float32)
     return np.rint(fill_weighted(image.astype(np.float32), weight)).astype(np.uint8)
 
 
-def fill_weighted(image, weight):
+def fill_weighted(image: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Pull-push: average down to one pixel, then let each level fill what the finer one lacks."""
     height, width = weight.shape
     if min(height, width) <= 2 or weight.all():

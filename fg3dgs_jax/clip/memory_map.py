@@ -1,16 +1,21 @@
 """Memory maps that are larger than the memory: what has been seen is given back."""
 
 import mmap
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
+import numpy as np
+
+Item = TypeVar("Item")
 ROWS_AT_ONCE = 64  # of a memory map, seen or filled before their memory is given back
 
 
-def stream(array):
+def stream(array: np.ndarray) -> Iterator[np.ndarray]:
     """The rows of a memory-mapped array in their order; what has been seen leaves the memory."""
     return releasing(array, array)
 
 
-def releasing(items, *arrays):
+def releasing(items: Iterable[Item], *arrays: np.ndarray) -> Iterator[Item]:
     """Yields the items; every now and then `arrays`, which their work maps, leave the memory."""
     for i, item in enumerate(items):
         yield item
@@ -21,7 +26,7 @@ def releasing(items, *arrays):
         release(array)
 
 
-def release(array):
+def release(array: np.ndarray) -> None:
     """Gives back the memory that a memory map holds; its content stays in the file.
 
     What was written goes to the system's cache of the file, which is written out when it suits.

@@ -1,11 +1,12 @@
 """Opens what a user names: a processed folder, or the one file that it was packed into."""
 
+import os
 import pathlib
 
 from fg3dgs_jax.clip import pack, processed
 
 
-def open_clip(path, max_side: int = 0) -> processed.Clip:
+def open_clip(path: os.PathLike | str, max_side: int = 0) -> processed.Clip:
     """The clip of a processed folder, or of a packed one, which is unpacked into the user's cache.
 
     Args:

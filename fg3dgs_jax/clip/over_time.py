@@ -1,9 +1,11 @@
 """Rows of a clip, one a frame: gaps bridged, noise smoothed, never across a cut."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 
-def bridge(values, valid):
+def bridge(values: np.ndarray, valid: np.ndarray) -> np.ndarray:
     """float32 [T, ...]: rows that are not valid are interpolated between those that are."""
     flat, times = np.array(values, np.float32).reshape(len(values), -1), np.arange(len(values))
     if valid.any() and not valid.all():
@@ -12,7 +14,9 @@ def bridge(values, valid):
     return flat.reshape(np.shape(values))
 
 
-def smooth(values, valid=None, cuts=()):
+def smooth(
+    values: np.ndarray, valid: np.ndarray | None = None, cuts: Sequence[int] = ()
+) -> np.ndarray:
     """Savitzky-Golay over axis 0, window 5, order 3: no lag, peaks kept.
 
     Args:
@@ -26,8 +30,8 @@ def smooth(values, valid=None, cuts=()):
     return np.concatenate([_smooth_scene(scene) for scene in np.split(values, cuts)])
 
 
-def scenes(count, cuts=()):
-    """int [T]: the number of the scene that each of `count` rows belongs to."""
+def scenes(count: int, cuts: Sequence[int] = ()) -> np.ndarray:
+    """Returns int [T], the number of the scene that each of `count` rows belongs to."""
     return np.searchsorted(np.asarray(cuts, int), np.arange(count), side="right")
 
 

@@ -1,6 +1,6 @@
 """A processed folder as one file, `ID.fg3dgs`, to travel with.
 
-The file is a zip: `manifest.json` first, then the pictures as video (`pack_video`), then every
+The file is a zip: `manifest.json` first, then the pictures as video (`pack_streams`), then every
 other file of the folder as it is, compressed without loss. The manifest names each member with its
 size and sha256. Left out is what only `preprocess` needs to go on (`LEFT_OUT`).
 """
@@ -18,10 +18,11 @@ import zlib
 
 import numpy as np
 import platformdirs
-from tqdm import tqdm
 
 from fg3dgs_jax.clip import format, pack_streams, processed
 from fg3dgs_jax.clip.memory_map import releasing
+from fg3dgs_jax.media import whole_files
+from fg3dgs_jax.media.progress import progress
 
 SUFFIX = ".fg3dgs"
 VERSION = 1  # of the file's layout
@@ -36,7 +37,7 @@ class PackError(ValueError):
     """A file that is not a whole packed folder, or a folder that cannot be packed; one line."""
 
 
-def pack(folder, out=None) -> pathlib.Path:
+def pack(folder: os.PathLike | str, out: os.PathLike | str | None = None) -> pathlib.Path:
     """Writes a processed folder as one file; whole or not at all.
 
     Args:
@@ -52,42 +53,42 @@ def pack(folder, out=None) -> pathlib.Path:
     clip = processed.load_clip(folder)
     out = pathlib.Path(out) if out else folder.with_name(folder.name + SUFFIX)
     out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(f".{out.name}.part")
-    try:
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
-            scratch = pathlib.Path(scratch)
-            pictures = zip(clip.frames, clip.labels, clip.torso, strict=True)
-            bar = tqdm(pictures, "pack", clip.num_frames, unit="frame")
-            bar = releasing(bar, clip.frames, clip.labels, clip.torso)
-            labels = pack_streams.write(scratch, bar, clip.height, clip.width)
-            files = {name: scratch / name for name in pack_streams.STREAMS} | _others(folder)
-            manifest = {
-                "format": f"packed processed folder of fg3dgs_jax, version {VERSION}",
-                "version": VERSION,
-                "schema": format.SCHEMA,
-                "name": folder.name,
-                "T": clip.num_frames,
-                "height": clip.height,
-                "width": clip.width,
-                "labels_sha256": labels,
-                "members": [
-                    {"name": name, "size": path.stat().st_size, "sha256": _digest(path)}
-                    for name, path in files.items()
-                ],
-            }
-            with zipfile.ZipFile(part, "w") as archive:
-                archive.writestr(MANIFEST, json.dumps(manifest, indent=1))
-                for name, path in files.items():
-                    stored = name in pack_streams.STREAMS or path.suffix == ".png"
-                    kind = zipfile.ZIP_STORED if stored else zipfile.ZIP_LZMA
-                    archive.write(path, name, compress_type=kind)
-        part.replace(out)
-    finally:
-        part.unlink(missing_ok=True)
+    scratch_folder = tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.")
+    with whole_files.whole(out) as part, scratch_folder as scratch:
+        _write(part, clip, folder, pathlib.Path(scratch))
     return out
 
 
-def unpack(file, out) -> pathlib.Path:
+def _write(out, clip, folder, scratch):
+    """The file `out` of the clip in `folder`; its streams stand in `scratch` for a while."""
+    pictures = zip(clip.frames, clip.labels, clip.torso, strict=True)
+    bar = progress(pictures, desc="pack", total=clip.num_frames, unit="frame")
+    bar = releasing(bar, clip.frames, clip.labels, clip.torso)
+    labels = pack_streams.write(scratch, bar, clip.height, clip.width)
+    files = {name: scratch / name for name in pack_streams.STREAMS} | _others(folder)
+    manifest = {
+        "format": f"packed processed folder of fg3dgs_jax, version {VERSION}",
+        "version": VERSION,
+        "schema": format.SCHEMA,
+        "name": folder.name,
+        "T": clip.num_frames,
+        "height": clip.height,
+        "width": clip.width,
+        "labels_sha256": labels,
+        "members": [
+            {"name": name, "size": path.stat().st_size, "sha256": _digest(path)}
+            for name, path in files.items()
+        ],
+    }
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr(MANIFEST, json.dumps(manifest, indent=1))
+        for name, path in files.items():
+            stored = name in pack_streams.STREAMS or path.suffix == ".png"
+            kind = zipfile.ZIP_STORED if stored else zipfile.ZIP_LZMA
+            archive.write(path, name, compress_type=kind)
+
+
+def unpack(file: os.PathLike | str, out: os.PathLike | str) -> pathlib.Path:
     """Makes the processed folder `out` of a packed one; whole or not at all.
 
     Raises:
@@ -114,7 +115,7 @@ def unpack(file, out) -> pathlib.Path:
     return out
 
 
-def opened(file) -> pathlib.Path:
+def opened(file: os.PathLike | str) -> pathlib.Path:
     """The folder of a packed one in the user's cache, unpacked there when it is first asked for.
 
     It stands in `clips` there under the file's digest, so that another file of the same name is
@@ -150,7 +151,7 @@ def _forget(clips, count, but):
         shutil.rmtree(old, ignore_errors=True)
 
 
-def read_manifest(file) -> dict:
+def read_manifest(file: os.PathLike | str) -> dict:
     """What a packed folder says of itself.
 
     Raises:
@@ -159,18 +160,18 @@ def read_manifest(file) -> dict:
     file = pathlib.Path(file)
     try:
         with zipfile.ZipFile(file) as archive:
-            found = json.loads(archive.read(MANIFEST))
+            manifest = json.loads(archive.read(MANIFEST))
     except FileNotFoundError:
         raise PackError(f"{file} does not exist; expected a file made with --pack") from None
     except (zipfile.BadZipFile, KeyError, EOFError, ValueError, zlib.error) as error:
         raise _damaged(file, str(error).strip("'\"")) from None
-    versions = (found.get("version"), found.get("schema"))
+    versions = (manifest.get("version"), manifest.get("schema"))
     if versions != (VERSION, format.SCHEMA):
         raise PackError(
             f"{file} is of version {versions[0]}, schema {versions[1]}; this program reads "
             f"{VERSION}, {format.SCHEMA}: pack the folder again with this version"
         )
-    return found
+    return manifest
 
 
 def _extract(file, out):
@@ -217,13 +218,13 @@ def _arrays(out, scratch, size, labels_sha256):
         for name, shape in shapes.items()
     }
     digest, count = hashlib.sha256(), 0
-    bar = tqdm(pack_streams.read(scratch), "unpack", size[0], unit="frame")
+    bar = progress(pack_streams.read(scratch), desc="unpack", total=size[0], unit="frame")
     for count, pictures in enumerate(releasing(bar, *big.values()), 1):
         if count > size[0] or pictures.labels.shape != size[1:]:
             raise KeyError("its pictures are not of the number and size that its manifest says")
         for array, values in zip(big.values(), pictures, strict=True):
             array[count - 1] = values
-        digest.update(np.ascontiguousarray(pictures.labels))
+        digest.update(pictures.labels.tobytes())
     if count != size[0] or digest.hexdigest() != labels_sha256:
         raise KeyError("its labels are not those that were packed")
     for array in big.values():
@@ -232,8 +233,8 @@ def _arrays(out, scratch, size, labels_sha256):
 
 def _others(folder):
     """Name -> path of every file that travels as it is."""
-    found = sorted(p for p in folder.rglob("*") if p.is_file())
-    names = {p.relative_to(folder).as_posix(): p for p in found}
+    paths = sorted(p for p in folder.rglob("*") if p.is_file())
+    names = {p.relative_to(folder).as_posix(): p for p in paths}
     hidden = {n for n in names if any(part.startswith(".") for part in n.split("/"))}
     return {n: p for n, p in names.items() if n not in {*_ARRAYS, *LEFT_OUT, *hidden}}
 

@@ -12,17 +12,21 @@ twice: after the round trip the two still agree exactly, and so does what is dra
 """
 
 import hashlib
+import os
+import pathlib
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from typing import NamedTuple
 
 import av
 import cv2
 import numpy as np
+from av.error import FFmpegError
 
 from fg3dgs_jax.clip.inpaint import fill
+from fg3dgs_jax.media.clock import FPS
 
 STREAMS = ("frames.mkv", "labels.mkv", "torso.mkv", "alpha.mkv")
-FPS = 25
 BLOCK = 16  # px; colours between those that are kept change over so many
 STATE = 32  # times the state stands in the labels' stream; labels are below it
 CLEAR, SHOWN, HIDDEN, EDGE = range(4)  # a torso pixel: alpha 0; 255 and the frame's; 255; between
@@ -44,7 +48,12 @@ class StreamError(ValueError):
     """A stream that cannot be read, or is not of such pictures; one line."""
 
 
-def write(folder, pictures, height, width) -> str:
+def write(
+    folder: os.PathLike | str,
+    pictures: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]],
+    height: int,
+    width: int,
+) -> str:
     """Writes the four streams of an iterable of `Pictures` into a folder, one picture at a time.
 
     Returns:
@@ -52,7 +61,7 @@ def write(folder, pictures, height, width) -> str:
     """
     digest = hashlib.sha256()
     sinks = [
-        _Sink(folder / name, form, options, height, width)
+        _Sink(pathlib.Path(folder, name), form, options, height, width)
         for name, form, options in zip(
             STREAMS,
             ("yuv444p", "gray", "yuv444p", "gray"),
@@ -64,7 +73,7 @@ def write(folder, pictures, height, width) -> str:
         for frame, labels, torso in pictures:
             if labels.max() >= STATE:
                 raise StreamError(f"a label is {labels.max()}; expected at most {STATE - 1}")
-            digest.update(np.ascontiguousarray(labels))
+            digest.update(labels.tobytes())
             state = torso_state(frame, torso)
             rest = (state == HIDDEN) | (state == EDGE)
             colours = _spread(torso[..., :3], rest)
@@ -77,13 +86,13 @@ def write(folder, pictures, height, width) -> str:
     return digest.hexdigest()
 
 
-def read(folder):
+def read(folder: os.PathLike | str) -> Iterator[Pictures]:
     """Yields the `Pictures` of four streams, one at a time.
 
     Raises:
       StreamError: a stream is damaged or has fewer pictures than another.
     """
-    streams = [_planes(folder / name) for name in STREAMS]
+    streams = [_planes(pathlib.Path(folder, name)) for name in STREAMS]
     try:
         for colour, coded, hidden, alpha in zip(*streams, strict=True):
             frame, labels, state = _to_rgb(colour), coded[0] % STATE, coded[0] // STATE
@@ -92,13 +101,13 @@ def read(folder):
             torso[..., 3] = np.choose(state, (0, 255, 255, alpha[0]))
             torso[state == CLEAR] = 0
             yield Pictures(frame, labels, torso)
-    except av.FFmpegError as error:
+    except FFmpegError as error:
         raise StreamError(f"a stream cannot be decoded ({error.strerror})") from None
     except ValueError as error:  # zip: one ended before another, or its pictures differ in size
         raise StreamError(f"the streams do not fit together ({error})") from None
 
 
-def torso_state(frame, torso):
+def torso_state(frame: np.ndarray, torso: np.ndarray) -> np.ndarray:
     """uint8 [H, W] of CLEAR, SHOWN, HIDDEN, EDGE."""
     alpha, same = torso[..., 3], (torso[..., :3] == frame).all(-1)
     solid = np.where(same, np.uint8(SHOWN), np.uint8(HIDDEN))
@@ -110,7 +119,10 @@ def _spread(image, known):
     """uint8 [H, W, 3] with pixels not `known` [H, W] in colours of those around: cheap to code."""
     height, width = known.shape
     small = (max(1, width // BLOCK), max(1, height // BLOCK))
-    shrink = lambda x: cv2.resize(x, small, interpolation=cv2.INTER_AREA)  # noqa: E731
+
+    def shrink(x):
+        return cv2.resize(x, small, interpolation=cv2.INTER_AREA)
+
     share = shrink(known.astype(np.float32))
     total = shrink(image * known[..., None].astype(np.float32))
     mean = np.clip(total / np.maximum(share, 1e-6)[..., None], 0, 255).astype(np.uint8)
@@ -149,7 +161,7 @@ def _planes(path):
         stream.thread_type = "AUTO"
         for picture in container.decode(stream):
             full = [p for p in picture.planes if (p.height, p.width) == _size(picture)]
-            rows = [np.frombuffer(p, np.uint8).reshape(p.height, p.line_size) for p in full]
+            rows = [np.asarray(memoryview(p)).reshape(p.height, p.line_size) for p in full]
             yield np.stack([r[:, : picture.width] for r in rows])
 
 

@@ -2,13 +2,23 @@
 
 import dataclasses
 import json
+import os
 import pathlib
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
 
-from fg3dgs_jax.clip.format import ARRAYS, SCHEMA, DatasetError
-from fg3dgs_jax.clip.landmarks import FACE_OVAL, LEFT_EYE, OUTER_LIPS, RIGHT_EYE, boxes_around
+from fg3dgs_jax.clip.format import ARRAYS, SCHEMA, DatasetError, train_frames
+from fg3dgs_jax.clip.landmarks import (
+    FACE_OVAL,
+    LEFT_EYE,
+    LIP_MIDDLES,
+    OUTER_LIPS,
+    RIGHT_EYE,
+    boxes_around,
+)
+from fg3dgs_jax.clip.layers import over
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,19 +41,22 @@ class Clip:
 
     @property
     def num_frames(self) -> int:
+        """T."""
         return self.frames.shape[0]
 
     @property
     def height(self) -> int:
+        """H, px."""
         return self.frames.shape[1]
 
     @property
     def width(self) -> int:
+        """W, px."""
         return self.frames.shape[2]
 
     def split(self, name: str) -> np.ndarray:
-        """Frame numbers of "train" (the first int(T * 10 / 11)), "test" (the rest) or "all"."""
-        cut = int(self.num_frames * 10 / 11)
+        """Frame numbers of "train" (see `format.train_frames`), "test" (the rest) or "all"."""
+        cut = train_frames(self.num_frames)
         ranges = {"train": (0, cut), "test": (cut, self.num_frames), "all": (0, self.num_frames)}
         if name not in ranges:
             raise DatasetError(f"split is {name!r}; expected one of {sorted(ranges)}")
@@ -53,9 +66,11 @@ class Clip:
         """float32 [T, A, D] of one extractor; an unknown one is refused, naming those there."""
         path = self.path / f"audio_{extractor}.npy"
         if not path.exists():
-            found = sorted(p.stem.removeprefix("audio_") for p in self.path.glob("audio_*.npy"))
+            extractors = sorted(
+                p.stem.removeprefix("audio_") for p in self.path.glob("audio_*.npy")
+            )
             raise DatasetError(
-                f"{self.path} has no features {extractor!r}; it has {found or 'none'}. "
+                f"{self.path} has no features {extractor!r}; it has {extractors or 'none'}. "
                 "Choose one of them with --config.data.audio_extractor=NAME or run preprocess "
                 "again."
             )
@@ -66,7 +81,7 @@ class Clip:
             )
         return features
 
-    def expression_channels(self, names) -> np.ndarray:
+    def expression_channels(self, names: Sequence[str]) -> np.ndarray:
         """float32 [T, len(names)], the named columns in that order."""
         missing = [n for n in names if n not in self.expression_names]
         if missing:
@@ -77,8 +92,11 @@ class Clip:
         return self.expression[:, [self.expression_names.index(n) for n in names]]
 
     def lips_boxes(self, margin: float = 0.25) -> np.ndarray:
-        """int32 [T, 4] (row0, row1, col0, col1) around the outer lips, each side widened by
-        `margin` of the size."""
+        """Boxes around the outer lips, each side widened by `margin` of the size.
+
+        Returns:
+          int32 [T, 4] (row0, row1, col0, col1).
+        """
         return boxes_around(self.landmarks[:, OUTER_LIPS], self.height, self.width, margin)
 
     def eyes_boxes(self, margin: float = 0.35) -> np.ndarray:
@@ -94,26 +112,25 @@ class Clip:
         return boxes_around(self.landmarks[:, FACE_OVAL], self.height, self.width, margin)
 
     def mouth_openings(self) -> np.ndarray:
-        """float32 [T], height of the inner-lip opening (points 13 to 14) in px."""
-        return np.linalg.norm(self.landmarks[:, 14] - self.landmarks[:, 13], axis=-1)
+        """float32 [T], height of the opening between the inner lips' middles in px."""
+        upper, lower = LIP_MIDDLES
+        return np.linalg.norm(self.landmarks[:, lower] - self.landmarks[:, upper], axis=-1)
 
     def backgrounds(self) -> np.ndarray:
         """uint8 [T, H, W, 3], the torso layer over the plate: B of eq. (14)."""
         out = np.empty((*self.torso.shape[:3], 3), np.uint8)
-        for picture, rgba in zip(out, self.torso, strict=True):
-            alpha = np.ascontiguousarray(rgba[..., 3])
-            picture[:] = self.background
-            cv2.copyTo(cv2.cvtColor(rgba, cv2.COLOR_RGBA2RGB), cv2.compare(alpha, 255, 0), picture)
-            edge = cv2.inRange(alpha, 1, 254) > 0  # few: the rest needs no arithmetic
-            share = alpha[edge, None].astype(np.float32) / 255.0
-            mixed = rgba[edge, :3] * share + self.background[edge].astype(np.float32) * (1 - share)
-            picture[edge] = np.rint(mixed)
+        for k, layer in enumerate(self.torso):
+            out[k] = over(layer, self.background)
         return out
 
 
-def load_clip(path, max_side: int = 0) -> Clip:
-    """Opens a processed folder; frames, labels, torso, landmarks and intrinsics shrink together
-    until the longer side is at most `max_side` px (0: they stay as they are).
+def load_clip(path: os.PathLike | str, max_side: int = 0) -> Clip:
+    """Opens a processed folder.
+
+    Args:
+      path: the folder.
+      max_side: px. Frames, labels, torso, landmarks and intrinsics shrink together until the longer
+        side is at most that. 0 leaves them as they are.
 
     Raises:
       DatasetError: no such folder, an unfinished one, another schema, or arrays that do not fit
@@ -140,7 +157,10 @@ def load_clip(path, max_side: int = 0) -> Clip:
                 f"{path}/{name}.npy has shape {array.shape}; meta.json says "
                 f"[{frames}, {height}, {width}]"
             )
-    background = cv2.imread(str(path / "background.png"))[..., ::-1]
+    background = cv2.imread(str(path / "background.png"))
+    if background is None:
+        raise DatasetError(f"{path}/background.png is missing or damaged; run preprocess again")
+    background = background[..., ::-1]
     camera, landmarks, expression = (
         np.load(path / f"{n}.npz") for n in ("camera", "landmarks", "expression")
     )
@@ -157,13 +177,14 @@ def load_clip(path, max_side: int = 0) -> Clip:
         ratio = np.array([size[0] / width, size[1] / height])
         intrinsics = intrinsics * np.tile(ratio, 2)
         points = points * ratio.astype(np.float32)
+    fx, fy, cx, cy = intrinsics
     return Clip(
         path=path,
         meta=meta,
         background=np.ascontiguousarray(background),
         world_to_camera=camera["world_to_camera"].astype(np.float32),
         valid=camera["valid"],
-        intrinsics=tuple(map(float, intrinsics)),
+        intrinsics=(float(fx), float(fy), float(cx), float(cy)),
         landmarks=points,
         landmarks_valid=landmarks["valid"],
         expression=expression["e"].astype(np.float32),

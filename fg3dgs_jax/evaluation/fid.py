@@ -1,24 +1,31 @@
 """Frechet distance of two sets of features: how far apart their two Gaussians are.
 
-Everything in float64. The value depends on how many frames there are (with fewer than features the
-covariances have no full rank), so that only sets of equal size may be compared.
+Everything is in float64. The value depends on the number of frames, because fewer frames than
+features leave the covariances without full rank. Only sets of equal size may be compared.
 """
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-MIN_ROWS = 2  # a covariance needs two
+# What a covariance needs.
+MIN_ROWS = 2
 
 
 class Moments:
     """Mean and covariance of rows that come in batches, without keeping the rows."""
 
     def __init__(self, width: int):
+        """`width`: number of features."""
         self.count = 0
         self.mean = np.zeros(width)
         self._scatter = np.zeros((width, width))  # sum of outer products about the mean
 
-    def add(self, rows):
-        """rows: [n, width], n >= 1."""
+    def add(self, rows: ArrayLike) -> None:
+        """Takes in rows [n, width], n >= 1.
+
+        Raises:
+          ValueError: they have another shape.
+        """
         rows = np.asarray(rows, np.float64)
         if rows.ndim != 2 or not len(rows) or rows.shape[1] != len(self.mean):
             raise ValueError(f"rows have shape {rows.shape}; expected [n >= 1, {len(self.mean)}]")
@@ -31,17 +38,19 @@ class Moments:
 
     @property
     def covariance(self) -> np.ndarray:
-        """[width, width], divided by n - 1."""
+        """Covariance [width, width] with the divisor n - 1."""
         if self.count < MIN_ROWS:
             raise ValueError(f"there are {self.count} rows; expected at least {MIN_ROWS}")
         return self._scatter / (self.count - 1)
 
 
-def frechet_distance(mean_a, covariance_a, mean_b, covariance_b) -> float:
-    """|a - b|^2 + tr(A + B - 2 (A B)^1/2).
+def frechet_distance(
+    mean_a: np.ndarray, covariance_a: np.ndarray, mean_b: np.ndarray, covariance_b: np.ndarray
+) -> float:
+    """Returns |a - b|^2 + tr(A + B - 2 (A B)^1/2) of means [D] and covariances [D, D].
 
-    (A B)^1/2 has the eigenvalues of (A^1/2 B A^1/2)^1/2, which is symmetric and has no negative
-    ones but by rounding: unlike a matrix root of A B it exists for covariances without full rank.
+    (A B)^1/2 has the eigenvalues of (A^1/2 B A^1/2)^1/2, which is symmetric and has negative ones
+    by rounding only. Unlike a matrix root of A B it exists for covariances without full rank.
     """
     values, vectors = np.linalg.eigh(covariance_a)
     root = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
@@ -54,5 +63,5 @@ def frechet_distance(mean_a, covariance_a, mean_b, covariance_b) -> float:
 
 
 def distance(a: Moments, b: Moments) -> float:
-    """Of two streamed sets."""
+    """Returns the Frechet distance of two sets."""
     return frechet_distance(a.mean, a.covariance, b.mean, b.covariance)

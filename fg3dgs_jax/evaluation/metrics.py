@@ -1,48 +1,55 @@
-"""How far a render is from the truth: PSNR, SSIM, landmark distance, and the still picture that any
-model must beat.
+"""How far a render is from the truth: PSNR, SSIM, landmark distance and the best still image.
+
+Every model must beat the still image.
 
 Images are float [H, W, 3] in [0, 1]; boxes are (row0, row1, col0, col1), half open.
 """
 
+from collections.abc import Iterable
+
 import cv2
 import numpy as np
+from numpy.typing import ArrayLike
 
-PSNR_CAP = 100.0  # dB; identical pictures would give infinity and spoil every mean
+from fg3dgs_jax.clip.landmarks import LIPS_20
 
-# MediaPipe's stand-ins for points 48..67 of the 68-point scheme: 12 of the outer lips, 8 of the
-# inner.
-LIPS_20 = (61, 40, 37, 0, 267, 270, 291, 321, 314, 17, 84, 91, 78, 81, 13, 311, 308, 402, 14, 178)
+# dB; identical pictures would give infinity and spoil every mean.
+PSNR_CAP = 100.0
 
 
-def psnr(a, b) -> float:
-    """-10 log10 of the mean squared error over all pixels and channels, dB; at most `PSNR_CAP`."""
+def psnr(a: ArrayLike, b: ArrayLike) -> float:
+    """Returns -10 log10 of the mean squared error, dB, at most `PSNR_CAP`."""
     error = np.mean((np.asarray(a, np.float64) - np.asarray(b, np.float64)) ** 2)
     return float(min(-10.0 * np.log10(error), PSNR_CAP)) if error > 0 else PSNR_CAP
 
 
-def crop(image, box):
-    """The part of [H, W, ...] inside a box."""
-    row0, row1, col0, col1 = (int(v) for v in box)
+def crop(image: np.ndarray, box: ArrayLike) -> np.ndarray:
+    """Returns the part of [H, W, ...] inside a box."""
+    row0, row1, col0, col1 = (int(v) for v in np.asarray(box))
     return image[row0:row1, col0:col1]
 
 
-def pixels(image, boxes) -> np.ndarray:
-    """[n, C]: the pixels of [H, W, C] inside boxes [k, 4]; where they overlap, once for each."""
-    return np.concatenate([crop(image, box).reshape(-1, image.shape[-1]) for box in boxes])
+def pixels(image: np.ndarray, boxes: ArrayLike) -> np.ndarray:
+    """Returns the pixels [n, C] of [H, W, C] inside boxes [k, 4], box by box."""
+    crops = (crop(image, box) for box in np.asarray(boxes))
+    return np.concatenate([part.reshape(-1, image.shape[-1]) for part in crops])
 
 
-def box_psnr(a, b, box) -> float:
-    """PSNR inside one box, dB."""
+def box_psnr(a: np.ndarray, b: np.ndarray, box: ArrayLike) -> float:
+    """Returns the PSNR inside one box, dB."""
     return psnr(crop(a, box), crop(b, box))
 
 
-def boxes_psnr(a, b, boxes) -> float:
-    """PSNR over the pixels of all boxes [k, 4] together, dB."""
+def boxes_psnr(a: np.ndarray, b: np.ndarray, boxes: ArrayLike) -> float:
+    """Returns the PSNR over the pixels of all boxes [k, 4] together, dB."""
     return psnr(pixels(a, boxes), pixels(b, boxes))
 
 
-def ssim(a, b) -> float:
-    """Mean SSIM as 3DGS defines it: 11 x 11 Gaussian of sigma 1.5, zero-padded, biased moments."""
+def ssim(a: ArrayLike, b: ArrayLike) -> float:
+    """Returns the mean SSIM as 3DGS defines it.
+
+    It has an 11 x 11 Gaussian of sigma 1.5, zero padding and biased moments.
+    """
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     mean_a, mean_b = _blur(a), _blur(b)
     # Moments in float64: E[x^2] - E[x]^2 cancels badly in flat regions.
@@ -61,21 +68,26 @@ def _blur(x):
     return cv2.sepFilter2D(x, cv2.CV_64F, kernel, kernel, borderType=cv2.BORDER_CONSTANT)
 
 
-def lmd(points_a, points_b) -> float:
-    """Mean distance in px of two sets of lip landmarks [20, 2], each centred on its own mean.
+def lmd(points_a: ArrayLike, points_b: ArrayLike) -> float:
+    """Returns the mean distance in px of two sets of lip landmarks [20, 2].
 
-    Whole face meshes [478, 2] are accepted and cut down to the 20 lip points.
+    Each is centred on its own mean. Whole face meshes [478, 2] are cut down to the 20 lip points.
     """
     a, b = (np.asarray(p, np.float64) for p in (points_a, points_b))
     a, b = (p[list(LIPS_20)] if len(p) > len(LIPS_20) else p for p in (a, b))
     return float(np.linalg.norm((a - a.mean(0)) - (b - b.mean(0)), axis=-1).mean())
 
 
-def best_still_image(frames) -> np.ndarray:
-    """The one picture with the least squared error to all frames (iterable of uint8 [H, W, 3]):
-    their mean, in [0, 1].
+def best_still_image(frames: Iterable[np.ndarray]) -> np.ndarray:
+    """Returns the picture with the least squared error to all frames: their mean, in [0, 1].
+
+    Args:
+      frames: uint8 [H, W, 3].
+
+    Raises:
+      ValueError: there are no frames.
     """
-    total, count = 0.0, 0
+    total, count = np.zeros(()), 0
     for frame in frames:
         total = total + np.asarray(frame, np.float64)
         count += 1
@@ -84,9 +96,10 @@ def best_still_image(frames) -> np.ndarray:
     return (total / count / 255.0).astype(np.float32)
 
 
-def mean_or_none(values):
-    """Mean of what is there; None when nothing is (a metric that could not be measured is null,
-    never a number).
+def mean_or_none(values: Iterable[float | None]) -> float | None:
+    """Returns the mean of the values that are not None, or None where all are.
+
+    A metric that could not be measured is null, never a number.
     """
-    values = [v for v in values if v is not None]
-    return float(np.mean(values)) if values else None
+    known = [v for v in values if v is not None]
+    return float(np.mean(known)) if known else None

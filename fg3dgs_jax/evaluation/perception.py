@@ -1,29 +1,30 @@
-"""Measures of whole frames that watch them as they are drawn: FID, and LPIPS with VGG-16.
+"""Measures of whole frames, fed as they are drawn: FID, and LPIPS with VGG-16.
 
-Each has `add(truth, image)`, for one true and one drawn frame [H, W, 3] in [0, 1], and `result()`:
-the value, None where it cannot be had, and where it comes from or why not.
+Each is a `watcher.Measure`.
 """
 
-import jax
 import numpy as np
 
 from fg3dgs_jax.avatar import play
-from fg3dgs_jax.evaluation import fid
-from fg3dgs_jax.evaluation.pretrained import Expert
-from fg3dgs_jax.experts.image import inception, lpips
-from fg3dgs_jax.weights import store
+from fg3dgs_jax.evaluation import fid, pretrained
+from fg3dgs_jax.experts.image import inception
+from fg3dgs_jax.experts.optional import OptionalNetwork
 
-ROWS = 32  # frames whose features wait for each other
+# Frames whose features are added to the covariance together: each time all of it is written.
+ROWS = 32
 
 
 class FrechetDistance:
     """FID between the true frames and the drawn ones, both at eight bits, as pictures have."""
 
-    def __init__(self, network: Expert):
+    def __init__(self, network: OptionalNetwork):
         """`network`: call(uint8 [B, H, W, 3]) -> features [B, D]."""
-        self.network, self.moments, self.waiting = network, None, []
+        self.network = network
+        self.moments: tuple[fid.Moments, ...] = ()
+        self.waiting: list[np.ndarray] = []  # [2, D] of a frame
 
-    def add(self, truth, image):
+    def add(self, truth: np.ndarray, image: np.ndarray) -> None:
+        """Takes in one pair of frames [H, W, 3] in [0, 1]."""
         if self.network.call is None:
             return
         pictures = np.stack([play.to_uint8(truth), play.to_uint8(image)])
@@ -32,7 +33,6 @@ class FrechetDistance:
             self._take_in()
 
     def _take_in(self):
-        """Many rows at once: each time the whole covariance is written."""
         if not self.waiting:
             return
         rows = np.stack(self.waiting, 1)  # [2, n, D]
@@ -42,6 +42,7 @@ class FrechetDistance:
         self.waiting = []
 
     def result(self) -> tuple[float | None, str]:
+        """Returns the distance, or None, and its source or the reason."""
         if self.network.call is None:
             return None, self.network.source
         self._take_in()
@@ -55,44 +56,39 @@ class FrechetDistance:
 class MeanDistance:
     """The mean over the frames of a distance of two pictures."""
 
-    def __init__(self, network: Expert):
+    def __init__(self, network: OptionalNetwork):
         """`network`: call(truth, image) -> float."""
-        self.network, self.values = network, []
+        self.network = network
+        self.values: list[float] = []
 
-    def add(self, truth, image):
+    def add(self, truth: np.ndarray, image: np.ndarray) -> None:
+        """Takes in one pair of frames [H, W, 3] in [0, 1]."""
         if self.network.call is not None:
             self.values.append(self.network.call(truth, image))
 
     def result(self) -> tuple[float | None, str]:
+        """Returns the mean, or None, and its source or the reason."""
         return float(np.mean(self.values)) if self.values else None, self.network.source
 
 
 def load_fid() -> FrechetDistance:
-    """With pytorch-fid's Inception where its weights are."""
-    path = store.find("fid_inception")
-    if path is None:
-        return FrechetDistance(_missing("fid_inception"))
-    variables = inception.load(path)
+    """Returns FID with the Inception network of pytorch-fid, where its weights are installed."""
 
-    def call(images):
-        return np.asarray(inception.features(variables, np.asarray(images, np.float32) / 255.0))
+    def build(path):
+        variables = inception.load(path)
 
-    return FrechetDistance(Expert(call, f"Inception of pytorch-fid ({path.name})"))
+        def call(images):
+            return np.asarray(inception.features(variables, np.asarray(images, np.float32) / 255.0))
+
+        return call
+
+    return FrechetDistance(pretrained.load("fid_inception", "Inception of pytorch-fid", build))
 
 
 def load_lpips_vgg() -> MeanDistance:
-    """LPIPS v0.1 with VGG-16 where its weights are: seconds a frame without an accelerator."""
-    path = store.find("lpips_vgg")
-    if path is None:
-        return MeanDistance(_missing("lpips_vgg"))
-    params, distance = lpips.load(path), jax.jit(lpips.lpips)
+    """Returns LPIPS v0.1 with VGG-16, where its weights are installed.
 
-    def call(truth, image):
-        pair = (np.asarray(picture, np.float32)[None] for picture in (truth, image))
-        return float(distance(params, *pair)[0])
-
-    return MeanDistance(Expert(call, f"lpips vgg v0.1 ({path.name})"))
-
-
-def _missing(name):
-    return Expert(None, f"weights of {name} not found; see: python -m fg3dgs_jax.experts list")
+    Without an accelerator it takes seconds a frame.
+    """
+    expert = pretrained.load("lpips_vgg", "lpips vgg v0.1", pretrained.lpips_distance)
+    return MeanDistance(expert)

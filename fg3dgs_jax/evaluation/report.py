@@ -1,26 +1,37 @@
-"""What a person looks at: comparison video panels, contact sheet, curves, one page of HTML and the
-per-frame table.
-"""
+"""What a person looks at: panels of the comparison video, contact sheet, HTML page, frame table."""
 
 import csv
-import html
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
 
 import cv2
+import jinja2
 import numpy as np
 
 from fg3dgs_jax.avatar import play
 
 COLUMNS = ("truth", "render", "face layer", "eyes layer", "mouth layer", "error x4")
 LAYERS = ("face", "eyes", "mouth")
-ERROR_GAIN = 4.0  # an error of a quarter of the range is the hottest colour
-LAYER_BACK = 0.5  # grey behind the layers: dark hair and white teeth both stand out
-PANEL = 320  # px, the widest picture of the video and of the sheet
-CAPTION = 22  # px
+# An error of a quarter of the range has the hottest colour.
+ERROR_GAIN = 4.0
+# Grey behind the layers: dark hair and white teeth both stand out.
+LAYER_BACK = 0.5
+# px, the widest picture of the video and of the sheet.
+PANEL = 320
+# px, height of a caption, and width of the names of the sheet's rows.
+CAPTION, NAMES = 22, 96
+# Grey value behind captions.
+DARK = 24
 
 
-def panels(truth, frame) -> list[np.ndarray]:
-    """The six uint8 [H, W, 3] pictures of `COLUMNS`. truth: float [H, W, 3] in [0, 1]; frame: one
-    drawn Frame.
+def panels(truth: np.ndarray, frame: Any) -> list[np.ndarray]:
+    """Returns the six uint8 [H, W, 3] pictures of `COLUMNS`.
+
+    Args:
+      truth: float [H, W, 3] in [0, 1].
+      frame: one `draw.Frame` in NumPy.
     """
     layers = [frame.layers[n] + (1.0 - frame.alphas[n][..., None]) * LAYER_BACK for n in LAYERS]
     return [play.to_uint8(p) for p in (truth, frame.image, *layers)] + [
@@ -28,17 +39,18 @@ def panels(truth, frame) -> list[np.ndarray]:
     ]
 
 
-def error_heat(a, b) -> np.ndarray:
-    """uint8 [H, W, 3]: mean absolute error over the channels, times `ERROR_GAIN`, from black to
-    yellow.
+def error_heat(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Returns the mean absolute error over the channels as colours, uint8 [H, W, 3].
+
+    It is multiplied by `ERROR_GAIN`, and shown from black (0) to yellow (1).
     """
     heat = play.to_uint8(np.abs(a - b).mean(-1) * ERROR_GAIN)
     return cv2.applyColorMap(heat, cv2.COLORMAP_INFERNO)[..., ::-1]
 
 
-def caption(text, width) -> np.ndarray:
-    """uint8 [CAPTION, width, 3] with a short text."""
-    strip = np.full((CAPTION, width, 3), 24, np.uint8)
+def caption(text: str, width: int) -> np.ndarray:
+    """Returns uint8 [CAPTION, width, 3] with a short text."""
+    strip = np.full((CAPTION, width, 3), DARK, np.uint8)
     scale = min(0.45, 0.45 * width / max(8.2 * len(text), 1))
     cv2.putText(
         strip, text, (4, 15), cv2.FONT_HERSHEY_SIMPLEX, scale, (235, 235, 235), 1, cv2.LINE_AA
@@ -46,8 +58,8 @@ def caption(text, width) -> np.ndarray:
     return strip
 
 
-def shrink(pictures) -> list[np.ndarray]:
-    """The pictures, no wider than `PANEL`, with even sides."""
+def shrink(pictures: list[np.ndarray]) -> list[np.ndarray]:
+    """Returns the pictures, no wider than `PANEL`, with even sides."""
     height, width = pictures[0].shape[:2]
     ratio = min(1.0, PANEL / width)
     size = (2 * round(width * ratio / 2), 2 * round(height * ratio / 2))
@@ -56,8 +68,8 @@ def shrink(pictures) -> list[np.ndarray]:
     return [cv2.resize(p, size, interpolation=cv2.INTER_AREA) for p in pictures]
 
 
-def comparison_row(pictures) -> np.ndarray:
-    """One frame of the comparison video: captioned panels side by side, none wider than `PANEL`."""
+def comparison_row(pictures: list[np.ndarray]) -> np.ndarray:
+    """Returns one frame of the comparison video: captioned panels, none wider than `PANEL`."""
     small = shrink(pictures)
     columns = [
         np.vstack([caption(name, p.shape[1]), p]) for name, p in zip(COLUMNS, small, strict=True)
@@ -65,11 +77,17 @@ def comparison_row(pictures) -> np.ndarray:
     return np.hstack(columns)
 
 
-def choose_frames(openings, blinks, count: int = 8) -> dict[int, str]:
-    """{position: why} of frames for the contact sheet: mouth widest and closed, the fullest blink,
-    the rest evenly spread.
+def choose_frames(
+    openings: np.ndarray, blinks: np.ndarray | None, count: int = 8
+) -> dict[int, str]:
+    """Returns the reason by position of frames for the contact sheet.
 
-    openings, blinks: [n] curves of the truth; blinks may be None.
+    The mouth is widest and closed, the blink is fullest, the other frames are evenly spread.
+
+    Args:
+      openings: [n], how far the mouth of the truth is open.
+      blinks: AU45 [n] of the truth, where it is known.
+      count: number of frames.
     """
     chosen = {int(np.argmax(openings)): "widest mouth"}
     chosen.setdefault(int(np.argmin(openings)), "closed mouth")
@@ -84,33 +102,36 @@ def choose_frames(openings, blinks, count: int = 8) -> dict[int, str]:
     return dict(sorted(chosen.items()))
 
 
-def contact_sheet(columns) -> np.ndarray:
-    """uint8 picture: one column per (title, six panels), one row per kind of panel."""
-    strips = []
+def contact_sheet(columns: Sequence[tuple[str, list[np.ndarray]]]) -> np.ndarray:
+    """Returns a uint8 picture with a row per kind of panel.
+
+    Args:
+      columns: title and six panels of each column.
+    """
+    parts = []
     columns = [(title, shrink(pictures)) for title, pictures in columns]
     for title, pictures in columns:
         width = pictures[0].shape[1]
-        strips.append(np.vstack([caption(title, width), *pictures]))
-    sheet = np.hstack(strips)
+        parts.append(np.vstack([caption(title, width), *pictures]))
     height = columns[0][1][0].shape[0]
-    names = [caption("", 96)]
+    names = [caption("", NAMES)]
     for name in COLUMNS:
-        cell = np.full((height, 96, 3), 24, np.uint8)
-        cell[:CAPTION] = caption(name, 96)
+        cell = np.full((height, NAMES, 3), DARK, np.uint8)
+        cell[:CAPTION] = caption(name, NAMES)
         names.append(cell)
-    return np.hstack([np.vstack(names), sheet])
+    return np.hstack([np.vstack(names), *parts])
 
 
-def write_csv(path, rows) -> None:
-    """rows: list of dicts with the same keys; None becomes an empty cell."""
+def write_csv(path: os.PathLike[str] | str, rows: Sequence[dict]) -> None:
+    """Writes dicts with the same keys as a table; None becomes an empty cell."""
     with open(path, "w", newline="") as file:
         table = csv.DictWriter(file, fieldnames=list(rows[0]))
         table.writeheader()
         table.writerows(rows)
 
 
-def flatten(metrics) -> list[tuple[str, str, str]]:
-    """(name, value, source or reason) of everything in metrics.json that is a figure."""
+def flatten(metrics: dict) -> list[tuple[str, str, str]]:
+    """Returns (name, value, source or reason) of every figure in metrics.json."""
     sources = metrics["weights"]
     out = []
     for name, value in metrics.items():
@@ -123,41 +144,22 @@ def flatten(metrics) -> list[tuple[str, str, str]]:
     return out
 
 
-def text(value) -> str:
-    """A figure as a person reads it."""
+def text(value: Any) -> str:
+    """Returns a figure as a person reads it."""
     return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def write_html(path, metrics) -> None:
-    """One page that shows the metrics and the pictures written beside it."""
-    cells = (tuple(map(html.escape, row)) for row in flatten(metrics))
-    rows = "\n".join(
-        f"<tr><td>{n}</td><td class=v>{v}</td><td class=s>{s}</td></tr>" for n, v, s in cells
+def write_html(path: os.PathLike[str] | str, metrics: dict) -> None:
+    """Writes one page with the metrics and the pictures that are written beside it.
+
+    Args:
+      path: the file to write.
+      metrics: what metrics.json holds.
+    """
+    pages = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
+        autoescape=True,
+        keep_trailing_newline=True,
     )
-    path.write_text(PAGE.replace("@ROWS@", rows), encoding="utf-8")
-
-
-PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>Evaluation</title>
-<style>
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 1200px; margin: 2rem auto;
-  padding: 0 1rem; }
-img, video { max-width: 100%; border: 1px solid #ddd; }
-td { padding: .1rem 1rem .1rem 0; } .v { font-variant-numeric: tabular-nums; text-align: right; }
-.s { color: #777; }
-</style></head><body>
-<h1>Evaluation</h1>
-<video src="comparison.mp4" controls loop></video>
-<table>
-@ROWS@
-</table>
-<h2>Frames</h2><img src="contact_sheet.png" alt="truth, render, layers and error of eight frames">
-<h2>Frame by frame</h2>
-<img src="moments.png" alt="truth above render around a blink, a wide mouth, a closed mouth">
-<h2>Sound and mouth</h2>
-<img src="opening.png" alt="audio envelope, true and rendered opening">
-<p>Every frame: <a href="per_frame.csv">per_frame.csv</a>;
-all figures: <a href="metrics.json">metrics.json</a>.</p>
-</body></html>
-"""
+    page = pages.get_template("report.html.j2").render(rows=flatten(metrics))
+    pathlib.Path(path).write_text(page, encoding="utf-8")

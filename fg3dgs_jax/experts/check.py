@@ -2,11 +2,13 @@
 
 import dataclasses
 import importlib.util
+import os
 from collections.abc import Callable
 
 import jax
 import numpy as np
 
+from fg3dgs_jax.media.clock import FPS, SAMPLE_RATE
 from fg3dgs_jax.weights import variables
 
 
@@ -27,7 +29,7 @@ class _Wrong(ValueError):
     """Weights that load but do not do what they should."""
 
 
-def check(name, path) -> str:
+def check(name: str, path: os.PathLike | str) -> str:
     """Loads the weights and runs the network once; what it found, in a few words.
 
     Raises:
@@ -46,22 +48,22 @@ def check(name, path) -> str:
             count += leaf.size
             if not np.isfinite(leaf).all():
                 raise _Wrong(f"the weights of {name} are not finite")
-    found = np.asarray(network.run(module, loaded))
-    if len(found.shape) != len(network.shape) or any(
-        want not in (None, size) for want, size in zip(network.shape, found.shape, strict=True)
+    result = np.asarray(network.run(module, loaded))
+    if len(result.shape) != len(network.shape) or any(
+        want not in (None, size) for want, size in zip(network.shape, result.shape, strict=True)
     ):
-        raise _Wrong(f"{name} gives shape {found.shape}; expected {network.shape}")
-    if not np.isfinite(found).all():
+        raise _Wrong(f"{name} gives shape {result.shape}; expected {network.shape}")
+    if not np.isfinite(result).all():
         raise _Wrong(f"{name} gives values that are not finite")
-    told = f"{count / 1e6:.2f} M numbers, " if count else ""
+    amount = f"{count / 1e6:.2f} M numbers, " if count else ""
     if network.golden is None:
-        return f"{told}runs: {list(found.shape)}"
-    if abs(float(found.squeeze()) - network.golden) > 1e-4 * network.golden:
-        raise _Wrong(f"{name} gives {float(found.squeeze()):.6f}; published is {network.golden}")
-    return f"{told}gives the published {network.golden}"
+        return f"{amount}runs: {list(result.shape)}"
+    if abs(float(result.squeeze()) - network.golden) > 1e-4 * network.golden:
+        raise _Wrong(f"{name} gives {float(result.squeeze()):.6f}; published is {network.golden}")
+    return f"{amount}gives the published {network.golden}"
 
 
-def read_for_conversion(name, path) -> dict:
+def read_for_conversion(name: str, path: os.PathLike | str) -> dict:
     """Nested dicts of arrays, as `variables.save` takes them.
 
     Raises:
@@ -83,7 +85,7 @@ def _frame(size):
 
 
 def _second():
-    return 0.2 * (_noise(16_000) - 0.5)
+    return 0.2 * (_noise(SAMPLE_RATE) - 0.5)
 
 
 def _golden_lpips(module, params):
@@ -97,8 +99,8 @@ def _two_towers(embed_faces, faces, sound):
     """The embeddings of one window of faces and of one of sound, of these shapes."""
 
     def run(module, loaded):
-        seen = getattr(module, embed_faces)(loaded, _noise(1, *faces))
-        return np.concatenate([seen, module.embed_sound(loaded, _noise(1, *sound))])
+        lips = getattr(module, embed_faces)(loaded, _noise(1, *faces))
+        return np.concatenate([lips, module.embed_sound(loaded, _noise(1, *sound))])
 
     return run
 
@@ -169,13 +171,13 @@ NETWORKS = {
         to_save=None,
     ),
     "deepspeech": Network(
-        "experts.audio.deepspeech", lambda m, v: m.features(v, _second(), 25), (25, 16, 29)
+        "experts.audio.deepspeech", lambda m, v: m.features(v, _second(), FPS), (FPS, 16, 29)
     ),
     "wav2vec2_esperanto": _wav2vec2(letters=True, width=44),
     "wav2vec2_base": _wav2vec2(letters=True, width=32),
     "hubert_large": _wav2vec2(letters=False, width=1024),
     "hubert_base": _wav2vec2(letters=False, width=768),
-    "ave": Network("experts.audio.ave", lambda m, v: m.features(v, _second(), 25), (25, 1, 512)),
+    "ave": Network("experts.audio.ave", lambda m, v: m.features(v, _second(), FPS), (FPS, 1, 512)),
     "wav2lip": Network(
         "experts.lips.wav2lip", _two_towers("embed_faces", (48, 96, 15), (80, 16)), (2, 512)
     ),

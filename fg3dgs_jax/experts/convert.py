@@ -1,5 +1,6 @@
 """A published file -> our npz of Flax arrays, which loads without a pickle and replaces it."""
 
+import os
 import pathlib
 
 from fg3dgs_jax.experts import check
@@ -7,10 +8,13 @@ from fg3dgs_jax.weights import converted, files, store, variables
 from fg3dgs_jax.weights.registry import WeightsMissing
 
 
-def convert(source, name=None, out=None) -> pathlib.Path:
+def convert(
+    source: os.PathLike | str, name: str | None = None, out: os.PathLike | str | None = None
+) -> pathlib.Path:
     """Writes NAME.npz and NAME.json from a published file; where the npz is.
 
     Args:
+      source: the published file.
       name: of the registry; None to tell it by the file's name or digest.
       out: the folder; None for the user's cache.
 

@@ -1,107 +1,112 @@
 """The frozen lip-sync experts of eq. (16) behind one interface: do five frames fit their sound?
 
 Wav2Lip's discriminator where its weights are found (the paper's, for research only), else one of
-your own: `python -m fg3dgs_jax.experts train_sync` writes `sync_expert.npz`; put it in a folder of
+your own: `python -m fg3dgs_jax.lipsync fit` writes `sync_expert.npz`; put it in a folder of
 $FG3DGS_WEIGHTS, or name it in `config.sync_expert`.
 """
 
 import pathlib
 from collections.abc import Callable
-from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
 from fg3dgs_jax.clip import face_boxes
+from fg3dgs_jax.clip.processed import Clip
 from fg3dgs_jax.experts.lips import wav2lip
+from fg3dgs_jax.experts.optional import OptionalNetwork
 from fg3dgs_jax.lipsync import expert
 from fg3dgs_jax.media import windows as windows_lib
 from fg3dgs_jax.weights import store
 
-WINDOW = 5  # consecutive frames, 200 ms: what both experts look at
 
-
-class SyncLoss(NamedTuple):
-    """One expert, and what it has heard and where it looks in one clip."""
-
-    name: str
-    call: Callable  # (frames [B, 5, H, W, 3] in [0, 1], first frames [B]) -> []: eq. (16)'s L_lip
-
-
-def find(wanted: str) -> pathlib.Path | None:
-    """The expert's file: `wanted` if it names one, else Wav2Lip's, else your own; None if neither.
+def find(choice: str) -> pathlib.Path | None:
+    """The expert's file: `choice` if it names one, else Wav2Lip's, else your own; None if neither.
 
     Raises:
       ValueError: there is no such file.
     """
-    if wanted:
-        if not pathlib.Path(wanted).is_file():
+    if choice:
+        if not pathlib.Path(choice).is_file():
             raise ValueError(
-                f"there is no lip-sync expert {wanted}; expected the sync_expert.npz that "
-                "`python -m fg3dgs_jax.experts train_sync` writes, or Wav2Lip's lipsync_expert.pth"
+                f"there is no lip-sync expert {choice}; expected the sync_expert.npz that "
+                "`python -m fg3dgs_jax.lipsync fit` writes, or Wav2Lip's lipsync_expert.pth"
             )
-        return pathlib.Path(wanted)
+        return pathlib.Path(choice)
     own = [folder / f"{expert.NAME}.npz" for folder in store.search_folders()]
     return store.find("wav2lip") or next((path for path in own if path.is_file()), None)
 
 
-def load(wanted: str, clip, samples) -> SyncLoss | None:
-    """Eq. (16)'s loss for a clip (`processed.Clip`) and its sound (int16, 16 kHz), or None without
-    an expert; `wanted`: see `find`.
+def load(choice: str, clip: Clip, samples: np.ndarray) -> OptionalNetwork:
+    """Eq. (16)'s loss for one clip: an expert, the sound it has read, and where it looks.
+
+    Args:
+      choice: see `find`.
+      clip: whose frames it will judge.
+      samples: int16, the clip's sound at 16 kHz.
+
+    Returns:
+      call(frames [B, 5, H, W, 3] in [0, 1], first frames [B]) -> []: L_lip; no call without an
+      expert.
 
     Raises:
       ValueError: the expert's file is missing or damaged.
     """
-    path = find(wanted)
+    path = find(choice)
     if path is None:
-        return None
+        return OptionalNetwork(None, "no lip-sync expert found; see: python -m fg3dgs_jax.lipsync")
     if path.stem == expert.NAME:
-        call = own_loss(expert.load(path), clip, samples)
-    else:
-        call = wav2lip_loss(wav2lip.load(path), clip, samples)
-    return SyncLoss(str(path), call)
+        return OptionalNetwork(own_loss(expert.load(path), clip, samples), str(path))
+    return OptionalNetwork(wav2lip_loss(wav2lip.load(path), clip, samples), str(path))
 
 
-def own_loss(variables, clip, samples) -> Callable:
-    """L_lip by the expert of `train_sync`."""
+def own_loss(variables: dict, clip: Clip, samples: np.ndarray) -> Callable:
+    """L_lip by the expert of `lipsync fit`."""
     boxes = jnp.asarray(expert.mouth_boxes(clip.landmarks))
     windows = windows_lib.mel_windows(samples, clip.num_frames)
-    heard = expert.embed_sound(variables, windows)  # of each window's middle frame
+    sounds = expert.embed_sound(variables, windows)  # of each window's middle frame
 
     def call(frames, starts):
-        sound = heard[starts + expert.MIDDLE]
+        sound = sounds[starts + expert.MIDDLE]
         return expert.sync_loss(variables, frames, boxes[_window(starts)], sound)
 
     return call
 
 
-def wav2lip_loss(variables, clip, samples) -> Callable:
+def wav2lip_loss(variables: dict, clip: Clip, samples: np.ndarray) -> Callable:
     """L_lip by Wav2Lip's expert: -log of the cosine."""
     boxes = jnp.asarray(face_boxes.mesh_boxes(clip.landmarks), jnp.float32)
     columns = wav2lip.mel_columns(samples)
     first = np.arange(wav2lip.num_windows(clip.num_frames, len(columns)))
     windows = np.split(wav2lip.mel_windows(columns, first), range(64, len(first), 64))
-    heard = jnp.concatenate([wav2lip.embed_sound(variables, part) for part in windows])
+    sounds = jnp.concatenate([wav2lip.embed_sound(variables, part) for part in windows])
 
     def call(frames, starts):
         faces = wav2lip.lower_faces(frames, boxes[_window(starts)])
-        return wav2lip.sync_loss(variables, faces, heard[starts])
+        return wav2lip.sync_loss(variables, faces, sounds[starts])
 
     return call
 
 
-def windows(clip, learnt) -> np.ndarray:
-    """bool [T]: the five frames from here on are all `learnt` (bool [T]) and show the face.
+def windows(clip: Clip, learnt: np.ndarray) -> np.ndarray:
+    """Which frames begin five that are all learnt and show the face.
 
     Silent ones count: eq. (15) goes on in this stage, and a shut mouth is not to be forgotten.
+
+    Args:
+      clip: the processed folder.
+      learnt: bool [T].
+
+    Returns:
+      bool [T].
     """
     usable = learnt & clip.landmarks_valid
-    found = np.zeros(clip.num_frames, bool)
-    for start in range(clip.num_frames - WINDOW + 1):
-        found[start] = usable[start : start + WINDOW].all()
-    return found
+    begins = np.zeros(clip.num_frames, bool)
+    for start in range(clip.num_frames - expert.FRAMES + 1):
+        begins[start] = usable[start : start + expert.FRAMES].all()
+    return begins
 
 
 def _window(starts):
     """First frames [B] -> frame numbers [B, 5]."""
-    return starts[:, None] + jnp.arange(WINDOW)
+    return starts[:, None] + jnp.arange(expert.FRAMES)

@@ -29,10 +29,10 @@ class SyncClip(NamedTuple):
 
     name: str
     mouths: np.ndarray  # uint8 [T, 72, 72, 3], MARGIN times the square of `mouth_boxes`
-    sound: np.ndarray  # float32 [T, 16, 80], `data.audio.mel_windows`
+    sound: np.ndarray  # float32 [T, 16, 80], `windows.mel_windows`
 
 
-def sync_clip(clip: processed.Clip, samples) -> SyncClip:
+def sync_clip(clip: processed.Clip, samples: np.ndarray) -> SyncClip:
     """A processed folder and its int16 samples (16 kHz) as the expert's training takes them."""
     boxes = expert.mouth_boxes(clip.landmarks)
     middle, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2 * MARGIN
@@ -51,14 +51,19 @@ def _cut(frames, boxes):
     return expert.cut(frames.astype(jnp.float32), boxes, STORED)
 
 
-def plain_mouths(stored):
+def plain_mouths(stored: jax.Array | np.ndarray) -> jax.Array:
     """Stored mouths [..., 72, 72, 3] uint8 -> what the network looks into, RGB [..., 48, 48, 3]."""
     edge = STORED * (1 - 1 / MARGIN) / 2
     boxes = jnp.broadcast_to(jnp.array([edge, edge, STORED - edge, STORED - edge]), (4,))
     return expert.cut(stored.astype(jnp.float32) / 255.0, boxes)
 
 
-def disturb(key, stored, windows, strength=1.0):
+def disturb(
+    key: jax.Array,
+    stored: jax.Array | np.ndarray,
+    windows: jax.Array,
+    strength: float | jax.Array = 1.0,
+) -> tuple[jax.Array, jax.Array]:
     """Another camera, light and microphone for each segment.
 
     Args:
@@ -98,21 +103,26 @@ def disturb(key, stored, windows, strength=1.0):
     return mouths, windows + louder + hiss
 
 
-def embed(params, mouths, windows, key=None):
+def embed(
+    params: dict,
+    mouths: jax.Array | np.ndarray,
+    windows: jax.Array | np.ndarray,
+    key: jax.Array | None = None,
+) -> tuple[jax.Array, jax.Array]:
     """RGB mouths [B, S, 48, 48, 3], standardised windows [B, V, 16, 80] -> unit [B, V, 64] twice.
 
     V = S - 4. With a key (consumed) units are dropped, as in training.
     """
     train = key is not None
     keys = [{"dropout": k} for k in jax.random.split(key)] if train else [None, None]
-    seen = expert.MouthTower().apply(
+    lips = expert.MouthTower().apply(
         {"params": params["mouth"]}, expert.standardise(mouths), train, rngs=keys[0]
     )
-    heard = expert.SoundTower().apply({"params": params["sound"]}, windows, train, rngs=keys[1])
-    return expert.unit(seen), expert.unit(heard)
+    sound = expert.SoundTower().apply({"params": params["sound"]}, windows, train, rngs=keys[1])
+    return expert.unit(lips), expert.unit(sound)
 
 
-def shift_losses(similar) -> dict:
+def shift_losses(similar: jax.Array | np.ndarray) -> dict:
     """Cross entropies of the right pairs, [] each.
 
     Args:
@@ -147,19 +157,28 @@ def shift_losses(similar) -> dict:
     return losses
 
 
-def loss(params, stored, windows, key, strength=1.0):
+def loss(
+    params: dict,
+    stored: jax.Array | np.ndarray,
+    windows: jax.Array | np.ndarray,
+    key: jax.Array,
+    strength: float | jax.Array = 1.0,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Mean of what `shift_losses` finds in disturbed segments; key is consumed.
 
     Args:
       params: of `expert.init`; only towers and scale are learnt.
       stored: uint8 [B, S, 72, 72, 3].
       windows: mel windows [B, S - 4, 16, 80], of each window's middle frame.
+      key: consumed.
       strength: of `disturb`.
     """
     key_disturb, key_drop = jax.random.split(key)
     bands = jax.lax.stop_gradient({"bands": params["bands"]})
-    mouths, windows = disturb(key_disturb, stored, expert.hear(bands, windows), strength)
-    seen, heard = embed(params, mouths, windows, key_drop)
-    similar = jnp.exp(params["log_scale"]) * jnp.einsum("bvc,bwc->bvw", seen, heard)
+    mouths, windows = disturb(
+        key_disturb, stored, expert.standardise_sound(bands, windows), strength
+    )
+    lips, sound = embed(params, mouths, windows, key_drop)
+    similar = jnp.exp(params["log_scale"]) * jnp.einsum("bvc,bwc->bvw", lips, sound)
     parts = shift_losses(similar)
-    return sum(parts.values()) / len(parts), parts
+    return sum(parts.values(), jnp.zeros(())) / len(parts), parts

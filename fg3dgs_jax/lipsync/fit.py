@@ -1,6 +1,7 @@
 """Trains the lip-sync expert; what is held out of the clips stops it and calibrates it."""
 
 import functools
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -8,7 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from fg3dgs_jax.clip import format
 from fg3dgs_jax.lipsync import examples, expert, shift_scores
+from fg3dgs_jax.media.clock import FPS
 
 SEGMENT = 64  # frames of a training segment
 BATCH = 4  # segments a step
@@ -36,24 +39,28 @@ class Fit(NamedTuple):
 
 
 def parts(num_frames: int) -> Parts:
-    """How a clip is used: the test split is that of `Clip.split`, the rest ends with a held-out
-    part.
+    """How a clip is used: its training split ends with a held-out part.
 
     Raises:
       ValueError: too few frames for one training segment.
     """
-    cut = int(num_frames * 10 / 11)
+    cut = format.train_frames(num_frames)
     stop = int(cut * (1 - HELD_OUT))
     if stop < SEGMENT:
         needed = next(n for n in range(num_frames, 1000) if int(n * 100 / 121) > SEGMENT)
         raise ValueError(
             f"a clip of {num_frames} frames is too short; expected {needed} or more "
-            f"({needed / 25:.0f} s)"
+            f"({needed / FPS:.0f} s)"
         )
     return Parts((0, stop), (stop, cut), (cut, num_frames))
 
 
-def fit(clips, steps: int, seed: int = 0, report=lambda found: None) -> Fit:
+def fit(
+    clips: Sequence[examples.SyncClip],
+    steps: int,
+    seed: int = 0,
+    report: Callable[[dict], None] = lambda row: None,
+) -> Fit:
     """Trains one expert on the train parts of all clips.
 
     Args:
@@ -63,8 +70,8 @@ def fit(clips, steps: int, seed: int = 0, report=lambda found: None) -> Fit:
       report: called with every row of the history.
     """
     ranges = [parts(len(clip.mouths)) for clip in clips]
-    heard = np.concatenate([c.sound[: r.train[1]] for c, r in zip(clips, ranges, strict=True)])
-    bands = heard.reshape(-1, heard.shape[-1])
+    sound = np.concatenate([c.sound[: r.train[1]] for c, r in zip(clips, ranges, strict=True)])
+    bands = sound.reshape(-1, sound.shape[-1])
     key = jax.random.key(seed)
     params = expert.init(jax.random.fold_in(key, steps), bands.mean(0), bands.std(0) + 1e-3)
     optimizer = _optimizer(steps)
@@ -86,18 +93,18 @@ def fit(clips, steps: int, seed: int = 0, report=lambda found: None) -> Fit:
             continue
         counts = [r.held_out[1] - r.held_out[0] for r in ranges]
         values = [_held_out(params, c, r) for c, r in zip(clips, ranges, strict=True)]
-        found = float(np.average(values, weights=counts))  # a short clip's part says little
+        held_out = float(np.average(values, weights=counts))  # a short clip's part says little
         mean = float(np.mean(jax.device_get(losses)))
-        history.append({"step": step + 1, "train": mean, "held_out": found})
+        history.append({"step": step + 1, "train": mean, "held_out": held_out})
         report(history[-1])
         losses.clear()
-        if not np.isfinite(mean + found):
+        if not np.isfinite(mean + held_out):
             raise ValueError(
                 f"the loss is not finite after {step + 1} steps (training {mean}, held out "
-                f"{found}): train with another --seed"
+                f"{held_out}): train with another --seed"
             )
-        if found < best[0]:
-            best = (found, step + 1, params)
+        if held_out < best[0]:
+            best = (held_out, step + 1, params)
         elif step + 1 - best[1] >= PATIENCE * CHECK_EVERY:
             break
     _, step, params = best
@@ -106,12 +113,12 @@ def fit(clips, steps: int, seed: int = 0, report=lambda found: None) -> Fit:
     )
 
 
-def cosines(params, clip, start: int, stop: int) -> np.ndarray:
+def cosines(params: dict, clip: examples.SyncClip, start: int, stop: int) -> np.ndarray:
     """[V, V] of the mouth windows (down) and sound windows (across) within frames start .. stop."""
-    seen = _see(params, jnp.asarray(clip.mouths[start:stop]))
+    lips = _see(params, jnp.asarray(clip.mouths[start:stop]))
     middles = clip.sound[start + expert.MIDDLE : stop - expert.MIDDLE]
-    heard = expert.embed_sound(params, middles)
-    return np.asarray(seen) @ np.asarray(heard).T
+    sound = expert.embed_sound(params, middles)
+    return np.asarray(lips) @ np.asarray(sound).T
 
 
 @functools.cache
@@ -147,16 +154,16 @@ def _segments(rng, clips, ranges):
 
 @jax.jit
 def _see(params, stored):
-    seen, _ = examples.embed(
+    lips, _ = examples.embed(
         params, examples.plain_mouths(stored)[None], jnp.zeros((1, 1, *expert.SOUND))
     )
-    return seen[0]
+    return lips[0]
 
 
 def _held_out(params, clip, ranges):
     """Mean over the losses of `shift_losses`, undisturbed."""
-    found = cosines(params, clip, *ranges.held_out) * float(np.exp(params["log_scale"]))
-    values = examples.shift_losses(jnp.asarray(found)[None])
+    similar = cosines(params, clip, *ranges.held_out) * float(np.exp(params["log_scale"]))
+    values = examples.shift_losses(jnp.asarray(similar)[None])
     return float(np.mean(jax.device_get(list(values.values()))))
 
 

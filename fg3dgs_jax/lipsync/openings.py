@@ -1,33 +1,31 @@
-"""Does the mouth follow the sound? Mouth openings measured on pixels, and their correlation with
-the sound.
+"""Mouth openings measured on pixels, and their correlation with the sound.
 
-The opening is measured by colour and place in a box, the same way on truth and on render, and the
-boxes never change size:
-a box that grew with the true mouth would lend the truth's motion to any picture measured in it.
+The opening is measured by colour and place in a box, the same way on ground truth and render. The
+boxes never change size: one that grew with the true mouth would lend that motion to any picture.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
-from fg3dgs_jax.media import clock
-from fg3dgs_jax.media.clock import SAMPLES_PER_FRAME
+from fg3dgs_jax.clip.format import LABELS, LIP_LABELS
+from fg3dgs_jax.media.clock import FPS, SAMPLES_PER_FRAME
 
-MIN_SHIFT = clock.FPS // 2  # frames; half a second away speech no longer resembles itself
+MIN_SHIFT = FPS // 2  # frames; half a second away speech no longer resembles itself
 MIN_PIXELS = 20  # of one class, below which no colour model is fitted
-LIP_LABELS = (12, 13)
 OPEN, LIPS, SKIN = 0, 1, 2
 CLASSES = {
-    "interior": (OPEN, (11,)),
-    "teeth": (OPEN, (19,)),
+    "interior": (OPEN, (LABELS["mouth"],)),
+    "teeth": (OPEN, (LABELS["teeth"],)),
     "lips": (LIPS, LIP_LABELS),
-    "skin": (SKIN, (1, 10)),
+    "skin": (SKIN, (LABELS["skin"], LABELS["nose"])),
 }
 
 
 class MouthColours(NamedTuple):
-    """One Gaussian per class in RGB and place; the place tells a dark mouth from the shadow under
-    the lip.
+    """One Gaussian per class in RGB and place.
+
+    The place tells a dark mouth from the shadow under the lip.
     """
 
     kinds: np.ndarray  # [C] OPEN, LIPS or SKIN
@@ -36,9 +34,11 @@ class MouthColours(NamedTuple):
     offsets: np.ndarray  # [C]: log det of the covariance - 2 log prior
 
 
-def steady_boxes(lips_boxes, height: int, width: int) -> np.ndarray:
-    """int32 [T, 4] boxes (row0, row1, col0, col1) of one size for the whole clip, hung from the
-    upper edge of `lips_boxes`.
+def steady_boxes(lips_boxes: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Boxes of one size for the whole clip, hung from the upper edge of `lips_boxes`.
+
+    Returns:
+      int32 [T, 4] (row0, row1, col0, col1).
     """
     boxes = np.asarray(lips_boxes)
     tall = min(int(np.percentile(boxes[:, 1] - boxes[:, 0], 98)), height)
@@ -48,11 +48,19 @@ def steady_boxes(lips_boxes, height: int, width: int) -> np.ndarray:
     return np.stack([row0, row0 + tall, col0, col0 + wide], -1).astype(np.int32)
 
 
-def fit_mouth_colours(frames, labels, boxes, limit: int = 100) -> MouthColours | None:
+def fit_mouth_colours(
+    frames: np.ndarray, labels: np.ndarray, boxes: np.ndarray, limit: int = 100
+) -> MouthColours | None:
     """Fits the colour classes on (at most `limit`, evenly spread) true frames.
 
-    Args: frames uint8 [T, H, W, 3], labels uint8 [T, H, W] (`format.LABELS`), boxes int [T, 4].
-    Returns None when the mouth is never seen open, or there is nothing else to tell it from.
+    Args:
+      frames: uint8 [T, H, W, 3].
+      labels: uint8 [T, H, W], `format.LABELS`.
+      boxes: int [T, 4].
+      limit: frames.
+
+    Returns:
+      None when the mouth is never open, or there is nothing else to tell it from.
     """
     chosen = np.unique(np.linspace(0, len(frames) - 1, min(limit, len(frames))).astype(int))
     colours = {name: [] for name in CLASSES}
@@ -73,16 +81,21 @@ def fit_mouth_colours(frames, labels, boxes, limit: int = 100) -> MouthColours |
 
 
 def _gaussian(colours, prior):
-    covariance = np.cov(colours.T) + 0.01**2 * np.eye(
-        colours.shape[1]
-    )  # a flat painted class still has some width
+    floor = 0.01**2 * np.eye(colours.shape[1])  # a flat painted class still has some width
+    covariance = np.cov(colours.T) + floor
     whiten = np.linalg.inv(np.linalg.cholesky(covariance))
     return colours.mean(0), whiten, np.linalg.slogdet(covariance)[1] - 2.0 * np.log(prior)
 
 
-def features(image, box) -> np.ndarray:
-    """[P, 5]: RGB in [0, 1] and place in the box (row, column, -0.5 .. 0.5) of its pixels. image:
-    uint8 or float in [0, 1].
+def features(image: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """Colour and place of the pixels in a box.
+
+    Args:
+      image: [H, W, 3], uint8 or float in [0, 1].
+      box: (row0, row1, col0, col1).
+
+    Returns:
+      [P, 5]: RGB in [0, 1], and row and column in the box from -0.5 to 0.5.
     """
     row0, row1, col0, col1 = (int(v) for v in box)
     pixels = np.asarray(image[row0:row1, col0:col1], np.float64)
@@ -93,9 +106,13 @@ def features(image, box) -> np.ndarray:
     return np.concatenate([pixels, place], -1).reshape(-1, 5)
 
 
-def mouth_opening(image, box, colours: MouthColours) -> float:
-    """Share of the box's pixels that look like an open mouth. image: [H, W, 3] float in [0, 1] or
-    uint8.
+def mouth_opening(image: np.ndarray, box: np.ndarray, colours: MouthColours) -> float:
+    """Share of the box's pixels that look like an open mouth.
+
+    Args:
+      image: [H, W, 3], uint8 or float in [0, 1].
+      box: (row0, row1, col0, col1).
+      colours: from `fit_mouth_colours`.
     """
     offset = features(image, box)[None] - colours.means[:, None]  # [C, P, 5]
     distance = np.sum(np.einsum("cij,cpj->cpi", colours.whiten, offset) ** 2, -1)
@@ -103,11 +120,17 @@ def mouth_opening(image, box, colours: MouthColours) -> float:
     return float(np.mean(colours.kinds[nearest] == OPEN))
 
 
-def envelope(samples, num_frames: int) -> np.ndarray:
-    """[num_frames] loudness of int16 samples (16 kHz): root of each frame's RMS, smoothed over
-    three frames (120 ms).
+def envelope(samples: np.ndarray, num_frames: int) -> np.ndarray:
+    """Loudness of the sound in each frame.
 
     The root compresses as hearing does, so that one loud vowel does not outweigh a sentence.
+
+    Args:
+      samples: int16 at 16 kHz.
+      num_frames: T.
+
+    Returns:
+      [T]: root of each frame's RMS, smoothed over three frames (120 ms).
     """
     needed = num_frames * SAMPLES_PER_FRAME
     sound = np.zeros(needed)
@@ -118,7 +141,7 @@ def envelope(samples, num_frames: int) -> np.ndarray:
     return (padded[:-2] + padded[1:-1] + padded[2:]) / 3.0
 
 
-def correlation(a, b) -> float | None:
+def correlation(a: np.ndarray, b: np.ndarray) -> float | None:
     """Pearson correlation of two curves [n]; None where one is constant or shorter than 3."""
     a, b = (np.asarray(x, np.float64) for x in (a, b))
     if len(a) < 3 or a.std() < 1e-9 or b.std() < 1e-9:
@@ -126,9 +149,10 @@ def correlation(a, b) -> float | None:
     return float(np.corrcoef(a, b)[0, 1])
 
 
-def shifted_correlations(opening, loudness) -> np.ndarray:
-    """Correlations with the sound turned round by every amount of half a second or more; empty for
-    under a second.
+def shifted_correlations(opening: np.ndarray, loudness: np.ndarray) -> np.ndarray:
+    """Correlations with the sound turned round by every amount of half a second or more.
+
+    Empty for less than a second.
     """
     n = len(opening)
     values = [
@@ -137,9 +161,16 @@ def shifted_correlations(opening, loudness) -> np.ndarray:
     return np.array([v for v in values if v is not None])
 
 
-def best_lag(opening, loudness, reach: int = 6) -> dict | None:
-    """The lag in frames (positive: the mouth comes after the sound) within `reach` that correlates
-    best, and how well.
+def best_lag(opening: np.ndarray, loudness: np.ndarray, reach: int = 6) -> dict | None:
+    """The lag that correlates best, and how well.
+
+    Args:
+      opening: [n].
+      loudness: [n].
+      reach: frames; the largest lag.
+
+    Returns:
+      frames (positive: the mouth comes after the sound) and correlation.
     """
     values = {k: correlation(opening, np.roll(loudness, k)) for k in range(-reach, reach + 1)}
     values = {k: v for k, v in values.items() if v is not None}
@@ -149,13 +180,17 @@ def best_lag(opening, loudness, reach: int = 6) -> dict | None:
     return {"frames": lag, "correlation": values[lag]}
 
 
-def check(opening, samples) -> dict:
-    """Correlation of an opening curve [n] with its own sound, and with the same sound shifted,
-    which it should beat.
+def check(opening: np.ndarray, samples: np.ndarray) -> dict:
+    """Correlation of an opening curve with its own sound, and with the same sound shifted.
 
-    Returns envelope_correlation (or None), envelope_lag (see `best_lag`) and
-    envelope_correlation_shifted: None, or max,
-    mean, how many shifts there are and the share of them that the true one beats.
+    Args:
+      opening: [n].
+      samples: int16 at 16 kHz.
+
+    Returns:
+      envelope_correlation (or None), envelope_lag (see `best_lag`) and
+      envelope_correlation_shifted: None, or max, mean, how many shifts there are and the share
+      of them that the true one beats.
     """
     loudness = envelope(samples, len(opening))
     true = correlation(opening, loudness)
@@ -176,11 +211,3 @@ def check(opening, samples) -> dict:
             "share_beaten": float(np.mean(true > shifted)),
         },
     }
-
-
-def check_frames(frames, boxes, samples, colours: MouthColours) -> tuple[np.ndarray, dict]:
-    """Opening curve [n] of rendered frames in their boxes [n, 4], and its `check` against int16
-    samples (16 kHz).
-    """
-    opening = np.array([mouth_opening(f, b, colours) for f, b in zip(frames, boxes, strict=True)])
-    return opening, check(opening, samples)

@@ -2,13 +2,14 @@
 
 import numpy as np
 
+from fg3dgs_jax.lipsync.expert import FRAMES
+
 REACH = 15  # frames
 SPAN = 50  # frames of a window whose mean score is looked at, two seconds
-FRAMES = 5  # of one score
 CLOSE = 1  # frame: a peak not further from 0 is at the true alignment
 
 
-def by_shift(similar, reach: int = REACH) -> np.ndarray:
+def by_shift(similar: np.ndarray, reach: int = REACH) -> np.ndarray:
     """[V, V] scores of mouth windows and sound windows -> [V, 2 reach + 1].
 
     Column `reach + o` is the mouth's window v with the sound o frames later; NaN outside.
@@ -21,7 +22,7 @@ def by_shift(similar, reach: int = REACH) -> np.ndarray:
     return np.where(inside, values, np.nan)
 
 
-def curves(similar, span: int = SPAN, reach: int = REACH) -> np.ndarray:
+def curves(similar: np.ndarray, span: int = SPAN, reach: int = REACH) -> np.ndarray:
     """[V, V] -> [N, 2 reach + 1]: mean score against shift in every run of `span` frames.
 
     A mean is over the pairs that are there, at least half of them by the choice of `reach`; a clip
@@ -34,7 +35,7 @@ def curves(similar, span: int = SPAN, reach: int = REACH) -> np.ndarray:
     return np.where(counted, runs, 0.0).sum(-1) / np.maximum(counted.sum(-1), 1)
 
 
-def summary(similar) -> dict:
+def summary(similar: np.ndarray) -> dict:
     """What the score says of a part of a clip.
 
     Returns "frames"; "score": its mean without a shift; "runs" of two seconds; "aligned": the share
@@ -42,15 +43,15 @@ def summary(similar) -> dict:
     "peak": frames by which the sound at the best score lies after the picture, over the whole part;
     "contrast": score there above the median over shifts; "curve": score at shifts of -15 to 15.
     """
-    found = curves(similar)
-    middle = found.shape[1] // 2
-    peaks = found.argmax(1) - middle
+    runs = curves(similar)
+    middle = runs.shape[1] // 2
+    peaks = runs.argmax(1) - middle
     whole = np.nanmean(by_shift(similar), 0)
     peak = int(whole.argmax()) - middle
     return {
         "frames": len(similar) + FRAMES - 1,
         "score": float(whole[middle]),
-        "runs": len(found),
+        "runs": len(runs),
         "aligned": float(np.mean(np.abs(peaks) <= CLOSE)),
         "steady": float(np.mean(np.abs(peaks - peak) <= CLOSE)),
         "peak": peak,

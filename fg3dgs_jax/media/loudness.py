@@ -19,7 +19,7 @@ ON, OFF = 0.55, 0.4
 MIN_SPEECH, MAX_GAP = 0.08, 0.25  # s: shorter bursts are clicks, shorter pauses belong to speech
 
 
-def levels(samples) -> np.ndarray:
+def levels(samples: np.ndarray) -> np.ndarray:
     """int16 [n] -> float [n // 160] dBFS, RMS of every 10 ms smoothed over 30 ms."""
     count = len(samples) // BLOCK
     power = np.square(samples[: count * BLOCK].astype(np.float32) / 32768.0)
@@ -27,7 +27,7 @@ def levels(samples) -> np.ndarray:
     return 10 * np.log10((power[:-2] + power[1:-1] + power[2:]) / 3 + 1e-10)
 
 
-def speech_blocks(samples) -> np.ndarray:
+def speech_blocks(samples: np.ndarray) -> np.ndarray:
     """int16 [n] -> bool [n // 160]: somebody speaks in these 10 ms."""
     level = levels(samples)
     if not len(level):
@@ -50,7 +50,7 @@ def speech_blocks(samples) -> np.ndarray:
     return speech
 
 
-def speech_map(samples, num_frames: int) -> np.ndarray:
+def speech_map(samples: np.ndarray, num_frames: int) -> np.ndarray:
     """int16 [n] -> bool [num_frames]: somebody speaks during at least half of the frame."""
     blocks = speech_blocks(samples)
     per_frame = SAMPLE_RATE // FPS // BLOCK
@@ -58,22 +58,28 @@ def speech_map(samples, num_frames: int) -> np.ndarray:
     return blocks[: num_frames * per_frame].reshape(num_frames, per_frame).mean(1) >= 0.5
 
 
-def gain_db(samples) -> float:
-    """dB that bring the speech in int16 [n] to `TARGET_DB`, less where a sample would clip.
+def gain_db(samples: np.ndarray) -> float:
+    """The gain that brings speech to `TARGET_DB`, less where a sample would clip.
 
     0 where nobody speaks. Levelled sound asks for (nearly) 0: it may be levelled again.
+
+    Args:
+      samples: int16 [n].
+
+    Returns:
+      dB.
     """
     blocks = speech_blocks(samples)
     if not blocks.any():
         return 0.0
     spoken = samples[: len(blocks) * BLOCK].reshape(-1, BLOCK)[blocks].astype(np.float32) / 32768
-    wanted = TARGET_DB - 10 * np.log10(np.mean(np.square(spoken)))
+    missing = TARGET_DB - 10 * np.log10(np.mean(np.square(spoken)))
     room = 20 * np.log10(PEAK * 32767 / np.abs(samples.astype(np.int32)).max())
-    gain = float(np.clip(min(wanted, max(room, 0.0)), -MAX_GAIN_DB, MAX_GAIN_DB))
+    gain = float(np.clip(min(missing, max(room, 0.0)), -MAX_GAIN_DB, MAX_GAIN_DB))
     return round(gain, 1)
 
 
-def apply_gain(samples, gain: float) -> np.ndarray:
+def apply_gain(samples: np.ndarray, gain: float) -> np.ndarray:
     """int16 [n] times `gain` dB -> int16 [n]."""
     if gain == 0.0:
         return samples

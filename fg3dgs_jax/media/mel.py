@@ -12,14 +12,14 @@ _FRAME_LENGTH, _HOP, _FFT, _FILTERS, _LIFTER = 400, 160, 512, 26, 22  # of the M
 
 
 @functools.cache
-def filterbank(sample_rate, n_fft, num_mels, fmin, fmax):
+def filterbank(sample_rate: int, n_fft: int, num_mels: int, fmin: float, fmax: float) -> np.ndarray:
     """float32 [num_mels, n_fft // 2 + 1]: triangles of unit area (Slaney) on the mel scale."""
     import librosa  # here, for it takes seconds
 
     return librosa.filters.mel(sr=sample_rate, n_fft=n_fft, n_mels=num_mels, fmin=fmin, fmax=fmax)
 
 
-def spectrum(samples, n_fft, hop):
+def spectrum(samples: np.ndarray, n_fft: int, hop: int) -> np.ndarray:
     """Samples [n] -> magnitudes float32 [1 + n // hop, n_fft // 2 + 1], column k at sample k * hop.
 
     Periodic Hann window of n_fft samples, edges reflected.
@@ -33,20 +33,20 @@ def spectrum(samples, n_fft, hop):
     return out
 
 
-def as_float(samples):
+def as_float(samples: np.ndarray) -> np.ndarray:
     """int16 or float samples [n] -> float32 in [-1, 1]."""
     samples = np.asarray(samples)
     if samples.ndim != 1:
         raise ValueError(
             f"samples have shape {samples.shape}; expected [n], 16 kHz mono: read them with "
-            "data.video.read_audio"
+            "media.video.read_audio"
         )
     if np.issubdtype(samples.dtype, np.integer):
         return samples.astype(np.float32) / 32768.0
     return samples.astype(np.float32)
 
 
-def as_int16(samples):
+def as_int16(samples: np.ndarray) -> np.ndarray:
     """int16, or float samples [n] in [-1, 1] -> int16, for networks that know loudness so."""
     samples = np.asarray(samples)
     if samples.dtype == np.int16 and samples.ndim == 1:
@@ -54,7 +54,7 @@ def as_int16(samples):
     return np.rint(np.clip(as_float(samples) * 32768.0, -32768, 32767)).astype(np.int16)
 
 
-def wav2lip_columns(samples):
+def wav2lip_columns(samples: np.ndarray) -> np.ndarray:
     """16 kHz samples [n > 0] -> float32 [1 + n // 200, 80] in [-4, 4], column k centred on k/80 s.
 
     The mel of Wav2Lip and of the SyncTalk encoder: pre-emphasis 0.97, 800-point STFT with hop 200
@@ -69,7 +69,7 @@ def wav2lip_columns(samples):
     return np.clip(8.0 * (decibels + 100.0) / 100.0 - 4.0, -4.0, 4.0).astype(np.float32)
 
 
-def mfcc(samples, coefficients: int) -> np.ndarray:
+def mfcc(samples: np.ndarray, coefficients: int) -> np.ndarray:
     """int16 samples [n > 0] at 16 kHz -> MFCC float64 [T, coefficients <= 26], 100 rows a second.
 
     The constants of python_speech_features: pre-emphasis 0.97; 25 ms frames, zeros after the end,

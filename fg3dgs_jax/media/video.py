@@ -9,15 +9,16 @@ offsets were.
 
 import dataclasses
 import itertools
+import os
 import pathlib
 import wave
 from collections.abc import Iterator
 
-import av
 import cv2
 import numpy as np
+from av.error import FFmpegError
 
-from fg3dgs_jax.media.clock import FPS, SAMPLE_RATE
+from fg3dgs_jax.media.clock import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from fg3dgs_jax.media.container import (
     AudioError,
     StreamInfo,
@@ -32,6 +33,7 @@ from fg3dgs_jax.media.container import (
     seek_pictures,
 )
 from fg3dgs_jax.media.video_writer import write_video
+from fg3dgs_jax.media.whole_files import whole
 
 __all__ = [
     "FPS",
@@ -48,7 +50,6 @@ __all__ = [
     "write_wav",
 ]
 
-SAMPLES_PER_FRAME = SAMPLE_RATE // FPS
 _CLOCK_SLACK = 0.002  # s; containers round time stamps to a millisecond
 
 
@@ -68,7 +69,7 @@ class Video:
     av_offset: float = 0.0  # s by which the sound has been moved back
     window: tuple[int, int, int, int] | None = None  # (row, column, height, width) of it; None: all
 
-    def cropped(self, window, size: int) -> "Video":
+    def cropped(self, window: tuple[int, int, int, int], size: int) -> "Video":
         """The same video with only `window` of every picture, resized to `size` x `size` px."""
         row, column, height, width = window
         if min(row, column) < 0 or (
@@ -116,7 +117,7 @@ class Video:
                 yield shown_array
                 due += 1
 
-    def read_into(self, out) -> None:
+    def read_into(self, out: np.ndarray) -> None:
         """Fills a uint8 [T, H, W, 3] array or memory map."""
         if out.shape != (self.num_frames, self.height, self.width, 3) or out.dtype != np.uint8:
             raise ValueError(
@@ -128,17 +129,17 @@ class Video:
 
     def _decoded_before(self, container, first):
         """(time, picture) pairs that begin with one shown no later than frame `first`."""
-        wanted = self.start + (first + 0.5) / FPS + _CLOCK_SLACK
+        latest = self.start + (first + 0.5) / FPS + _CLOCK_SLACK
         for back in (0.0, 2.0, 10.0):  # s; some files' key pictures are listed wrongly
             if first / FPS <= back:
                 break
-            seek_pictures(container, wanted - back)
+            seek_pictures(container, latest - back)
             pictures = decode_pictures(container, self.source_fps)
             try:
                 head = next(pictures)
-            except (StopIteration, av.FFmpegError):
+            except (StopIteration, FFmpegError):
                 continue
-            if head[1].time is not None and head[0] <= wanted:
+            if head[1].time is not None and head[0] <= latest:
                 return itertools.chain([head], pictures)
         seek_pictures(container, None)
         return decode_pictures(container, self.source_fps)
@@ -157,7 +158,11 @@ class Video:
 
 
 def read_video(
-    path, *, min_frames: int = FPS, max_seconds: float | None = None, av_offset: float = 0.0
+    path: os.PathLike | str,
+    *,
+    min_frames: int = FPS,
+    max_seconds: float | None = None,
+    av_offset: float = 0.0,
 ) -> Video:
     """Opens a video with sound, re-timed to 25 fps and 16 kHz mono (see the top of this file).
 
@@ -177,7 +182,7 @@ def read_video(
         fps = float(stream.average_rate or stream.guessed_rate or FPS)
         try:
             start, first = next(decode_pictures(container, fps))
-        except (StopIteration, av.FFmpegError):
+        except (StopIteration, FFmpegError):
             raise VideoError(
                 f"{path} holds a video stream without one readable picture: expected a video file"
             ) from None
@@ -199,7 +204,7 @@ def read_video(
     )
 
 
-def read_audio(path) -> np.ndarray:
+def read_audio(path: os.PathLike | str) -> np.ndarray:
     """The sound of any audio or video file -> int16 [n], 16 kHz mono.
 
     Raises:
@@ -218,23 +223,17 @@ def read_audio(path) -> np.ndarray:
     return samples
 
 
-def write_wav(path, samples, sample_rate: int = SAMPLE_RATE) -> None:
+def write_wav(path: os.PathLike | str, samples: np.ndarray, sample_rate: int = SAMPLE_RATE) -> None:
     """int16 [n] mono -> wav; the file appears whole or not at all."""
-    path = pathlib.Path(path)
     samples = np.asarray(samples)
     if samples.ndim != 1 or samples.dtype != np.int16:
         raise ValueError(f"samples are {samples.dtype} {samples.shape}; expected int16 [n]")
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with wave.open(str(part), "wb") as file:
-            file.setparams((1, 2, sample_rate, 0, "NONE", "not compressed"))
-            file.writeframes(samples.astype("<i2").tobytes())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with whole(path) as part, wave.open(str(part), "wb") as file:
+        file.setparams((1, 2, sample_rate, 0, "NONE", "not compressed"))
+        file.writeframes(samples.astype("<i2").tobytes())
 
 
-def read_wav(path) -> np.ndarray:
+def read_wav(path: os.PathLike | str) -> np.ndarray:
     """A wav that is 16 kHz mono int16 already (see `write_wav`) -> int16 [n], bit for bit."""
     try:
         with wave.open(str(path), "rb") as file:

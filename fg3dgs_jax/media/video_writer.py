@@ -1,6 +1,8 @@
 """Pictures and their sound -> H.264 + AAC in mp4, through PyAV, streaming."""
 
+import os
 import pathlib
+from collections.abc import Iterable
 from fractions import Fraction
 
 import av
@@ -8,18 +10,29 @@ import numpy as np
 
 from fg3dgs_jax.media.clock import FPS, SAMPLE_RATE
 from fg3dgs_jax.media.container import AudioError, VideoError
+from fg3dgs_jax.media.whole_files import whole
 
 # AAC delays by 1024 samples: at 48 kHz players that ignore edit lists are off by 21 ms only.
 _AAC_RATE = 48_000
 
 
-def write_video(path, frames, samples=None, *, sample_rate=SAMPLE_RATE, fps=FPS, crf=18) -> int:
+def write_video(
+    path: os.PathLike | str,
+    frames: Iterable[np.ndarray],
+    samples: np.ndarray | None = None,
+    *,
+    sample_rate: int = SAMPLE_RATE,
+    fps: float = FPS,
+    crf: int = 18,
+) -> int:
     """Writes pictures and sound as H.264 (yuv420p) + AAC in mp4; whole or not at all.
 
     Args:
-      frames: iterable of uint8 [H, W, 3], taken one at a time; odd sizes gain an edge row or
-        column.
-      samples: int16 [n] mono at `sample_rate`; what is longer than the pictures is left out.
+      path: of the mp4. Its folder is made if need be.
+      frames: uint8 [H, W, 3], taken one at a time; odd sizes gain an edge row or column.
+      samples: int16 [n] mono; what is longer than the pictures is left out.
+      sample_rate: of the samples, Hz.
+      fps: frames a second.
       crf: x264's constant quality, 0 (lossless) to 51; 18 looks like the original.
 
     Returns:
@@ -27,14 +40,9 @@ def write_video(path, frames, samples=None, *, sample_rate=SAMPLE_RATE, fps=FPS,
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with av.open(str(part), "w", format="mp4", options={"movflags": "+faststart"}) as container:
-            count = _encode(container, iter(frames), samples, sample_rate, fps, crf)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-    return count
+    options = {"movflags": "+faststart"}
+    with whole(path) as part, av.open(str(part), "w", format="mp4", options=options) as container:
+        return _encode(container, iter(frames), samples, sample_rate, fps, crf)
 
 
 def _encode(container, frames, samples, sample_rate, fps, crf):

@@ -199,6 +199,6 @@ def imported_features(folder, source):
 def split_facts(source):
     """Their split as [first, last + 1] of each part, and whether ours puts every frame alike."""
     spans = {s: [ids[0], ids[-1] + 1] if ids else [] for s, ids in source.splits.items()}
-    cut = int(source.num_frames * 10 / 11)
+    cut = format.train_frames(source.num_frames)
     train, val = (source.splits[s] for s in ("train", "val"))
     return spans, all(i < cut for i in train) and all(i >= cut for i in val)

@@ -1,10 +1,9 @@
-"""The embedded subject's moving head surface: still head -> warp, lids and lips -> radius table
--> hits.
+"""The embedded subject's moving head surface, as a table of radii that rays are cast on.
 
-Pure functions of one frame's pose. The still head of `synthetic_sculpt` is read through a warp
-(jaw, brows), then lids and lips are added; colours are in `synthetic_shading`. Sculpt axes (X
-right, Y up, Z to the viewer) and face coordinates (a, b) as there. The outlines of lips and lids
-are functions of the pose: landmarks come from the same ones.
+Pure functions of one frame's pose. The still head of `sculpt` is read through a warp (jaw, brows),
+then lids and lips are added; colours are in `shading`. Sculpt axes (X right, Y up, Z to the viewer)
+and face coordinates (a, b) as there. The outlines of lips and lids are functions of the pose:
+landmarks come from the same ones.
 """
 
 import functools
@@ -23,25 +22,30 @@ EYE_HALF_WIDTH = 0.0172
 GAZE_YAW, GAZE_PITCH = 0.36, 0.26  # radians at gaze 1
 IRIS, PUPIL = 0.47, 0.185  # radians on the eyeball
 
-# pose (dict of scalars): jaw, spread, round, closure, brow_up, brow_in, blink, squint, wide,
-# gaze_x, gaze_y
+# Scalars: jaw, spread, round, closure, brow_up, brow_in, blink, squint, wide, gaze_x, gaze_y.
+Pose = dict[str, jax.Array]
 
 
 @functools.cache
-def still_head():
+def still_head() -> dict[str, jax.Array]:
+    """The tables of `sculpt.sculpt`, on the device."""
     return {name: jnp.asarray(table) for name, table in sculpt.sculpt().items()}
 
 
-def step_up(low, high, x):
+def step_up(low: float, high: float, x: jax.Array) -> jax.Array:
+    """0 below `low`, 1 above `high`, a smooth step between (also falling, where low > high)."""
     t = jnp.clip((x - low) / (high - low), 0.0, 1.0)
     return t * t * (3 - 2 * t)
 
 
-def bump(x, y, sx, sy):
+def bump(
+    x: jax.Array, y: float | jax.Array, sx: float | jax.Array, sy: float | jax.Array
+) -> jax.Array:
+    """A bell of height 1 and deviations (sx, sy), at (x, y) from its middle."""
     return jnp.exp(-0.5 * ((x / sx) ** 2 + (y / sy) ** 2))
 
 
-def lookup(table, a, b):
+def lookup(table: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
     """Bilinear read of [n, n, ...] at face coordinates a, b [...]."""
     n = table.shape[0]
     x, y = (jnp.clip((c / sculpt.EXTENT + 1) * (0.5 * (n - 1)), 0.0, n - 1.001) for c in (a, b))
@@ -54,9 +58,11 @@ def lookup(table, a, b):
     return top * (1 - fy) + (flat[at + n] * (1 - fx) + flat[at + n + 1] * fx) * fy
 
 
-def canonical(pose, a, b):
-    """Where on the still head the skin now at (a, b) comes from: the jaw pulls chin and cheeks
-    down, the brows move."""
+def canonical(pose: Pose, a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Where on the still head the skin that is now at (a, b) comes from.
+
+    The jaw pulls chin and cheeks down, the brows move.
+    """
     x = jnp.abs(a)
     lower = step_up(-0.062, -0.096, b) * step_up(0.125, 0.045, x)
     cheek = 0.30 * bump(x - 0.045, b + 0.060, 0.020, 0.022)
@@ -74,9 +80,13 @@ def canonical(pose, a, b):
     return a + pull - wide, b + down - lift
 
 
-def mouth_shape(pose):
-    """Half widths of the opening and of the lips, rise of the upper and fall of the lower lip,
-    red thicknesses (metres)."""
+def mouth_shape(pose: Pose) -> tuple[jax.Array, ...]:
+    """Sizes of the mouth, metres.
+
+    Returns:
+      half widths of the opening and of the lips, rise of the upper and fall of the lower lip, and
+      both lips' red thicknesses.
+    """
     closed = pose["closure"]
     opening = pose["jaw"] * (1 - closed)
     half = 0.0220 + 0.0042 * pose["spread"] - 0.0092 * pose["round"] - 0.0015 * opening
@@ -88,9 +98,12 @@ def mouth_shape(pose):
     return half, half + 0.0038, rise, fall, 0.0066 * thick, 0.0086 * thick
 
 
-def lip_curves(pose, a):
-    """b of the outer upper, inner upper, inner lower and outer lower lip line at a [...];
-    outside a line's width its end."""
+def lip_curves(pose: Pose, a: jax.Array) -> tuple[jax.Array, ...]:
+    """The four lip lines at a [...]: outer upper, inner upper, inner lower, outer lower.
+
+    Returns:
+      b of each; outside a line's width that of its end.
+    """
     inner, outer, rise, fall, red_up, red_low = mouth_shape(pose)
     q, p = jnp.clip(jnp.abs(a) / inner, 0, 1), jnp.clip(jnp.abs(a) / outer, 0, 1)
     smile = 0.0016 * (pose["spread"] - 0.3)
@@ -108,8 +121,8 @@ def lip_curves(pose, a):
     return jnp.maximum(upper, top), top, bottom, jnp.minimum(lower, bottom)
 
 
-def lid_curves(pose, x):
-    """b of the upper and lower lid's edge at x [...] = |a| (both eyes are mirror images)."""
+def lid_curves(pose: Pose, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Edges of the upper and lower lid: b at x [...] = |a|, for the eyes mirror each other."""
     q = (x - sculpt.EYE[0]) / EYE_HALF_WIDTH
     tilt = sculpt.EYE[1] + 0.0009 * q
     flat = jnp.clip(1 - q * q, 0, 1)
@@ -121,9 +134,12 @@ def lid_curves(pose, x):
     return tilt + jnp.maximum(upper, shut), tilt + shut
 
 
-def surface(pose):
-    """This frame's tables [TABLE, TABLE]: radius, and (normal, occlusion, hair minus skin) as 5
-    channels."""
+def surface(pose: Pose) -> tuple[jax.Array, jax.Array]:
+    """This frame's tables.
+
+    Returns:
+      radius [TABLE, TABLE], and [TABLE, TABLE, 5] of normal, occlusion, hair minus skin.
+    """
     still = still_head()
     skin, occlusion = _lip_skin(pose, *_lid_skin(pose, still["skin"], still["occlusion"]))
     return _normals(skin, still["hair"], occlusion)
@@ -175,18 +191,17 @@ def _roll(t):
 @jax.jit
 def _normals(skin, hair, occlusion):
     radius = jnp.maximum(skin, hair)
-    d = sculpt.directions(*(jnp.asarray(g) for g in sculpt.face_grid(sculpt.TABLE)), jnp)
+    a, b = (jnp.asarray(g) for g in sculpt.face_grid(sculpt.TABLE))
+    d = sculpt.directions(a, b, jnp)
     point = d * radius[..., None]
-    across, up = (
-        jnp.roll(point, -1, 1) - jnp.roll(point, 1, 1),
-        jnp.roll(point, -1, 0) - jnp.roll(point, 1, 0),
-    )
+    across = jnp.roll(point, -1, 1) - jnp.roll(point, 1, 1)
+    up = jnp.roll(point, -1, 0) - jnp.roll(point, 1, 0)
     normal = jnp.cross(across, up)
     normal /= jnp.linalg.norm(normal, axis=-1, keepdims=True) + 1e-12
     return radius, jnp.concatenate([normal, occlusion[..., None], (hair - skin)[..., None]], -1)
 
 
-def chart(point):
+def chart(point: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Radius and face coordinates of points [..., 3]."""
     r = jnp.sqrt((point * point).sum(-1))
     scale = sculpt.CHART / jnp.maximum(r + point[..., 2], 1e-4)
@@ -194,16 +209,23 @@ def chart(point):
 
 
 @jax.jit
-def march(radius, origin, rays):
-    """Distance [...] along unit rays [..., 3] to the radius table's surface, and whether it is
-    there."""
+def march(radius: jax.Array, origin: jax.Array, rays: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Follows rays to the surface of the radius table.
+
+    Args:
+      radius: [TABLE, TABLE].
+      origin: [3].
+      rays: unit vectors [..., 3].
+
+    Returns:
+      the distance [...], and bool [...] where there is a surface.
+    """
     near = -(rays @ origin)  # the point of the ray that is nearest to the centre
     reach = jnp.maximum(0.150**2 - ((origin + near[..., None] * rays) ** 2).sum(-1), 0.0)
     start = near - jnp.sqrt(reach)
 
-    def step(
-        _, carry
-    ):  # by the gap while outside, then halving between the last point outside and the first inside
+    def step(_, carry):
+        # By the gap while outside, then halving between the last one outside and the first inside.
         t, low, high = carry
         r, a, b = chart(origin + t[..., None] * rays)
         gap = r - lookup(radius, a, b)

@@ -1,28 +1,27 @@
-"""MediaPipe's 478 landmarks of the embedded subject: outlines exactly on its lips, lids and
-oval, the rest on its skin."""
+"""MediaPipe's 478 landmarks of the embedded subject.
+
+Outlines lie exactly on its lips, lids and oval, the rest on its skin.
+"""
 
 import functools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fg3dgs_jax.clip.landmarks import FACE_OVAL, INNER_LIPS, LEFT_EYE, OUTER_LIPS, RIGHT_EYE
+from fg3dgs_jax.clip.landmarks import (
+    FACE_OVAL,
+    INNER_LIPS,
+    LEFT_BROW,
+    LEFT_EYE,
+    OUTER_LIPS,
+    RIGHT_BROW,
+    RIGHT_EYE,
+)
 from fg3dgs_jax.synthetic import head, sculpt
+from fg3dgs_jax.synthetic.head import Pose
 
-RIGHT_BROW = (
-    70,
-    63,
-    105,
-    66,
-    107,
-    55,
-    65,
-    52,
-    53,
-    46,
-)  # upper line from the temple in, lower line back out
-LEFT_BROW = (300, 293, 334, 296, 336, 285, 295, 282, 283, 276)
 MIDLINE = {
     168: 0.010,
     6: 0.002,
@@ -39,9 +38,11 @@ RIGHT_IRIS, LEFT_IRIS = (468, 469, 470, 471, 472), (473, 474, 475, 476, 477)
 
 
 @functools.cache
-def still_coordinates():
-    """Face coordinates [478, 2] on the still head: a sunflower over the face, with oval, brows
-    and midline in place."""
+def still_coordinates() -> np.ndarray:
+    """Face coordinates [478, 2] on the still head.
+
+    A sunflower over the face, with oval, brows and midline in place.
+    """
     k = np.arange(478)
     angle, far = 2.39996 * k, np.sqrt((k + 0.5) / 478)
     points = np.stack([0.085 * far * np.sin(angle), -0.025 + 0.085 * far * np.cos(angle)], -1)
@@ -64,7 +65,7 @@ def still_coordinates():
 
 
 @jax.jit
-def world_points(pose, radius):
+def world_points(pose: Pose, radius: jax.Array) -> jax.Array:
     """The landmarks [478, 3] in the head frame (metres) of one pose on its radius table."""
     still = jnp.asarray(still_coordinates())
     a, b = still[:, 0], still[:, 1]
@@ -87,12 +88,11 @@ def world_points(pose, radius):
 
 
 def _lip_loop(pose, a, upper, lower):
-    """20 points: the upper line from the person's right corner to the left one, the lower line
-    back."""
+    """20 points: the upper line from the right corner to the left one, the lower line back."""
     curves = head.lip_curves(pose, a)
-    there = jnp.stack([a, curves[upper]], -1)
+    forth = jnp.stack([a, curves[upper]], -1)
     back = jnp.stack([a, curves[lower]], -1)[::-1]
-    return jnp.concatenate([there, back[1:-1]])
+    return jnp.concatenate([forth, back[1:-1]])
 
 
 def _lid_loop(pose):
@@ -115,7 +115,9 @@ def _iris(pose, side):
     )
 
 
-def project(points, world_to_camera, intrinsics):
+def project(
+    points: jax.Array, world_to_camera: jax.Array | np.ndarray, intrinsics: Sequence[float]
+) -> jax.Array:
     """Pixels [..., 2] of head-frame points [..., 3]."""
     fx, fy, cx, cy = intrinsics
     p = points @ world_to_camera[:3, :3].T + world_to_camera[:3, 3]

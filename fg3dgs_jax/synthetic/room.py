@@ -1,7 +1,10 @@
-"""What is behind the embedded subject's head: neck and clothed torso as a layer of their own,
-and a room out of focus."""
+"""What is behind the embedded subject's head.
+
+Neck and clothed torso as a layer of their own, and a room out of focus.
+"""
 
 import functools
+from collections.abc import Sequence
 
 import cv2
 import jax
@@ -18,9 +21,12 @@ DEPTHS = (0.088, 0.080, 0.072, 0.064, 0.058, 0.053, 0.048, 0.044, 0.040, 0.036)
 TOP = -0.045  # the neck ends here, well behind the chin
 
 
-def torso_depth(x, y):
-    """Z of the front of neck and torso at (x, y), and how far inside the outline (in half
-    widths)."""
+def torso_depth(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Z of the front of neck and torso at (x, y).
+
+    Returns:
+      Z, and |x| in half widths: below 1 inside the outline.
+    """
     heights = jnp.array(HEIGHTS)
     width = jnp.interp(y, heights, jnp.array(WIDTHS))
     q = jnp.clip(jnp.abs(x) / width, 0, 1)
@@ -35,17 +41,25 @@ def torso_depth(x, y):
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3, 4))
-def draw_torso(torso_to_camera, intrinsics, height, width, first_row):
-    """One antialiased frame of neck and torso, 2 x 2 rays a pixel, nothing hidden by the head.
+def draw_torso(
+    torso_to_camera: jax.Array | np.ndarray,
+    intrinsics: Sequence[float],
+    height: int,
+    width: int,
+    first_row: int,
+) -> tuple[jax.Array, jax.Array]:
+    """Draws one antialiased frame of neck and torso, with nothing hidden by the head.
 
     Args:
       torso_to_camera: [4, 4].
       intrinsics: (fx, fy, cx, cy) px.
-      height, width: px.
+      height: px.
+      width: px.
       first_row: no ray is cast above it: the neck ends below.
+
     Returns:
       straight-alpha display RGBA [H, W, 4] in [0, 1] and label [H, W] uint8 (14 neck, 16 cloth, 0
-      elsewhere).
+      elsewhere), from 2 x 2 rays a pixel.
     """
     fx, fy, cx, cy = intrinsics
     sub = jnp.array([0.25, 0.75])
@@ -56,12 +70,13 @@ def draw_torso(torso_to_camera, intrinsics, height, width, first_row):
     origin = -rotation.T @ torso_to_camera[:3, 3]
     rays = jnp.stack([(cols - cx) / fx, (rows - cy) / fy, jnp.ones_like(rows)], -1) @ rotation
     rays /= jnp.linalg.norm(rays, axis=-1, keepdims=True)
-    depth = jnp.full_like(rows, 0.05)
-    for _ in range(
-        3
-    ):  # the surface is shallow: the ray meets it after a few corrections of its depth
-        point = origin + ((depth - origin[2]) / rays[..., 2])[..., None] * rays
-        depth, _ = torso_depth(point[..., 0], point[..., 1])
+
+    def reach(depth):
+        return origin + ((depth - origin[2]) / rays[..., 2])[..., None] * rays
+
+    point = reach(jnp.full_like(rows, 0.05))
+    for _ in range(2):  # the surface is shallow: few corrections of the depth suffice
+        point = reach(torso_depth(point[..., 0], point[..., 1])[0])
     x, y = point[..., 0], point[..., 1]
     _z, inside = torso_depth(x, y)
     slope_x = (torso_depth(x + 8e-4, y)[0] - torso_depth(x - 8e-4, y)[0]) / 1.6e-3
@@ -119,9 +134,15 @@ def draw_torso(torso_to_camera, intrinsics, height, width, first_row):
     )
 
 
-def room(size):
-    """The static plate, uint8 [size, size, 3]: a wall with a window, a shelf of books and a
-    plant, out of focus."""
+def room(size: int) -> np.ndarray:
+    """The static plate: a wall with a window, a shelf of books and a plant, out of focus.
+
+    Args:
+      size: px, of the square.
+
+    Returns:
+      uint8 [size, size, 3].
+    """
     rng = np.random.default_rng(11)
     n = 512
     y, x = np.mgrid[0:n, 0:n].astype(np.float32) / n

@@ -1,11 +1,13 @@
-"""The still head of the embedded subject: one radius and one albedo for each direction from the
-head's centre.
+"""The still head of the embedded subject: a radius and an albedo for each direction.
 
 Sculpt axes: X to the image's right, Y up, Z towards the viewer; metres. A direction is written in
 face coordinates (a, b), a stereographic chart seen from behind: dir = (2u, 2v, 1 - s) / (1 + s),
 u = a / 0.2, v = b / 0.2, s = u^2 + v^2. Near the face, 0.1 m from the centre, a and b are metres
 along the skin, so the features below are written in metres; |a| = 0.2 is the side.
 """
+
+from types import ModuleType
+from typing import Any
 
 import cv2
 import numpy as np
@@ -63,32 +65,58 @@ BUMPS = (
 )
 
 
-def face_grid(size):
+# The lower edge of the hair: b at each |a|.
+HAIRLINE = np.array(
+    [
+        (0.000, 0.073),
+        (0.030, 0.075),
+        (0.060, 0.074),
+        (0.085, 0.064),
+        (0.105, 0.048),
+        (0.125, 0.030),
+        (0.140, 0.004),
+        (0.152, -0.034),
+        (0.166, -0.040),
+        (0.180, 0.050),
+        (0.200, 0.075),
+        (0.235, 0.075),
+        (0.262, 0.045),
+        (0.285, -0.050),
+        (0.310, -0.160),
+    ]
+).T
+
+
+def face_grid(size: int) -> tuple[np.ndarray, np.ndarray]:
     """Face coordinates (a, b) of a [size, size] table; row 0 is b = -EXTENT."""
     axis = np.linspace(-EXTENT, EXTENT, size, dtype=np.float32)
-    return np.meshgrid(axis, axis)
+    a, b = np.meshgrid(axis, axis)
+    return a, b
 
 
-def directions(a, b, xnp=np):
+def directions(a: Any, b: Any, xnp: ModuleType = np) -> Any:
     """Unit vectors [..., 3] (sculpt axes) of face coordinates."""
     u, v = a / CHART, b / CHART
     s = u * u + v * v
     return xnp.stack([2 * u, 2 * v, 1 - s], -1) / (1 + s)[..., None]
 
 
-def gauss(x, y, sx, sy):
+def gauss(x: np.ndarray, y: float | np.ndarray, sx: float, sy: float) -> np.ndarray:
+    """A bell of height 1 and deviations (sx, sy), at (x, y) from its middle."""
     return np.exp(-0.5 * ((x / sx) ** 2 + (y / sy) ** 2))
 
 
-def smooth(low, high, x):
+def smooth(low: float, high: float, x: np.ndarray) -> np.ndarray:
     """0 below `low`, 1 above `high`, a smooth step between (also falling, where low > high)."""
     t = np.clip((x - low) / (high - low), 0.0, 1.0)
     return t * t * (3 - 2 * t)
 
 
-def skull_radius(d):
-    """Radius [...] of the bare head without features along directions d [..., 3]: superelliptic
-    slices, by bisection."""
+def skull_radius(d: np.ndarray) -> np.ndarray:
+    """Radius [...] of the bare head along directions d [..., 3], without features.
+
+    Superelliptic slices, by bisection.
+    """
 
     def outside(r):
         x, y, z = (d * r[..., None]).transpose(2, 0, 1)
@@ -108,7 +136,7 @@ def skull_radius(d):
     return cv2.GaussianBlur(0.5 * (low + high), (0, 0), 2.0)
 
 
-def nose(a, b):
+def nose(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Height of the bridge, tip and columella over the face."""
     along = np.interp(
         b,
@@ -119,55 +147,21 @@ def nose(a, b):
     return along * np.exp(-0.5 * np.abs(a / width) ** 2.3)
 
 
-def ear(a, b):
-    """Shape of an ear in [0, 1], its hollow in [0, 1]: at the side the chart is stretched
-    threefold."""
+def ear(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Shape of an ear in [0, 1] and its hollow in [0, 1].
+
+    At the side the chart is stretched threefold.
+    """
     x, y = (np.abs(a) - 0.222) / 0.034, (b + 0.012) / 0.078
     x = x - 0.25 * y
     s = np.sqrt(x * x + y * y * np.where(y < 0, 1.15, 1.0))
     return smooth(1.10, 0.65, s), smooth(0.70, 0.35, np.hypot(x + 0.12, y * 1.15))
 
 
-def hair_depth(a, b, noise):
+def hair_depth(a: np.ndarray, b: np.ndarray, noise: np.ndarray) -> np.ndarray:
     """Thickness of the hair in metres, <= 0 where there is none; parted on the person's left."""
     x = np.abs(a)
-    line = np.interp(
-        x,
-        (
-            0,
-            0.03,
-            0.06,
-            0.085,
-            0.105,
-            0.125,
-            0.140,
-            0.152,
-            0.166,
-            0.18,
-            0.20,
-            0.235,
-            0.262,
-            0.285,
-            0.31,
-        ),
-        (
-            0.073,
-            0.075,
-            0.074,
-            0.064,
-            0.048,
-            0.030,
-            0.004,
-            -0.034,
-            -0.040,
-            0.05,
-            0.075,
-            0.075,
-            0.045,
-            -0.05,
-            -0.16,
-        ),
-    )
+    line = np.interp(x, *HAIRLINE)
     height = b - line + noise * 0.0035 - 0.006 * gauss(a - 0.03, 0.0, 0.02, 1.0)
     top = smooth(0.04, 0.17, b) * (0.006 + 0.006 * smooth(0.06, -0.05, a))
     part = -0.004 * gauss(a - 0.045 - 0.12 * (b - 0.08), 0.0, 0.006, 1.0) * smooth(0.07, 0.10, b)
@@ -175,7 +169,7 @@ def hair_depth(a, b, noise):
     return full * smooth(-0.002, 0.012, height) - 0.05 * smooth(0.002, -0.010, height)
 
 
-def noises(rng, size, sigma):
+def noises(rng: np.random.Generator, size: int, sigma: tuple[float, float]) -> np.ndarray:
     """Unit-variance smooth noise [size, size]; sigma (x, y) in texels."""
     field = cv2.GaussianBlur(
         rng.standard_normal((size, size)).astype(np.float32), (0, 0), sigma[0], sigmaY=sigma[1]
@@ -183,14 +177,16 @@ def noises(rng, size, sigma):
     return field / field.std()
 
 
-def strands(rng, size, a, b):
-    """Noise drawn out along combed hair: polar around the parting, so that strands run back and
-    to the sides."""
+def strands(rng: np.random.Generator, size: int, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Noise drawn out along combed hair.
+
+    Polar around the parting, so that strands run back and to the sides.
+    """
     angle = np.arctan2(a - 0.04, b + 0.22)
     radius = np.hypot(a - 0.04, b + 0.22)
-    fine = sum(
-        noises(rng, size, s) * w for s, w in (((0.8, 30), 0.55), ((2.2, 60), 0.6), ((6, 80), 0.5))
-    )
+    fine = np.zeros((size, size), np.float32)
+    for sigma, weight in (((0.8, 30), 0.55), ((2.2, 60), 0.6), ((6, 80), 0.5)):
+        fine = fine + noises(rng, size, sigma) * weight
     column = ((angle / np.pi + 1) * 0.5 * 1.35 * size) % size
     row = (radius / 0.8 * size) % size
     return cv2.remap(
@@ -202,7 +198,7 @@ def strands(rng, size, a, b):
     )
 
 
-def brow_mask(a, b, noise):
+def brow_mask(a: np.ndarray, b: np.ndarray, noise: np.ndarray) -> np.ndarray:
     """Density of the eyebrow hairs in [0, 1]."""
     x = np.abs(a)
     q = np.clip((x - 0.0135) / 0.047, 0, 1)
@@ -212,7 +208,7 @@ def brow_mask(a, b, noise):
     return ends * smooth(1.35, 0.75, np.abs(b - middle) / (half + 1e-4) + 0.22 * noise)
 
 
-def sculpt():
+def sculpt() -> dict[str, np.ndarray]:
     """Everything that never moves, as NumPy float32.
 
     Returns:
@@ -221,9 +217,7 @@ def sculpt():
       (0, 1], `albedo` [TEXTURE, TEXTURE, 4] linear RGB of the skin with the brow mask, `hair_tone`
       [TEXTURE, TEXTURE] brightness of the strands.
     """
-    rng = np.random.default_rng(
-        7
-    )  # the subject is one person: its skin does not depend on the clip's seed
+    rng = np.random.default_rng(7)  # one person: its skin does not depend on the clip's seed
     a, b = face_grid(TABLE)
     d = directions(a, b)
     skin = skull_radius(d) + nose(a, b)

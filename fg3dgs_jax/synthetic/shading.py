@@ -1,11 +1,12 @@
-"""Colours and labels of the embedded subject's head: what a ray meets, how it is lit, 2 x 2 rays
-a pixel.
+"""Colours and labels of the embedded subject's head: what a ray meets and how it is lit.
 
-Skin, brows, hair and lips lie on the surface of `synthetic_head`; eyeballs, teeth and tongue are
-found behind its openings. Axes and pose as there.
+Skin, brows, hair and lips lie on the surface of `head`; eyeballs, teeth and tongue are found behind
+its openings. Axes and pose as there; 2 x 2 rays a pixel.
 """
 
 import functools
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,7 @@ from fg3dgs_jax.synthetic.head import (
     JAW_DROP,
     PUPIL,
     TO_SCULPT,
+    Pose,
     bump,
     canonical,
     chart,
@@ -41,12 +43,19 @@ UPPER_EDGE, LOWER_EDGE = -0.0026, -0.0050
 TOOTH_JOINTS = (0.0, 0.0086, 0.0152, 0.0222, 0.0290)
 
 
-def shade(albedo, normal, view, light, occlusion, gloss, power):
+def shade(
+    albedo: jax.Array,
+    normal: jax.Array,
+    view: jax.Array,
+    light: jax.Array | np.ndarray,
+    occlusion: jax.Array,
+    gloss: float | jax.Array,
+    power: float,
+) -> jax.Array:
     """Wrapped key light, sky and bounce, Blinn highlight; linear RGB [..., 3]."""
     lit = (normal * light).sum(-1)
-    wrap = jnp.clip(
-        (lit[..., None] + jnp.array([0.32, 0.20, 0.16])) / 1.25, 0, 1
-    )  # red goes further round: skin
+    # Red goes further round, as in skin.
+    wrap = jnp.clip((lit[..., None] + jnp.array([0.32, 0.20, 0.16])) / 1.25, 0, 1)
     sky = (0.5 + 0.5 * normal[..., 1])[..., None]
     ambient = jnp.array([0.23, 0.25, 0.29]) * sky + jnp.array([0.15, 0.12, 0.11]) * (1 - sky)
     half = light + view
@@ -98,8 +107,7 @@ def _eyeball(pose, origin, rays, light, a, b, lids):
 
 @jax.jit
 def _mouth_inside(pose, lip, point, rays, light, b, curves):
-    """Colour [..., 3] of the mouth behind its opening at `point` [..., 3] and where it is a
-    tooth [...]."""
+    """Colour [..., 3] of the mouth behind its opening at `point`, and bool [...] of a tooth."""
     arch = lip[2] - 0.0085
     t = (arch - point[..., 2]) / rays[..., 2]
     for _ in range(3):  # the dental arch bends back: Z = arch - 30 X^2
@@ -156,9 +164,9 @@ def _mouth_inside(pose, lip, point, rays, light, b, curves):
     )
     dark = jnp.array([0.040, 0.010, 0.009]) * (1 + 0 * x)[..., None]
     inside = jnp.where((disc > 0)[..., None], tongue, dark)
-    seen = teeth & (t > 0)
+    visible = teeth & (t > 0)
     lips_shadow = 0.45 + 0.55 * step_up(0.0, 0.004, curves[1] - b)
-    return jnp.where(seen[..., None], tooth, inside) * lips_shadow[..., None], seen & ~gum
+    return jnp.where(visible[..., None], tooth, inside) * lips_shadow[..., None], visible & ~gum
 
 
 @jax.jit
@@ -172,35 +180,54 @@ def _rays(world_to_camera, intrinsics, rows, cols):
     return -rotation.T @ world_to_camera[:3, 3], rays, (TO_SCULPT @ KEY_LIGHT) @ rotation
 
 
+class Hit(NamedTuple):
+    """Where rays end on the head, and what its tables hold there."""
+
+    point: jax.Array  # [..., 3]
+    a: jax.Array  # [...], face coordinates
+    b: jax.Array
+    surface: jax.Array  # [..., 5]: normal, occlusion, hair minus skin
+    texture: jax.Array  # [..., 4]: albedo of the skin, brow
+    tone: jax.Array  # [...], of the hair
+
+
 @jax.jit
 def _meet(pose, still, table, origin, rays, t):
-    """What the tables say where the rays end: point, a, b, (normal, occlusion, hair), skin
-    texture, hair tone."""
+    """The `Hit` of rays that end at distance t."""
     point = origin + t[..., None] * rays
     _, a, b = chart(point)
     texture = lookup(still["albedo"], *canonical(pose, a, b))
-    return point, a, b, lookup(table, a, b), texture, lookup(still["hair_tone"], a, b)
+    return Hit(point, a, b, lookup(table, a, b), texture, lookup(still["hair_tone"], a, b))
 
 
-def cast(pose, tables, world_to_camera, intrinsics, rows, cols):
-    """Colour (display RGB in [0, 1]) [..., 3], label [...] (0 where there is no head) of rays
-    through (cols, rows) px.
+def cast(
+    pose: Pose,
+    tables: tuple[jax.Array, jax.Array],
+    world_to_camera: jax.Array | np.ndarray,
+    intrinsics: Sequence[float],
+    rows: jax.Array,
+    cols: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """Colours and labels of rays through (cols, rows) px.
 
     A chain of compiled stages rather than one: fused into one, XLA works the curves out again for
     each of their uses.
+
+    Returns:
+      display RGB [..., 3] in [0, 1] and label [...], 0 where there is no head.
     """
     radius, table = tables
     origin, rays, light = _rays(world_to_camera, intrinsics, rows, cols)
     t, hit = march(radius, origin, rays)
-    point, a, b, extra, texture, tone = _meet(pose, still_head(), table, origin, rays, t)
-    curves, lids = _curves(pose, a)
-    ball = _eyeball(pose, origin, rays, light, a, b, lids)
-    inside = _mouth_inside(pose, mouth_lip(), point, rays, light, b, curves)
-    return _paint(pose, rays, light, hit, a, b, extra, texture, tone, curves, lids, ball, inside)
+    where = _meet(pose, still_head(), table, origin, rays, t)
+    curves, lids = _curves(pose, where.a)
+    ball = _eyeball(pose, origin, rays, light, where.a, where.b, lids)
+    inside = _mouth_inside(pose, mouth_lip(), where.point, rays, light, where.b, curves)
+    return _paint(pose, rays, light, hit, where, (curves, lids), (ball, inside))
 
 
 @functools.cache
-def mouth_lip():
+def mouth_lip() -> jax.Array:
     """The point [3] of the still head where the lips meet, sculpt axes."""
     zero, b = jnp.float32(0.0), jnp.float32(sculpt.MOUTH_B)
     return sculpt.directions(zero, b, jnp) * lookup(still_head()["skin"], zero, b)
@@ -212,12 +239,14 @@ def _curves(pose, a):
 
 
 @jax.jit
-def _paint(pose, rays, light, head, a, b, extra, texture, tone, curves, lids, ball, inside):
+def _paint(pose, rays, light, head, where, outlines, openings):
     """Chooses and shades the material of each ray; see `cast`."""
+    (curves, lids), (ball, (inside, tooth)) = outlines, openings
+    a, b, surface, tone = where.a, where.b, where.surface, where.tone
     x = jnp.abs(a)
-    normal = extra[..., :3] / (jnp.linalg.norm(extra[..., :3], axis=-1, keepdims=True) + 1e-9)
-    occlusion, hair = extra[..., 3], extra[..., 4] > 0
-    albedo, brow = texture[..., :3], texture[..., 3]
+    normal = surface[..., :3] / (jnp.linalg.norm(surface[..., :3], axis=-1, keepdims=True) + 1e-9)
+    occlusion, hair = surface[..., 3], surface[..., 4] > 0
+    albedo, brow = where.texture[..., :3], where.texture[..., 3]
     upper, top, bottom, lower = curves
     inner, outer, *_ = mouth_shape(pose)
     hole = (x < inner) & (b < top) & (b > bottom)
@@ -248,7 +277,6 @@ def _paint(pose, rays, light, head, a, b, extra, texture, tone, curves, lids, ba
         hair[..., None], shade(strand, normal, -rays, light, occlusion, sheen, 6.0), colour
     )
     colour = jnp.where(eye[..., None], ball, colour)
-    inside, tooth = inside
     colour = jnp.where(hole[..., None], inside, colour)
 
     left = a > 0  # the person's left is the image's right
@@ -275,30 +303,37 @@ def _paint(pose, rays, light, head, a, b, extra, texture, tone, curves, lids, ba
     return display(colour), jnp.where(head, label, 0)
 
 
-def sculpt_ear(a, b):
+def sculpt_ear(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
     """`sculpt.ear` for jnp arrays."""
     x, y = (jnp.abs(a) - 0.222) / 0.034, (b + 0.012) / 0.078
     s = jnp.sqrt((x - 0.25 * y) ** 2 + y * y)
     return step_up(1.05, 0.80, s), s
 
 
-def display(linear):
+def display(linear: jax.Array) -> jax.Array:
     """Linear light -> display RGB in [0, 1] with a soft shoulder."""
     return jnp.clip((linear * (1 + 0.08 * linear)) / (1 + 0.22 * linear), 0, 1) ** (1 / 2.2)
 
 
-def draw(pose, tables, world_to_camera, intrinsics, window):
-    """One antialiased frame of the head, 2 x 2 rays a pixel.
+def draw(
+    pose: Pose,
+    tables: tuple[jax.Array, jax.Array],
+    world_to_camera: jax.Array | np.ndarray,
+    intrinsics: Sequence[float],
+    window: tuple[int, int, int, int],
+) -> tuple[jax.Array, jax.Array]:
+    """Draws one antialiased frame of the head, 2 x 2 rays a pixel.
 
     Args:
-      pose: dict of scalars (see the top).
-      tables: `surface(pose)`.
+      pose: see `head.Pose`.
+      tables: `head.surface(pose)`.
       world_to_camera: [4, 4].
       intrinsics: (fx, fy, cx, cy) px.
       window: (row0, row1, col0, col1), where a head can be; static.
+
     Returns:
-      premultiplied display RGBA [h, w, 4] in [0, 1] and label [h, w] uint8 (0 where the head
-      covers less than half).
+      premultiplied display RGBA [h, w, 4] in [0, 1] and label [h, w] uint8 (0 where the head covers
+      less than half).
     """
     row0, row1, col0, col1 = window
     sub = jnp.array([0.25, 0.75])

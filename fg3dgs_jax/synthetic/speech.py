@@ -1,9 +1,8 @@
-"""Speech-like sound and the mouth that makes it: syllables of a few vowels and consonants,
-formant-synthesised.
+"""Speech-like sound and the mouth that makes it: babble with the rhythm of speech.
 
-The same smoothed tracks (formants, voicing, noise; jaw, spread, round, closure) give the samples
-and the mouth, so every mouth shape is determined by the sound within about 100 ms. It says
-nothing: babble with the rhythm of speech.
+Syllables of a few vowels and consonants, formant-synthesised. The same smoothed tracks (formants,
+voicing, noise; jaw, spread, round, closure) give the samples and the mouth, so every mouth shape is
+determined by the sound within about 100 ms.
 """
 
 from typing import NamedTuple
@@ -20,8 +19,10 @@ NOISE_BANDS = ((3800.0, 7600.0), (1900.0, 5200.0), (1200.0, 7800.0))
 
 
 class Phone(NamedTuple):
-    """Targets of one sound; jaw, spread, round, closure in [0, 1] are the mouth, the rest is the
-    voice."""
+    """Targets of one sound.
+
+    Jaw, spread, round and closure in [0, 1] are the mouth, the rest is the voice.
+    """
 
     formants: tuple[float, float, float]
     jaw: float
@@ -52,15 +53,16 @@ CONSONANTS = {
 PAUSE = Phone((500, 1480, 2500), 0.0, 0.1, 0.05, closure=0.35, voice=0.0)
 
 
-def synthesize_speech(seed: int, seconds: float):
-    """Babble with the mouth that makes it.
+def synthesize_speech(seed: int, seconds: float) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Makes babble, and the mouth that makes it.
 
     Args:
       seed: another seed is another text.
       seconds: length; rounded to whole frames of 1/25 s.
+
     Returns:
-      samples int16 [T * 640] at 16 kHz, and the articulation at the centre of each frame: a dict
-      of float32 [T] arrays in [0, 1]: `jaw` (openness), `spread` (wide lips), `round` (narrow,
+      samples int16 [T * 640] at 16 kHz, and the articulation at the centre of each frame: a dict of
+      float32 [T] arrays in [0, 1]: `jaw` (openness), `spread` (wide lips), `round` (narrow,
       protruded lips), `closure` (lips pressed), `energy` (loudness of the voice and the noise).
     """
     frames = round(seconds * FPS)
@@ -78,8 +80,10 @@ def synthesize_speech(seed: int, seconds: float):
 
 
 def _script(rng, seconds):
-    """A list of (phone, seconds): phrases of 4-8 syllables with pauses between; vowels come in
-    shuffled rounds."""
+    """A list of (phone, seconds): phrases of 4-8 syllables with pauses between.
+
+    Vowels come in shuffled rounds.
+    """
     script, time, bag = [(PAUSE, 0.25)], 0.25, []
     while time < seconds:
         phrase = []
@@ -94,8 +98,10 @@ def _script(rng, seconds):
 
 
 def _tracks(script, length):
-    """Piecewise constant targets -> smooth tracks at TRACK_RATE; the lips close faster than the
-    jaw moves."""
+    """Piecewise constant targets -> smooth tracks at TRACK_RATE.
+
+    The lips close faster than the jaw moves.
+    """
     ends = np.cumsum([round(seconds * TRACK_RATE) for _, seconds in script])
     which = np.searchsorted(ends, np.arange(length), side="right").clip(max=len(script) - 1)
     smooth_ms = {
@@ -126,8 +132,10 @@ def _smooth(track, milliseconds):
 
 
 def _voice(rng, tracks, length):
-    """Additive glottal source under the formants' envelope, band noise, soft limiting -> int16
-    [length]."""
+    """The tracks' sound, int16 [length].
+
+    Additive glottal source under the formants' envelope, band noise, soft limiting.
+    """
     time = np.arange(length) / SAMPLE_RATE
 
     def up(track):
@@ -143,23 +151,20 @@ def _voice(rng, tracks, length):
     sound = np.zeros(length)
     for k in range(1, HARMONICS + 1):
         gain = np.ones(length)
-        for centre, width in zip(
-            formants, BANDWIDTHS, strict=True
-        ):  # |H| of a two-pole resonance, 1 at 0 Hz
-            f, c = k * pitch, centre
+        # |H| of a two-pole resonance, 1 at 0 Hz.
+        for c, width in zip(formants, BANDWIDTHS, strict=True):
+            f = k * pitch
             gain *= (c**2 + width**2) / np.sqrt(
                 ((f - c) ** 2 + width**2) * ((f + c) ** 2 + width**2)
             )
-        sound += (
-            gain / k**1.2 * np.sin(k * phase)
-        )  # the glottal source falls by about 12 dB an octave, lips give back 6
+        # The glottal source falls by about 12 dB an octave, lips give back 6.
+        sound += gain / k**1.2 * np.sin(k * phase)
     sound *= up(tracks["voice"]) * 0.10
     white = np.fft.rfft(rng.standard_normal(length))
     hertz = np.fft.rfftfreq(length, 1 / SAMPLE_RATE)
     for i, (low, high) in enumerate(NOISE_BANDS):
         band = 1 / (1 + np.exp(-(hertz - low) / 150)) / (1 + np.exp((hertz - high) / 150))
         sound += np.fft.irfft(white * band, length) * up(tracks["noise"][:, i]) * 0.5
-    sound += 0.0008 * np.fft.irfft(
-        white / (1 + hertz / 400), length
-    )  # room tone: a pause is never digital silence
+    # Room tone: a pause is never digital silence.
+    sound += 0.0008 * np.fft.irfft(white / (1 + hertz / 400), length)
     return np.rint(np.tanh(sound) * 30000).astype(np.int16)

@@ -1,15 +1,17 @@
-"""The embedded subject: a procedural talking person as a processed folder with exact truth, so
-that a fresh machine can train.
+"""The embedded subject: a procedural talking person as a processed folder, exact by nature.
 
-`make_clip` writes it; speech is in `synthetic_speech`, the head in `synthetic_head` (ray-cast,
-independent of our rasterizer), torso and room in `synthetic_room`. One person; the seed chooses
-what is said and how the head, brows, lids and eyes move.
+With it a fresh machine can train. `make_clip` writes it; speech is in `speech`, the head in `head`
+(ray-cast, independent of our rasterizer), torso and room in `room`. It is one person; the seed
+chooses what is spoken and how the head, brows, lids and eyes move.
 """
 
 import concurrent.futures
 import functools
+import os
 import pathlib
 import wave
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +37,15 @@ REACH = (-0.145, 0.155, -0.130, 0.130)
 EXPRESSIONS = ("AU01", "AU04", "AU05", "AU06", "AU07", "gaze_x", "gaze_y", "AU45")
 
 
-def make_clip(path, *, seed=0, seconds=14.0, size=192, with_features=True, features=None):
+def make_clip(
+    path: os.PathLike | str,
+    *,
+    seed: int = 0,
+    seconds: float = 14.0,
+    size: int = 192,
+    with_features: bool = True,
+    features: Mapping[str, Callable[[np.ndarray, int], np.ndarray]] | None = None,
+) -> pathlib.Path:
     """Writes a processed folder of the embedded subject.
 
     Args:
@@ -44,11 +54,11 @@ def make_clip(path, *, seed=0, seconds=14.0, size=192, with_features=True, featu
       seconds: length of the clip; rounded to whole frames.
       size: height and width in px, a multiple of 2 from 32 on.
       with_features: False leaves out the audio features.
-      features: dict of extractor name -> function(samples int16 [n], num_frames) -> float32 [T, A,
-      D]; each becomes
-        `audio_<name>.npy`.
+      features: extractor name -> function(samples int16 [n], num_frames) -> float32 [T, A, D]; each
+        becomes `audio_<name>.npy`.
+
     Returns:
-      the folder as a `pathlib.Path`.
+      the folder.
     """
     if size < 32 or size % 2:
         raise ValueError(f"size is {size}; expected an even number of px from 32 on")
@@ -56,7 +66,7 @@ def make_clip(path, *, seed=0, seconds=14.0, size=192, with_features=True, featu
     samples, articulation = synthesize_speech(seed, seconds)
     frames = len(articulation["jaw"])
     motion = make_motion(seed, articulation)
-    arrays = render_clip(articulation, motion, size)
+    arrays: dict[str, Any] = dict(render_clip(articulation, motion, size))
     valid = np.ones(frames, bool)
     arrays["camera"] = {"world_to_camera": motion["world_to_camera"], "valid": valid}
     arrays["landmarks"] = {"pixels": arrays["landmarks"], "valid": valid}
@@ -77,7 +87,7 @@ def make_clip(path, *, seed=0, seconds=14.0, size=192, with_features=True, featu
     return path
 
 
-def make_motion(seed, articulation):
+def make_motion(seed: int, articulation: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """How the person moves while it says `articulation` (see `synthesize_speech`).
 
     Returns:
@@ -113,7 +123,9 @@ def make_motion(seed, articulation):
     }
 
 
-def render_clip(articulation, motion, size):
+def render_clip(
+    articulation: dict[str, np.ndarray], motion: dict[str, np.ndarray], size: int
+) -> dict[str, np.ndarray]:
     """Draws every frame.
 
     Returns:
@@ -131,9 +143,8 @@ def render_clip(articulation, motion, size):
         return [np.asarray(part) for part in drawn]
 
     head.still_head()  # once, before two threads ask for it
-    with concurrent.futures.ThreadPoolExecutor(
-        2
-    ) as pool:  # one compiled stage does not fill two cores
+    # One compiled stage does not fill two cores.
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
         frames = list(pool.map(frame, range(len(articulation["jaw"]))))
     names = ("frames", "labels", "torso", "landmarks")
     stacked = {name: np.stack([f[k] for f in frames]) for k, name in enumerate(names)}
@@ -177,7 +188,8 @@ def _window(size):
     edges = [middle + FOCAL * size * r for r in REACH[:2]] + [
         size / 2 + FOCAL * size * r for r in REACH[2:]
     ]
-    return tuple(int(np.clip(round(e), 0, size)) for e in edges)
+    row0, row1, col0, col1 = (int(np.clip(round(e), 0, size)) for e in edges)
+    return row0, row1, col0, col1
 
 
 def _face_poses(articulation, expression):
@@ -195,8 +207,10 @@ def _face_poses(articulation, expression):
 
 
 def _poses(angles, shift):
-    """Yaw, pitch, roll [T, 3] radians about PIVOT and shift [T, 3] metres from REST -> [T, 4, 4]
-    float32."""
+    """World to camera [T, 4, 4] float32.
+
+    From yaw, pitch, roll [T, 3] radians about PIVOT and shift [T, 3] metres from REST.
+    """
     (cy, cp, cr), (sy, sp, sr) = np.cos(angles).T, np.sin(angles).T
     one, zero = np.ones_like(cy), np.zeros_like(cy)
 
@@ -213,8 +227,10 @@ def _poses(angles, shift):
 
 
 def _wander(rng, frames, low, high):
-    """A smooth random track [T], rarely beyond 1: eight sines between `low` and `high` Hz,
-    slower ones stronger."""
+    """A smooth random track [T], rarely beyond 1.
+
+    Eight sines between `low` and `high` Hz, slower ones stronger.
+    """
     hertz = np.linspace(low, high, 8) * rng.uniform(0.85, 1.15, 8)
     gain = 1 / np.sqrt(hertz)
     time = np.arange(frames)[:, None] / FPS
@@ -223,8 +239,10 @@ def _wander(rng, frames, low, high):
 
 
 def _events(rng, frames, every, length):
-    """Smooth bumps [T] of random height in [0.4, 1], one each `every` seconds on average,
-    `length` seconds long."""
+    """Smooth bumps [T] of random height in [0.4, 1].
+
+    One each `every` seconds on average, `length` seconds long.
+    """
     out, time = np.zeros(frames), rng.uniform(0, every)
     at = np.arange(frames) / FPS
     while time < frames / FPS:
@@ -247,8 +265,10 @@ def _blinks(rng, frames):
 
 
 def _gaze(rng, frames, yaw, pitch):
-    """Fixations joined by saccades of 2 frames; half of the head's turn is undone, as eyes that
-    keep to the camera do."""
+    """Fixations joined by saccades of 2 frames.
+
+    Half of the head's turn is undone, as eyes that keep to the camera do.
+    """
     x, y, at = np.zeros(frames), np.zeros(frames), 0
     while at < frames:
         end = at + int(rng.uniform(0.5, 2.0) * FPS)
@@ -260,8 +280,10 @@ def _gaze(rng, frames, yaw, pitch):
 
 
 def _lagged(track, frames):
-    """Exponential lag of a track [T] with a time constant in frames, run twice, started at the
-    first value."""
+    """A track [T] that lags exponentially by a time constant in frames.
+
+    Run twice, started at the first value.
+    """
     keep = np.exp(-1 / (0.5 * frames))
     for _ in range(2):
         out = np.empty_like(track, dtype=np.float64)

@@ -242,8 +242,8 @@ def ready_for_alignment(
         )
     on_device = on_device._replace(eligible=on_device.eligible | {"windows": windows})
     expert = alignment.load(config.sync_expert or "", clip, samples)
-    if expert is None:
+    if expert.call is None:
         say("no lip-sync expert found: training without eq. (16) (see: lipsync fit)")
         return networks, on_device
-    say(f"the expert of eq. (16) is {expert.name}")
+    say(f"the expert of eq. (16) is {expert.source}")
     return networks._replace(sync=expert.call), on_device

@@ -7,14 +7,18 @@ sha256, so that a converted file is as good as the published one, which may then
 import json
 import os
 import pathlib
+from collections.abc import Mapping
 
+from fg3dgs_jax.media.whole_files import whole
 from fg3dgs_jax.weights import files, variables
-from fg3dgs_jax.weights.registry import WeightsMissing
+from fg3dgs_jax.weights.registry import WeightFile, WeightsMissing
 
 VERSION = 1  # of the converters' results: after a change of names, old files are refused
 
 
-def write(folder, row, source, arrays) -> pathlib.Path:
+def write(
+    folder: os.PathLike | str, row: WeightFile, source: os.PathLike | str, arrays: dict
+) -> pathlib.Path:
     """Saves `arrays`, nested dicts made of the published file `source`, as `folder`/NAME.npz."""
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -29,17 +33,17 @@ def write(folder, row, source, arrays) -> pathlib.Path:
         "converter": VERSION,
         "sha256": files.digest(path),
     }
-    part = path.with_name(f".{path.stem}.{os.getpid()}.part.json")
-    part.write_text(json.dumps(entries, indent=2) + "\n")
-    part.replace(sidecar(path))
+    with whole(sidecar(path)) as part:
+        part.write_text(json.dumps(entries, indent=2) + "\n")
     return path
 
 
-def sidecar(path) -> pathlib.Path:
+def sidecar(path: os.PathLike | str) -> pathlib.Path:
+    """Where the proof of a converted file stands: NAME.json beside NAME.npz."""
     return pathlib.Path(path).with_suffix(".json")
 
 
-def is_row(row, entries) -> bool:
+def is_row(row: WeightFile, entries: Mapping[str, str]) -> bool:
     """Whether `entries` (source_sha256, source_sha1) are of a file that the row means."""
     sha256, sha1 = entries.get("source_sha256", ""), entries.get("source_sha1", "")
     if not row.has_digest or (row.sha1 and sha1 == row.sha1) or sha256 in row.also_sha256:
@@ -47,7 +51,7 @@ def is_row(row, entries) -> bool:
     return bool(row.sha256) and sha256.startswith(row.sha256)
 
 
-def verify(row, path) -> None:
+def verify(row: WeightFile, path: os.PathLike | str) -> None:
     """Raises WeightsMissing, with the reason, unless `path` is as `write` left it for `row`."""
     try:
         entries = json.loads(sidecar(path).read_text())
@@ -66,5 +70,5 @@ def verify(row, path) -> None:
 
 def _refused(path, why):
     return WeightsMissing(
-        f"{path} cannot be used ({why}): make it again with `python -m fg3dgs_jax.experts convert`"
+        f"{path} cannot be used ({why}): make it again with `python -m fg3dgs_jax.weights convert`"
     )

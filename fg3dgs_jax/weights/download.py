@@ -1,12 +1,13 @@
 """One file from a web address, resumed where an earlier attempt was cut off."""
 
 import http.client
+import os
+import pathlib
 import time
 import urllib.error
 import urllib.request
 
-from tqdm import tqdm
-
+from fg3dgs_jax.media.progress import progress
 from fg3dgs_jax.weights.registry import WeightsMissing
 
 _CHUNK = 1 << 20  # bytes
@@ -18,13 +19,15 @@ class Cut(ConnectionError):
     """The connection ended before the file did; what came is kept."""
 
 
-def download(url, part, size: int = 0, resume: bool = True) -> bool:
+def download(url: str, part: os.PathLike | str, size: int = 0, resume: bool = True) -> bool:
     """Writes what `url` answers to the file `part`, going on at its end if it is there.
 
     A server that cuts the connection is asked again for the rest, as long as more comes each time.
     One that does not know ranges is asked for everything.
 
     Args:
+      url: of the file.
+      part: where to write.
       size: bytes expected, 0 if unknown: more, or the announcement of another size, is refused.
       resume: whether `part` may hold the beginning.
 
@@ -35,6 +38,7 @@ def download(url, part, size: int = 0, resume: bool = True) -> bool:
       WeightsMissing: what comes has another size; `part` is gone.
       OSError: no answer, or cut off; `part` holds what came.
     """
+    part = pathlib.Path(part)
     if not resume:
         part.unlink(missing_ok=True)
     resumed, before = _length(part) > 0, -1
@@ -94,10 +98,9 @@ def _continue(url, part, start, size) -> None:
 
 
 def _copy(source, out, start, size, total) -> int:
-    """Appends all of `source`; the bytes then written. `disable=None`: a bar on terminals only."""
+    """Appends all of `source`; the bytes then written."""
     written = start
-    bar = tqdm(total=total, initial=start, unit="B", unit_scale=True, disable=None)
-    with bar:
+    with progress(desc="download", total=total, initial=start, unit="B") as bar:
         while chunk := source.read(_CHUNK):
             written += len(chunk)
             if size and written > size:

@@ -2,13 +2,15 @@
 
 import functools
 import hashlib
+import os
 import pathlib
 
 from fg3dgs_jax.weights import variables
 from fg3dgs_jax.weights.formats.pickles import CheckpointError
+from fg3dgs_jax.weights.registry import WeightFile
 
 
-def digest(path, kind="sha256") -> str:
+def digest(path: os.PathLike | str, kind: str = "sha256") -> str:
     """Hex digest of a file's bytes; read again only when the file has changed."""
     path = pathlib.Path(path)
     stat = path.stat()
@@ -27,7 +29,7 @@ def forget() -> None:
     _digest_of_version.cache_clear()
 
 
-def mismatch(row, path) -> str:
+def mismatch(row: WeightFile, path: os.PathLike | str) -> str:
     """Why the file is not the row's, in a few words; "" if it is, or if nothing is registered."""
     path = pathlib.Path(path)
     if row.arrays_sha256 and digest(path) != row.sha256:
@@ -36,17 +38,17 @@ def mismatch(row, path) -> str:
     if row.size and size != row.size:
         return f"it has {size} bytes, registered are {row.size}"
     for kind, expected in (("sha256", row.sha256), ("sha1", row.sha1)):
-        if expected and not (found := digest(path, kind)).startswith(expected):
-            return f"it has {kind} {found[:12]}..., registered is {expected[:12]}..."
+        if expected and not (actual := digest(path, kind)).startswith(expected):
+            return f"it has {kind} {actual[:12]}..., registered is {expected[:12]}..."
     return ""
 
 
 def _mismatch_of_arrays(row, path):
     """The same arrays may stand in another zip: NumPy and Python write headers as they like."""
     try:
-        found = variables.digest(variables.read_npz(path))
+        actual = variables.digest(variables.read_npz(path))
     except CheckpointError:
         return f"it has sha256 {digest(path)[:12]}..., registered is {row.sha256[:12]}..."
-    if found == row.arrays_sha256:
+    if actual == row.arrays_sha256:
         return ""
-    return f"its arrays have sha256 {found[:12]}..., registered is {row.arrays_sha256[:12]}..."
+    return f"its arrays have sha256 {actual[:12]}..., registered is {row.arrays_sha256[:12]}..."

@@ -2,6 +2,7 @@
 
 import difflib
 import fnmatch
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -39,7 +40,7 @@ class Keys:
     def __contains__(self, key):
         return key in self._arrays
 
-    def done(self):
+    def done(self) -> None:
         """Raises pickles.CheckpointError with the names of the keys that nobody read."""
         left = [
             key
@@ -53,7 +54,7 @@ class Keys:
                 f"{pickles.names(left)}; expected a checkpoint of this very network"
             )
 
-    def take(self, key, shape=None) -> np.ndarray:
+    def take(self, key: str, shape: Sequence[int] | None = None) -> np.ndarray:
         """The array as float32, in torch's layout; `shape`, where given, must be its own."""
         if key not in self._arrays:
             near = difflib.get_close_matches(key, self._arrays, 3, 0.5)
@@ -69,16 +70,16 @@ class Keys:
         self._read.add(key)
         return array.astype(np.float32)
 
-    def linear(self, name, bias=True, shape=None) -> dict:
+    def linear(self, name: str, bias: bool = True, shape: Sequence[int] | None = None) -> dict:
         """Linear [out, in] -> Dense params, kernel [in, out]; `shape`: torch's, as in `take`."""
         return {"kernel": self._ranked(f"{name}.weight", 2, shape=shape).T} | self._bias(name, bias)
 
-    def conv(self, name, bias=True, shape=None) -> dict:
+    def conv(self, name: str, bias: bool = True, shape: Sequence[int] | None = None) -> dict:
         """Conv1d/2d/3d [out, in / groups, *k] -> Conv params, kernel [*k, in / groups, out]."""
         kernel = self._ranked(f"{name}.weight", 3, 4, 5, shape=shape)
         return {"kernel": _conv_kernel(kernel)} | self._bias(name, bias)
 
-    def conv_transpose(self, name, bias=True) -> dict:
+    def conv_transpose(self, name: str, bias: bool = True) -> dict:
         """ConvTranspose1d/2d/3d [in, out, *k], one group -> Flax ConvTranspose params.
 
         Kernel [*k, in, out], turned around, since torch's is a convolution's gradient and Flax's
@@ -90,7 +91,7 @@ class Keys:
         kernel = np.flip(kernel.transpose(*axes, 0, 1), tuple(range(len(axes))))
         return {"kernel": np.ascontiguousarray(kernel)} | self._bias(name, bias)
 
-    def weight_norm_conv(self, name, bias=True) -> dict:
+    def weight_norm_conv(self, name: str, bias: bool = True) -> dict:
         """A weight-normed Conv1d/2d/3d -> ordinary Conv params: g v / |v|, the norm over g's ones.
 
         Both spellings: `weight_g`, `weight_v` and `parametrizations.weight.original0`, `1`.
@@ -114,20 +115,20 @@ class Keys:
         kernel = (magnitude * (direction / norm)).astype(np.float32)
         return {"kernel": _conv_kernel(kernel)} | self._bias(name, bias)
 
-    def norm(self, name) -> dict:
+    def norm(self, name: str) -> dict:
         """LayerNorm or GroupNorm -> {"scale", "bias"}."""
         return {"scale": self.take(f"{name}.weight"), "bias": self.take(f"{name}.bias")}
 
-    def batch_norm(self, name, affine=True) -> tuple[dict, dict]:
+    def batch_norm(self, name: str, affine: bool = True) -> tuple[dict, dict]:
         """BatchNorm -> (params {"scale", "bias"}, batch_stats {"mean", "var"})."""
         stats = {"mean": self.take(f"{name}.running_mean"), "var": self.take(f"{name}.running_var")}
         return self.norm(name) if affine else {}, stats
 
-    def embedding(self, name) -> dict:
+    def embedding(self, name: str) -> dict:
         """Embedding [rows, width] -> {"embedding"}, the same."""
         return {"embedding": self._ranked(f"{name}.weight", 2)}
 
-    def lstm(self, name, layer=0, reverse=False, bias=True) -> dict:
+    def lstm(self, name: str, layer: int = 0, reverse: bool = False, bias: bool = True) -> dict:
         """One direction of one layer of an LSTM -> params of Flax's (Optimized)LSTMCell.
 
         torch stacks the gates i, f, g, o in rows; its two biases only ever appear as their sum,

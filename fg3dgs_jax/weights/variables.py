@@ -8,32 +8,44 @@ import hashlib
 import os
 import pathlib
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from flax import traverse_util
 
+from fg3dgs_jax.media.whole_files import whole
 from fg3dgs_jax.weights.formats import checkpoints
 from fg3dgs_jax.weights.formats.pickles import CheckpointError
 
 
-def load(path, convert: Callable, root=None, inert=()) -> dict:
+def load(
+    path: os.PathLike | str,
+    convert: Callable | None,
+    root: str | Sequence[str] | None = None,
+    inert: Sequence[str] = (),
+) -> dict:
     """Variables of one network.
 
     Args:
-      path: of an `.npz` written by `save`, or of the published file (see `checkpoints.load`, which
-        takes `root` and `inert`).
-      convert: the network's own pure function, dict of arrays -> variables.
+      path: of an `.npz` written by `save`, or of the published file.
+      convert: the network's own pure function, dict of arrays -> variables; None where only an
+        `.npz` will do.
+      root: see `checkpoints.load`.
+      inert: see `checkpoints.load`.
 
     Raises:
       ValueError: the file is damaged, tries to execute something, or is not of this network.
     """
     path = pathlib.Path(path)
-    if path.suffix != ".npz":
-        return convert(checkpoints.load(path, root, inert))
-    return unflatten(read_npz(path))
+    if path.suffix == ".npz":
+        return unflatten(read_npz(path))
+    if convert is None:
+        raise CheckpointError(f"{path} is a published file; expected NAME.npz, written by `save`")
+    return convert(checkpoints.load(path, root, inert))
 
 
-def read_npz(path) -> dict[str, np.ndarray]:
+def read_npz(path: os.PathLike | str) -> dict[str, np.ndarray]:
     """An npz's arrays under their own keys; one that needs a pickle, or is none, is refused."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
@@ -41,11 +53,11 @@ def read_npz(path) -> dict[str, np.ndarray]:
     except (OSError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise CheckpointError(
             f"{path} is no npz of arrays ({error}); make it again with: "
-            "python -m fg3dgs_jax.experts convert"
+            "python -m fg3dgs_jax.weights convert"
         ) from None
 
 
-def save(path, variables) -> None:
+def save(path: os.PathLike | str, variables: dict) -> None:
     """Writes `variables`, nested dicts of arrays, so that `load` gives them back; all or nothing.
 
     The path ends in `.npz`: `load` tells the two kinds by it.
@@ -53,20 +65,17 @@ def save(path, variables) -> None:
     save_arrays(path, flatten(variables))
 
 
-def save_arrays(path, arrays) -> None:
+def save_arrays(path: os.PathLike | str, arrays: Mapping[str, np.ndarray]) -> None:
     """Writes an npz of `arrays` under their keys, in their order; all or nothing."""
     path = pathlib.Path(path)
     if path.suffix != ".npz":
         raise ValueError(f"a converted file is called {path.name!r}; expected NAME.npz")
-    part = path.with_name(f".{path.stem}.{os.getpid()}.part.npz")
-    try:
-        np.savez(part, **arrays)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with whole(path) as part:
+        entries: dict[str, Any] = dict(arrays)
+        np.savez(part, **entries)
 
 
-def digest(arrays) -> str:
+def digest(arrays: Mapping[str, np.ndarray]) -> str:
     """sha256 of arrays under their keys, whatever file they stand in; hex."""
     total = hashlib.sha256()
     for key in sorted(arrays):
@@ -76,22 +85,12 @@ def digest(arrays) -> str:
     return total.hexdigest()
 
 
-def flatten(tree, above="") -> dict[str, np.ndarray]:
+def flatten(tree: dict) -> dict[str, np.ndarray]:
     """Nested dicts of arrays -> one dict, keys joined by "/"."""
-    flat = {}
-    for key, value in tree.items():
-        name = f"{above}{key}"
-        flat |= flatten(value, f"{name}/") if isinstance(value, dict) else {name: np.asarray(value)}
-    return flat
+    flat = traverse_util.flatten_dict(tree, sep="/")
+    return {key: np.asarray(value) for key, value in flat.items()}
 
 
-def unflatten(flat) -> dict:
+def unflatten(flat: Mapping[str, np.ndarray]) -> dict:
     """The inverse of `flatten`."""
-    tree = {}
-    for key, value in flat.items():
-        *folders, name = key.split("/")
-        place = tree
-        for folder in folders:
-            place = place.setdefault(folder, {})
-        place[name] = value
-    return tree
+    return traverse_util.unflatten_dict(flat, sep="/")

@@ -7,9 +7,9 @@ import zipfile
 import numpy as np
 import pytest
 
-from fg3dgs_jax import preprocess
 from fg3dgs_jax.clip import format, pack, pack_streams, processed
 from fg3dgs_jax.clip.open import open_clip
+from fg3dgs_jax.preprocess import main as preprocess
 from fg3dgs_jax.synthetic import subject
 from fg3dgs_jax.training import batches
 
@@ -117,8 +117,13 @@ def test_a_damaged_file_is_refused_in_one_line(packed, tmp_path, capsys):
     other = tmp_path / "camera.fg3dgs"
     _damage(packed, other, lambda name, data: data[:-1] + b"!" if name == "camera.npz" else data)
     version = tmp_path / "version.fg3dgs"
-    newer = lambda data: json.dumps(json.loads(data) | {"version": 9}).encode()  # noqa: E731
-    _damage(packed, version, lambda name, data: newer(data) if name == pack.MANIFEST else data)
+
+    def newer(name, data):
+        if name != pack.MANIFEST:
+            return data
+        return json.dumps(json.loads(data) | {"version": 9}).encode()
+
+    _damage(packed, version, newer)
     text = tmp_path / "text.fg3dgs"
     text.write_text("hello")
     for file, words in (
@@ -130,7 +135,7 @@ def test_a_damaged_file_is_refused_in_one_line(packed, tmp_path, capsys):
         (tmp_path / "none.fg3dgs", "does not exist"),
     ):
         out = tmp_path / "out"
-        assert preprocess.main(["--unpack", str(file), "--out", str(out)]) == 1
+        assert preprocess(["--unpack", str(file), "--out", str(out)]) == 1
         (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("error: ")]
         assert words in line and file.name in line
         assert not list(tmp_path.glob("*out*"))
@@ -162,14 +167,14 @@ def test_a_full_disk_is_told_before_the_work(packed, tmp_path, monkeypatch):
 
 def test_the_program(folder, tmp_path, capsys):
     file, out = tmp_path / "a.fg3dgs", tmp_path / "out"
-    assert preprocess.main(["--pack", str(folder), "--out", str(file)]) == 0
-    assert preprocess.main(["--unpack", str(file), "--out", str(out)]) == 0
+    assert preprocess(["--pack", str(folder), "--out", str(file)]) == 0
+    assert preprocess(["--unpack", str(file), "--out", str(out)]) == 0
     assert open_clip(out).num_frames == 10
-    assert preprocess.main(["--unpack", str(file), "--out", str(out)]) == 1
+    assert preprocess(["--unpack", str(file), "--out", str(out)]) == 1
     assert "is there already" in capsys.readouterr().err
     (tmp_path / "half").mkdir()
-    assert preprocess.main(["--pack", str(tmp_path / "half")]) == 1
+    assert preprocess(["--pack", str(tmp_path / "half")]) == 1
     assert "unfinished" in capsys.readouterr().err
     for argv in ([], ["--video", "v", "--pack", "p"], ["--unpack", "f"]):
         with pytest.raises(SystemExit):
-            preprocess.main(argv)
+            preprocess(argv)

@@ -11,13 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fg3dgs_jax import evaluate
-from fg3dgs_jax.avatar import play
+from fg3dgs_jax.avatar import store as avatar_store
 from fg3dgs_jax.clip import face_boxes
 from fg3dgs_jax.clip import landmarks as landmarks_lib
-from fg3dgs_jax.evaluation import lse, pretrained, tracks
+from fg3dgs_jax.evaluate import main
+from fg3dgs_jax.evaluation import lse, tracks
 from fg3dgs_jax.experts.face import fan, s3fd
 from fg3dgs_jax.experts.lips import syncnet
+from fg3dgs_jax.experts.optional import OptionalNetwork
 from fg3dgs_jax.weights import store, variables
 from tests import fake_avatar
 
@@ -75,7 +76,7 @@ def _expert(seen):
         seen.append((faces, samples))
         return syncnet.LipSync(7.0 + len(seen), 2.0 * len(seen), len(seen), np.zeros(31))
 
-    return pretrained.Expert(call, "SyncNet v2 (some file)")
+    return OptionalNetwork(call, "SyncNet v2 (some file)")
 
 
 def _frames(count, seed=0):
@@ -85,7 +86,7 @@ def _frames(count, seed=0):
 def test_the_detected_track_is_heard_with_its_own_samples():
     truth, rendered, samples = _frames(40), _frames(40, 1), np.arange(40 * 640).astype(np.int16)
     order = iter([*_sightings(40, range(40)), *_sightings(40, range(9, 33))])
-    faces = pretrained.Expert(lambda frame: next(order), "s3fd_syncnet")
+    faces = OptionalNetwork(lambda frame: next(order), "s3fd_syncnet")
     seen = []
     figures, note = lse.measure(_expert(seen), faces, truth, rendered, None, samples)
     assert figures["lse_truth"] == {"lse_c": 2.0, "lse_d": 8.0, "offset": 1}
@@ -99,7 +100,7 @@ def test_the_detected_track_is_heard_with_its_own_samples():
 
 def test_without_a_detector_the_mesh_says_where_the_face_is():
     seen = []
-    faces = pretrained.Expert(None, "mesh-box")
+    faces = OptionalNetwork(None, "mesh-box")
     arguments = _frames(260), _frames(260, 1), _landmarks(260), np.ones(260 * 640, np.int16)
     figures, note = lse.measure(_expert(seen), faces, *arguments)
     assert "lse(mesh-box)" in note and "biased" not in note and "59 px" in note
@@ -110,13 +111,13 @@ def test_without_a_detector_the_mesh_says_where_the_face_is():
 
 def test_what_cannot_be_measured_is_null_with_the_reason():
     frames, samples = _frames(6), np.zeros(6 * 640, np.int16)
-    mesh = pretrained.Expert(None, "mesh-box")
+    mesh = OptionalNetwork(None, "mesh-box")
     for call, words in ((lambda frame: [], "no face"), (None, "6 frames; expected 7 or more")):
-        faces = pretrained.Expert(call, "x")
+        faces = OptionalNetwork(call, "x")
         figures, note = lse.measure(_expert([]), faces, frames, frames, _landmarks(6), samples)
         assert set(figures) == set(lse.NAMES) and set(figures.values()) == {None}
         assert words in note
-    absent = pretrained.Expert(None, "weights of syncnet_v2 not found")
+    absent = OptionalNetwork(None, "weights of syncnet_v2 not found")
     figures, note = lse.measure(absent, mesh, frames, None, None, samples)
     assert set(figures.values()) == {None} and note == absent.source
     silent = np.zeros(3 * 640, np.int16)
@@ -166,13 +167,13 @@ def run(tmp_path_factory):
     variables.save(root / "weights" / "syncnet_v2.npz", _random_syncnet())
 
     def evaluated(monkeypatch, *names):
-        monkeypatch.setattr(play, "load_avatar", lambda _: fake_avatar.Avatar(data))
+        monkeypatch.setattr(avatar_store, "load", lambda _: fake_avatar.Avatar(data))
         monkeypatch.setattr(
             store, "find", lambda n: root / "weights" / f"{n}.npz" if n in names else None
         )
         workdir = root / "_".join(("run", *names))
         workdir.mkdir()
-        assert evaluate.main(["--workdir", str(workdir)]) == 0
+        assert main(["--workdir", str(workdir)]) == 0
         assert not list((workdir / "eval_test").glob(".*"))
         return json.loads((workdir / "eval_test" / "metrics.json").read_text())
 

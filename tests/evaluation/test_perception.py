@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from fg3dgs_jax.evaluation import perception
-from fg3dgs_jax.evaluation.pretrained import Expert
 from fg3dgs_jax.experts.image import inception, lpips
+from fg3dgs_jax.experts.optional import OptionalNetwork
 from fg3dgs_jax.weights import store
 
 
@@ -19,7 +19,9 @@ def test_fid_is_the_distance_of_the_features_and_says_how_many_frames(monkeypatc
     monkeypatch.setattr(perception, "ROWS", 4)
     rng = np.random.default_rng(0)
     plane = rng.normal(size=(12, 5))
-    network = Expert(lambda x: x.reshape(len(x), -1) / 255.0 @ plane, "a plane (plane.pth)")
+    network = OptionalNetwork(
+        lambda x: x.reshape(len(x), -1) / 255.0 @ plane, "a plane (plane.pth)"
+    )
     frames = np.rint(255 * rng.random((9, 2, 2, 3))) / 255
     value, source = _show(perception.FrechetDistance(network), frames, frames)
     assert value == pytest.approx(0, abs=1e-9)

@@ -110,9 +110,14 @@ def loaded(twin, tmp_path_factory):
     torch = pytest.importorskip("torch")
     path = tmp_path_factory.mktemp("easyportrait") / "fpn-fp-512.pth"
     meta = {
-        "mmseg_version": "0.30.0", "config": "model = dict()", "CLASSES": easyportrait.CLASSES,
-        "PALETTE": [[0, 0, 0]] * 8, "epoch": 100, "seed": np.int64(3), "lr": np.float64(0.1),
-    }  # fmt: skip
+        "mmseg_version": "0.30.0",
+        "config": "model = dict()",
+        "CLASSES": easyportrait.CLASSES,
+        "PALETTE": [[0, 0, 0]] * 8,
+        "epoch": 100,
+        "seed": np.int64(3),
+        "lr": np.float64(0.1),
+    }
     optimiser = {"state": {0: {"exp_avg": torch.zeros(3)}}, "param_groups": [{"lr": 0.1}]}
     state = collections.OrderedDict(twin.state_dict())
     torch.save({"meta": meta, "state_dict": state, "optimizer": optimiser}, path)

@@ -19,9 +19,11 @@ def random_arrays(seed=0):
 
     def norm(number, width):
         for name, low, high in (
-            ("gamma", 0.5, 1.5), ("beta", -0.5, 0.5), ("moving_mean", -0.5, 0.5),
+            ("gamma", 0.5, 1.5),
+            ("beta", -0.5, 0.5),
+            ("moving_mean", -0.5, 0.5),
             ("moving_variance", 0.3, 2.0),
-        ):  # fmt: skip
+        ):
             array = rng.uniform(low, high, width).astype(np.float32)
             arrays[f"batch_normalization_{number}/{name}"] = array
 
@@ -52,8 +54,10 @@ def torch_twin(arrays, faces):
         return F.conv2d(x, kernel, bias, stride, padding, groups=groups)
 
     def norm(x, number):
-        p = {k: a[f"batch_normalization_{number}/{k}"] for k in
-             ("moving_mean", "moving_variance", "gamma", "beta")}  # fmt: skip
+        p = {
+            k: a[f"batch_normalization_{number}/{k}"]
+            for k in ("moving_mean", "moving_variance", "gamma", "beta")
+        }
         return F.batch_norm(x, *p.values(), eps=1e-3)
 
     def separable(x, number):

@@ -10,8 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fg3dgs_jax.evaluation import sync_plot
-from fg3dgs_jax.lipsync import __main__, examples, fit, shift_scores
+from fg3dgs_jax.lipsync import __main__, examples, fit, fit_folders, shift_scores
 from fg3dgs_jax.lipsync import expert as expert_lib
 from tests import fake_avatar
 
@@ -56,13 +55,6 @@ def test_a_known_shift_is_found_and_what_is_outside_is_not_counted():
     assert shift_scores.curves(similar[:30, :30]).shape == (1, 31)
 
 
-def test_a_plot_shows_every_clip():
-    found = {n: shift_scores.summary(RNG.normal(size=(60, 60))) for n in ("a", "b")}
-    picture = sync_plot.plot(found, "title")
-    assert picture.shape == (420, 760, 3) and picture.dtype == np.uint8
-    assert {(200, 30, 30), (20, 130, 20)} <= set(map(tuple, picture.reshape(-1, 3)))
-
-
 def test_disturbances_differ_between_segments_not_within_one():
     stored = np.broadcast_to(RNG.integers(0, 255, (72, 72, 3), np.uint8), (2, 3, 72, 72, 3))
     windows = np.zeros((2, 3, 16, 80), np.float32)
@@ -101,7 +93,7 @@ def test_the_program_learns_a_painted_mouth(painted, tmp_path):
     out = tmp_path / "expert"
     # By itself: sixty steps are worth compiling well, which the tests' settings do not.
     run = subprocess.run(
-        [sys.executable, "-c", SMALL, "--data", painted, "--out", out, "--steps", "60"],
+        [sys.executable, "-c", SMALL, "fit", "--data", painted, "--out", out, "--steps", "60"],
         env={k: v for k, v in os.environ.items() if k != "XLA_FLAGS"},
         capture_output=True,
         text=True,
@@ -115,7 +107,7 @@ def test_the_program_learns_a_painted_mouth(painted, tmp_path):
     assert abs(found["peak"]) <= 1 and found["aligned"] == 1.0 and found["contrast"] > 0.05
     assert told["calibration"][0] > 0
     expert = expert_lib.load(out / "sync_expert.npz")
-    clip = __main__.sync_clip(painted)
+    clip = fit_folders.sync_clip(painted)
     similar = fit.cosines(expert, clip, 0, 64)
     # What training sees of a stored mouth is what eq. (16) sees of the frame itself.
     boxes = np.tile(expert_lib.mouth_boxes(np.load(painted / "landmarks.npz")["pixels"])[:5], 1)
@@ -126,7 +118,9 @@ def test_the_program_learns_a_painted_mouth(painted, tmp_path):
 
 
 def test_bad_folders_are_refused_before_the_work(painted, tmp_path, capsys):
-    run = lambda *data: __main__.main(["--data", *map(str, data), "--out", str(tmp_path / "o")])  # noqa: E731
+    def run(*data):
+        return __main__.main(["fit", "--data", *map(str, data), "--out", str(tmp_path / "o")])
+
     assert run(painted, painted) == 1
     assert "more than one folder is called painted" in capsys.readouterr().err
     assert run(tmp_path / "nothing") == 1

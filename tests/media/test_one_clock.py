@@ -96,7 +96,10 @@ def _make(path, case):
 def _turn(path):
     """Writes a quarter turn into the header, as a phone held upright does."""
     data = path.read_bytes()
-    words = lambda *n: b"".join(k.to_bytes(4, "big", signed=True) for k in n)  # noqa: E731
+
+    def words(*n):
+        return b"".join(k.to_bytes(4, "big", signed=True) for k in n)
+
     plain = words(0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x40000000)
     at = data.index(plain, data.index(b"tkhd"))
     turn = words(0, 0x10000, 0, -0x10000, 0, 0, 0, 0, 0x40000000)

@@ -8,10 +8,10 @@ import pathlib
 import numpy as np
 import pytest
 
-from fg3dgs_jax import preprocess
 from fg3dgs_jax.clip import memory_map, processed
 from fg3dgs_jax.experts.face import face_landmarker
 from fg3dgs_jax.media import video, video_writer
+from fg3dgs_jax.preprocess import main as preprocess
 from fg3dgs_jax.preprocessing import resume
 from fg3dgs_jax.preprocessing import steps as steps_lib
 from fg3dgs_jax.preprocessing.label import from_landmarks
@@ -57,7 +57,7 @@ def test_a_holed_clip_and_a_disk_that_fills_up(holed, tmp_path, monkeypatch, cap
         return room(descriptor, start, size)
 
     monkeypatch.setattr(resume.os, "posix_fallocate", full)
-    assert preprocess.main(_argv(holed, out)) == 1
+    assert preprocess(_argv(holed, out)) == 1
     (line,) = _errors(capsys)
     assert "the disk is full" in line and "torso" in line and "same command" in line
     assert not list(out.glob(".*.part*")) and not (out / "meta.json").exists()
@@ -68,7 +68,7 @@ def test_a_holed_clip_and_a_disk_that_fills_up(holed, tmp_path, monkeypatch, cap
 
     with monkeypatch.context() as patch:
         patch.setattr(face_landmarker, "detect", never)
-        assert preprocess.main(_argv(holed, out)) == 0
+        assert preprocess(_argv(holed, out)) == 0
     clip = processed.load_clip(out)
     assert (clip.num_frames, clip.height, clip.width) == (FRAMES, SIZE, SIZE)
     np.testing.assert_array_equal(np.flatnonzero(~clip.landmarks_valid), BLACK)
@@ -97,7 +97,7 @@ def _moved_sound(holed, out, monkeypatch, never):
     before, mel = video.read_wav(out / "audio.wav"), np.load(out / "audio_mel.npy")
     with monkeypatch.context() as patch:
         patch.setattr(steps_lib.head_pose, "fit_head", never)
-        assert preprocess.main(_argv(holed, out, "--av_offset", "0.2")) == 0
+        assert preprocess(_argv(holed, out, "--av_offset", "0.2")) == 0
     assert kept == {n: (out / n).stat().st_mtime_ns for n in kept}
     after = video.read_wav(out / "audio.wav")
     meta = json.loads((out / "meta.json").read_text())["sound"]

@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 import pytest
 
-from fg3dgs_jax import preprocess
 from fg3dgs_jax.clip import format, processed
 from fg3dgs_jax.experts.face import face_landmarker
 from fg3dgs_jax.media import video
+from fg3dgs_jax.preprocess import main as preprocess
 from fg3dgs_jax.preprocessing import from_folder
 from fg3dgs_jax.preprocessing.express import channels, openface
 from fg3dgs_jax.preprocessing.foreign import labels as labels_lib
@@ -108,7 +108,7 @@ def landmarker(truth, tmp_path, monkeypatch):
 
 def run(source, out):
     argv = ["--import", str(source), "--out", str(out), "--consent", "self", "--features", "mel"]
-    return preprocess.main(argv)
+    return preprocess(argv)
 
 
 def meta(out):
@@ -268,4 +268,4 @@ def test_what_is_wrong_is_refused_in_one_line(truth, theirs, tmp_path, capsys):
 def test_flags_that_go_with_videos_only(theirs, tmp_path):
     for more in (["--size", "256"], ["--check_only"], ["--parser", "bisenet"]):
         with pytest.raises(SystemExit):
-            preprocess.main(["--import", str(theirs), "--out", str(tmp_path / "o"), *more])
+            preprocess(["--import", str(theirs), "--out", str(tmp_path / "o"), *more])

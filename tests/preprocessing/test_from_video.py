@@ -7,10 +7,10 @@ import pathlib
 import numpy as np
 import pytest
 
-from fg3dgs_jax import preprocess
 from fg3dgs_jax.clip import format, processed
 from fg3dgs_jax.experts.face import fer
 from fg3dgs_jax.media import video, video_writer
+from fg3dgs_jax.preprocess import main as preprocess
 from fg3dgs_jax.preprocessing import from_video, resume, steps
 from fg3dgs_jax.preprocessing.express import openface
 from fg3dgs_jax.preprocessing.label import from_landmarks
@@ -31,7 +31,7 @@ def models(monkeypatch):
 
 def refused(capsys, path, out, code=1):
     """Runs the program; expects the exit code, one line on stderr, nothing left."""
-    assert preprocess.main(["--video", str(path), "--out", str(out), "--consent", "self"]) == code
+    assert preprocess(["--video", str(path), "--out", str(out), "--consent", "self"]) == code
     lines = [x for x in capsys.readouterr().err.splitlines() if x.startswith("error: ")]
     assert len(lines) == 1
     assert not out.exists()
@@ -72,9 +72,7 @@ def test_folder_that_was_there_is_kept(models, capsys, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("keep")
     path = make(tmp_path / "v.mp4")
-    assert preprocess.main(
-        ["--video", str(path), "--out", str(tmp_path / "out"), "--consent", "self"]
-    )
+    assert preprocess(["--video", str(path), "--out", str(tmp_path / "out"), "--consent", "self"])
     assert (tmp_path / "out" / "mine.txt").exists()
     assert not list((tmp_path / "out").glob(".*part*"))
 
@@ -88,7 +86,7 @@ def test_a_wrong_csv_and_a_missing_network_come_before_the_work(models, capsys, 
         (["--expression", str(tmp_path / "none.csv")], "none.csv"),
         (["--emotion", "emotieff"], "emotieff"),
     ):
-        assert preprocess.main(argv + more) == 1
+        assert preprocess(argv + more) == 1
         (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("error: ")]
         assert message in line and not (tmp_path / "out").exists()
 
@@ -107,7 +105,7 @@ def test_two_faces_are_counted():
 )
 def test_wrong_flags_are_usage_errors(tmp_path, extra):
     with pytest.raises(SystemExit) as caught:
-        preprocess.main(["--video", "v", "--out", str(tmp_path / "o"), "--consent", "self", *extra])
+        preprocess(["--video", "v", "--out", str(tmp_path / "o"), "--consent", "self", *extra])
     assert caught.value.code == 2
 
 
@@ -121,7 +119,7 @@ def test_wanted_features_without_weights_are_refused_before_the_work(capsys, tmp
 
     monkeypatch.setattr(from_video.video, "read_video", never)
     argv = ["--video", "v", "--out", str(tmp_path / "o"), "--consent", "self"]
-    assert preprocess.main([*argv, "--features", "mel,ave"]) == 1
+    assert preprocess([*argv, "--features", "mel,ave"]) == 1
     message = capsys.readouterr().err.strip()
     assert "ave.pth" in message and "CC BY-NC" in message and len(message.splitlines()) == 1
     assert not (tmp_path / "o").exists()
@@ -148,7 +146,7 @@ def test_every_wanted_extractor_gets_its_file_once(tmp_path, monkeypatch):
 def test_missing_consent_is_not_guessed(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.stdin", open(os.devnull))
     with pytest.raises(SystemExit) as caught:
-        preprocess.main(["--video", "v", "--out", str(tmp_path / "o")])
+        preprocess(["--video", "v", "--out", str(tmp_path / "o")])
     assert caught.value.code == 2
 
 
@@ -159,7 +157,7 @@ def test_real_clip_becomes_a_folder_and_is_reused(models, tmp_path, monkeypatch)
     out = tmp_path / "clip"
     argv = ["--video", str(source), "--out", str(out), "--consent", "research",
             "--features", "mel", "--max_seconds", "3", "--parser", "landmarks"]  # fmt: skip
-    assert preprocess.main(argv) == 0
+    assert preprocess(argv) == 0
     clip = processed.load_clip(out)
     assert clip.num_frames == 75 and clip.valid.all()
     assert clip.audio_features("mel").shape == (75, 16, 80)
@@ -189,7 +187,7 @@ def test_real_clip_becomes_a_folder_and_is_reused(models, tmp_path, monkeypatch)
 
     monkeypatch.setattr(steps.face_landmarker, "detect", never)
     monkeypatch.setattr(from_video.parsers.segmenter, "segment", never)
-    assert preprocess.main(argv) == 0
+    assert preprocess(argv) == 0
     _other_expressions(out, argv, tmp_path)
     _another_parser(out, argv[:-1], monkeypatch)
 
@@ -202,7 +200,7 @@ def _other_expressions(out, argv, tmp_path):
     rows = [", ".join(map(str, row)) for row in zip(*table.values(), strict=True)]
     (tmp_path / "openface.csv").write_text("\n".join([", ".join(table), *rows]))
     more = ["--emotion", "none", "--expression", str(tmp_path / "openface.csv")]
-    assert preprocess.main(argv + more) == 0
+    assert preprocess(argv + more) == 0
     clip = processed.load_clip(out)
     assert clip.expression_names[-1] == "AU45" and "AU26" in clip.expression_names
     assert not any(name.startswith("emotion") for name in clip.expression_names)
@@ -211,7 +209,7 @@ def _other_expressions(out, argv, tmp_path):
     meta = json.loads((out / "meta.json").read_text())["expression"]
     assert meta["action_units"] == "openface" and meta["file"] == "openface.csv"
     assert meta["emotion"] == "none" and len(meta["sha256"]) == 64
-    assert preprocess.main(argv) == 0  # and back
+    assert preprocess(argv) == 0  # and back
     assert "AU26" not in processed.load_clip(out).expression_names
 
 
@@ -231,7 +229,7 @@ def _another_parser(out, argv, monkeypatch):
     parser = from_video.parsers.FaceParser("selfie_multiclass", {"other": model}, run)
     monkeypatch.setattr(from_video.parsers, "choose", lambda name: parser)
     for _ in range(2):
-        assert preprocess.main([*argv, "selfie_multiclass"]) == 0
+        assert preprocess([*argv, "selfie_multiclass"]) == 0
     assert times == [75]
     assert (np.load(out / "labels.npy") != labels[:, :, ::-1]).mean() < 0.01  # voted on again
     assert before == {name: (out / name).stat().st_mtime_ns for name in before}
@@ -258,6 +256,6 @@ def test_missing_weights_of_a_parser_are_told_first(parser, tmp_path, monkeypatc
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     out = tmp_path / "out"
     argv = ["--video", "none.mp4", "--out", str(out), "--consent", "self", "--parser", parser]
-    assert preprocess.main(argv) == 1
+    assert preprocess(argv) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ") and parser in line and not out.exists()

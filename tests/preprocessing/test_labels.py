@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from fg3dgs_jax.clip import format, inpaint, over_time
+from fg3dgs_jax.clip import format, inpaint, layers, over_time
 from fg3dgs_jax.clip import landmarks as landmarks_lib
 from fg3dgs_jax.clip.format import LABELS
 from fg3dgs_jax.preprocessing.express import channels
@@ -152,7 +152,7 @@ def test_torso_over_plate_is_the_frame_outside_the_head():
     torso = torso_lib.torso_layer(image, *parsed, plate)
     head = from_landmarks.head_mask(parsed.labels)
     rim = cv2.dilate(head.astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
-    error = np.abs(torso_lib.over(torso, plate).astype(int) - image)[~rim]
+    error = np.abs(layers.over(torso, plate).astype(int) - image)[~rim]
     assert error.mean() < 1 and np.percentile(error, 99) < 6
 
 

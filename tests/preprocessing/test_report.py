@@ -7,7 +7,6 @@ import cv2
 import numpy as np
 
 from fg3dgs_jax.clip.format import LABELS
-from fg3dgs_jax.media import plots
 from fg3dgs_jax.preprocessing import resume
 from fg3dgs_jax.preprocessing.check import av_offset
 from fg3dgs_jax.preprocessing.report import page as page_lib
@@ -56,28 +55,6 @@ def test_frames_that_the_fit_loses_and_cuts_are_named_by_their_time():
     assert "5 frames (2.00 to 2.20 s)" in line
     assert page_lib.told_cuts([20, 50]) == "another scene begins at 0.80 s, 2.00 s"
     assert page_lib.told_cuts(list(range(25, 400, 25))).endswith("10.00 s and 5 more")
-
-
-def test_curves_lie_over_the_sound_on_one_clock():
-    t = np.arange(100)
-    strip = plots.Strip("mouth", {"opening": np.where(t == 40, 1.0, 0.0)}, (0.0, 1.0))
-    loud = np.where((t > 20) & (t < 60), 1.0, 0.0)
-    picture = plots.draw([strip, strip], loud, t != 80, [70], size=(1200, 100))
-    assert picture.shape == (200 + plots.FOOT, 1200, 3)
-
-    def at(k):
-        return round(np.interp(k, [0, 99], [plots.LEFT, 1200 - plots.RIGHT]))
-
-    grey, white = (
-        [(picture[50, at(k)] == colour).all() for k in (10, 30, 50, 75)]
-        for colour in (plots.SOUND, (255, 255, 255))
-    )
-    assert grey == [False, True, True, False] and white == [True, False, False, True]
-    red = (picture[:100, :, 0] > 150) & (picture[:100, :, 1] < 90)
-    columns = np.flatnonzero(red[10:40, plots.LEFT :].any(0)) + plots.LEFT
-    assert np.abs(columns - at(40)).max() <= 14  # the peak is where it is heard
-    assert (picture[150, at(70)] == plots.CUT).all()
-    assert (picture[99 - 40, at(80)] == plots.GAP).all()
 
 
 def test_the_page_stands_alone(tmp_path):

@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
-from fg3dgs_jax import preprocess
 from fg3dgs_jax.media import video
+from fg3dgs_jax.preprocess import main as preprocess
 from fg3dgs_jax.preprocessing.check import framing, look, sample
 from fg3dgs_jax.preprocessing.check import verdicts as verdicts_lib
 
@@ -185,11 +185,11 @@ def test_check_only_prints_the_table_and_writes_nothing(clip, monkeypatch, capsy
     monkeypatch.setenv("FG3DGS_WEIGHTS", str(MODEL.parent))
     monkeypatch.chdir(tmp_path)
     argv = ["--video", str(SOURCE), "--check_only", "--max_seconds", "2"]
-    assert preprocess.main(argv) == 0
+    assert preprocess(argv) == 0
     out = capsys.readouterr().out
     assert "face size" in out and out.splitlines()[-1].startswith("=> ")
     assert list(tmp_path.iterdir()) == []
-    assert preprocess.main(["--video", str(tmp_path / "none.mp4"), "--check_only"]) == 1
+    assert preprocess(["--video", str(tmp_path / "none.mp4"), "--check_only"]) == 1
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_check_only_prints_the_table_and_writes_nothing(clip, monkeypatch, capsy
 def test_flags_out_of_range_are_usage_errors(extra):
     argv = ["--video", "v", "--out", "o", "--consent", "self"]
     with pytest.raises(SystemExit) as caught:
-        preprocess.main([*argv, *extra])
+        preprocess([*argv, *extra])
     assert caught.value.code == 2
     with pytest.raises(SystemExit):
-        preprocess.main(["--video", "v", "--consent", "self"])  # no --out
+        preprocess(["--video", "v", "--consent", "self"])  # no --out

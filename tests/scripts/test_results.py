@@ -16,14 +16,26 @@ spec.loader.exec_module(results)
 def metrics(**changes):
     """What evaluate writes, as far as the table reads it."""
     made_up = {
-        "frames": 46, "resolution": [225, 200], "psnr": 30.0, "ssim": 0.95, "lpips": 0.02,
-        "lmd": 1.0, "lips_psnr": 28.0, "eyes_psnr": 29.0, "train_seconds": 266.57, "fps": 161.7,
-        "still_psnr": 22.9, "still_ssim": 0.8, "still_lpips": 0.22, "still_lmd": 2.2,
-        "still_lips_psnr": 20.5, "still_eyes_psnr": 20.1,
+        "frames": 46,
+        "resolution": [225, 200],
+        "psnr": 30.0,
+        "ssim": 0.95,
+        "lpips": 0.02,
+        "lmd": 1.0,
+        "lips_psnr": 28.0,
+        "eyes_psnr": 29.0,
+        "train_seconds": 266.57,
+        "fps": 161.7,
+        "still_psnr": 22.9,
+        "still_ssim": 0.8,
+        "still_lpips": 0.22,
+        "still_lmd": 2.2,
+        "still_lips_psnr": 20.5,
+        "still_eyes_psnr": 20.1,
         "own_sync": {"score": 0.5, "truth_score": 0.6041},
         "temporal": {"frame_ratio": 0.9, "lips_ratio": 0.7, "eyes_ratio": 0.8},
         "weights": {"own_sync": "own lip-sync expert (sync.npz); not LSE"},
-    }  # fmt: skip
+    }
     return made_up | changes
 
 
@@ -106,12 +118,22 @@ def test_trains_and_measures_one_after_the_other(tmp_path, programs, capsys):
     write(tmp_path / "obama_single", metrics())
     assert results.main(command) == 1
     cpu, measured, failing, single = programs  # nothing to measure where training failed, or again
-    assert cpu[:3] == ["fg3dgs_jax.train", "--config=configs/obama.py:cpu", f"--workdir={tmp_path}"
-                       "/obama_cpu"]  # fmt: skip
-    assert cpu[3:] == ["--config.data.path=d/obama", "--config.name=obama_cpu", "--config.seed=3",
-                       "--config.log.every=100"]  # fmt: skip
-    assert measured == ["fg3dgs_jax.evaluate", f"--workdir={tmp_path}/obama_cpu",
-                        "--sync_expert=sync.npz"]  # fmt: skip
+    assert cpu[:3] == [
+        "fg3dgs_jax.train",
+        "--config=configs/obama.py:cpu",
+        f"--workdir={tmp_path}/obama_cpu",
+    ]
+    assert cpu[3:] == [
+        "--config.data.path=d/obama",
+        "--config.name=obama_cpu",
+        "--config.seed=3",
+        "--config.log.every=100",
+    ]
+    assert measured == [
+        "fg3dgs_jax.evaluate",
+        f"--workdir={tmp_path}/obama_cpu",
+        "--sync_expert=sync.npz",
+    ]
     assert {failing[0], single[0]} == {"fg3dgs_jax.train"}
     assert "failed" in capsys.readouterr().err
 

@@ -97,11 +97,11 @@ def test_windows_show_the_face_and_end_with_the_train_split(folder):
     np.testing.assert_array_equal(found, wanted)
 
 
-def test_no_expert_is_none_and_a_wrong_one_a_clear_line(folder, tmp_path, monkeypatch):
+def test_no_expert_has_no_call_and_a_wrong_one_a_clear_line(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("FG3DGS_WEIGHTS", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     clip, samples = opened(folder)
-    assert alignment.load("", clip, samples) is None
+    assert alignment.load("", clip, samples).call is None
     with pytest.raises(ValueError, match=r"there is no lip-sync expert nowhere\.npz; expected"):
         alignment.load("nowhere.npz", clip, samples)
     expert_lib.save(

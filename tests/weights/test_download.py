@@ -167,7 +167,7 @@ def test_your_own_address_is_the_only_one_asked_and_verified_alike(
     assert program.main(["fetch", "toy", "--url", f"{server.address}/mine"]) == 0
     assert [path for path, _ in server.asked] == ["/not_mine", "/mine"]
     assert program.main(["fetch", "toy", "toy", "--url", "http://127.0.0.1:1"]) == 1
-    assert capsys.readouterr().err.count("\n") == 2
+    assert capsys.readouterr().err.count("error: ") == 2
 
 
 def test_without_a_digest_two_halves_are_never_joined(server, register, tmp_path):

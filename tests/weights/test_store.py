@@ -12,8 +12,9 @@ import zipfile
 import numpy as np
 import pytest
 
-from fg3dgs_jax.experts import __main__ as program
+from fg3dgs_jax.experts import __main__ as alias
 from fg3dgs_jax.experts import check
+from fg3dgs_jax.weights import __main__ as program
 from fg3dgs_jax.weights import store, variables
 from fg3dgs_jax.weights.formats import ctranslate2
 from fg3dgs_jax.weights.formats.pickles import CheckpointError
@@ -374,7 +375,8 @@ def test_the_real_lpips_passes_with_its_published_number(monkeypatch):
     assert told.endswith("gives the published 0.076525")
 
 
-def test_the_program_passes_on_to_train_sync(tmp_path, capsys):
+def test_the_old_names_of_the_programs_go_on(tmp_path, capsys):
     flags = ["--data", str(tmp_path / "absent"), "--out", str(tmp_path / "out")]
-    assert program.main(["train_sync", *flags]) == 1
+    assert alias.main(["train_sync", *flags]) == 1
     assert "absent" in capsys.readouterr().err
+    assert alias.main(["list"]) == 0 and "lpips_alex" in capsys.readouterr().out

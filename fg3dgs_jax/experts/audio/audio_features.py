@@ -6,7 +6,8 @@ shape (`data.audio_window`); features of another shape are refused by `check_win
 """
 
 import functools
-from collections.abc import Callable
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -36,7 +37,7 @@ class FeatureMismatch(ValueError):
     """Audio features that are not what an avatar was trained on; one line."""
 
 
-def extract(name: str, samples, num_frames: int) -> np.ndarray:
+def extract(name: str, samples: np.ndarray, num_frames: int) -> np.ndarray:
     """16 kHz mono samples [n > 0], int16 or float in [-1, 1] -> float32 [num_frames, W, D].
 
     Rows after the sound's end are what the extractor gives for nothing: zeros, or `mel`'s silence,
@@ -68,30 +69,19 @@ def lookup(name: str) -> Extractor:
     return EXTRACTORS[name]
 
 
-def require(name: str):
+def require(name: str) -> pathlib.Path | None:
     """Where the extractor's weights are, None if it has none; if absent, one line (ValueError)."""
     needed = lookup(name).weights
     return store.require(needed) if needed else None
 
 
-def available() -> tuple[str, ...]:
-    """The extractors whose weights are found and whole."""
-
-    def found(extractor):
-        try:
-            return extractor.weights is None or store.find(extractor.weights) is not None
-        except store.WeightsMissing:
-            return False
-
-    return tuple(name for name, extractor in EXTRACTORS.items() if found(extractor))
-
-
-def check_window(settings, window, source) -> None:
+def check_window(settings: Mapping[str, Any], window: Sequence[int], source: object) -> None:
     """Refuses features whose `window` (W, D) is not that of those the avatar was trained on.
 
     Args:
       settings: the config's `data`. Runs of earlier versions have no `audio_window` in it: then
         the shape is the extractor's own, if this version knows the extractor.
+      window: of the features at hand.
       source: where the features come from, for the message.
 
     Raises:
@@ -99,10 +89,10 @@ def check_window(settings, window, source) -> None:
     """
     name = settings.audio_extractor
     known = EXTRACTORS[name].window if name in EXTRACTORS else ()
-    expected, found = tuple(settings.audio_window or known), tuple(window)
-    if expected and found != expected:
+    expected, actual = tuple(settings.audio_window or known), tuple(window)
+    if expected and actual != expected:
         raise FeatureMismatch(
-            f"{source} has {name!r} features in windows [W, D] of {list(found)}; the avatar was "
+            f"{source} has {name!r} features in windows [W, D] of {list(actual)}; the avatar was "
             f"trained on {list(expected)}: use features of the same extractor, or train anew"
         )
 
@@ -112,7 +102,7 @@ def _model(name, path):
     # On the device once, not again with every piece of a long sound.
     return jax.tree.map(
         lambda leaf: jax.device_put(leaf) if isinstance(leaf, np.ndarray) else leaf,
-        EXTRACTORS[name].load(path),
+        load(path) if (load := EXTRACTORS[name].load) else None,
     )
 
 
@@ -121,11 +111,15 @@ def _whisper(params, samples, num_frames):
 
 
 def _letters(model, samples, num_frames):
-    return wav2vec2_features.letter_features(*model, samples, num_frames=num_frames)
+    return wav2vec2_features.letter_features(
+        model.params, model.config, samples, num_frames=num_frames
+    )
 
 
 def _hidden(model, samples, num_frames):
-    return wav2vec2_features.hidden_features(*model, samples, num_frames=num_frames)
+    return wav2vec2_features.hidden_features(
+        model.params, model.config, samples, num_frames=num_frames
+    )
 
 
 _load_letters = functools.partial(wav2vec2_checkpoint.load, letters=True)

@@ -5,6 +5,8 @@ final normalisation. The published weights are for non-commercial use (CC BY-NC 
 part of this project.
 """
 
+import os
+
 import jax
 import numpy as np
 
@@ -26,7 +28,7 @@ _BATCH = 64  # windows a call
 _SILENCE = -4.0  # the mel's floor
 
 
-def convert(state) -> dict:
+def convert(state: dict[str, np.ndarray]) -> dict:
     """The encoder's torch state dict, keys `0.conv_block.0.weight` and on -> variables.
 
     Raises:
@@ -37,12 +39,12 @@ def convert(state) -> dict:
     return {"params": params, "batch_stats": stats}
 
 
-def load(path) -> dict:
+def load(path: os.PathLike | str) -> dict:
     """Variables from the published `audio_visual_encoder.pth` or our converted `.npz`."""
     return variables_lib.load(path, convert)
 
 
-def encode(variables, windows) -> np.ndarray:
+def encode(variables: dict, windows: jax.Array | np.ndarray) -> np.ndarray:
     """Mel windows [B, 80, 16] from `mel_windows` -> float32 [B, 512], none negative."""
     windows = np.asarray(windows, np.float32)
     if windows.ndim != 3 or windows.shape[1:] != (MEL_BINS, MEL_COLUMNS):
@@ -62,7 +64,7 @@ def num_windows(num_columns: int) -> int:
     return int((num_columns - MEL_COLUMNS) / 80.0 * 25.0) + 2
 
 
-def mel_windows(columns) -> np.ndarray:
+def mel_windows(columns: np.ndarray) -> np.ndarray:
     """Mel columns [F, 80] of `mel.wav2lip_columns` -> float32 [N, 80, 16], window i from i / 25 s.
 
     Sixteen columns from floor(80 i / 25) on, or the last sixteen where fewer are left; silence
@@ -76,7 +78,7 @@ def mel_windows(columns) -> np.ndarray:
     return np.swapaxes(columns[first[:, None] + np.arange(MEL_COLUMNS)], 1, 2)
 
 
-def features(variables, samples, num_frames: int | None = None) -> np.ndarray:
+def features(variables: dict, samples: np.ndarray, num_frames: int | None = None) -> np.ndarray:
     """16 kHz mono samples [n > 0] -> float32 [N, 1, 512], one row per video frame.
 
     Row i hears the 200 ms from (i - 2) / 25 s on, the first window standing in for the two before

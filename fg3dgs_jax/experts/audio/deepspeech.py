@@ -6,6 +6,7 @@ those of the feature scripts of AD-NeRF and its successors, one function each wh
 than index. Later DeepSpeech releases have another network: their features do not serve here.
 """
 
+import os
 import pathlib
 import re
 
@@ -35,8 +36,13 @@ _DIRECTIONS = ("forward", "backward")
 
 # Published inputs and outputs of each matrix; where a name is not found, a shape that only one
 # constant has will do.
-WIDTHS = {"h1": (INPUTS, 2048), "h2": (2048, 2048), "h3": (2048, 4096), "h5": (4096, 2048),
-          "h6": (2048, LETTERS)}  # fmt: skip
+WIDTHS = {
+    "h1": (INPUTS, 2048),
+    "h2": (2048, 2048),
+    "h3": (2048, 4096),
+    "h5": (4096, 2048),
+    "h6": (2048, LETTERS),
+}
 # The graph's node names; those of the LSTM depend on the TensorFlow that wrote it.
 _NAMES = {f"{kind}{i}": rf"(.*/)?{kind}{i}" for i in _DENSE for kind in "hb"}
 for _direction, _scope in zip(_DIRECTIONS, ("fw", "bw"), strict=True):
@@ -55,8 +61,19 @@ class Lstm(nn.Module):
     reverse: bool
 
     @nn.compact
-    def __call__(self, x, carry, valid):
-        """`valid` [T] bool: rows that are not, leave the carry as it is."""
+    def __call__(
+        self, x: jax.Array, carry: tuple[jax.Array, jax.Array], valid: jax.Array
+    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        """Runs over the rows.
+
+        Args:
+          x: [T, C].
+          carry: (cell, output), [hidden] each.
+          valid: bool [T]; rows that are not leave the carry as it is.
+
+        Returns:
+          [T, hidden], and the carry after the last row.
+        """
         inputs, width = x.shape[-1], 4 * self.hidden
         kernel = self.param("kernel", nn.initializers.lecun_normal(), (inputs + self.hidden, width))
         bias = self.param("bias", nn.initializers.zeros, (width,))
@@ -87,7 +104,8 @@ class DeepSpeech(nn.Module):
     widths: tuple[int, int, int, int, int]  # outputs of the dense layers 1, 2, 3, 5, 6
     hidden: int
 
-    def setup(self):
+    def setup(self) -> None:
+        """Names the layers, which `convert` fills."""
         self.dense = {
             str(i): nn.Dense(width, precision=_PRECISION)
             for i, width in zip(_DENSE, self.widths, strict=True)
@@ -95,18 +113,19 @@ class DeepSpeech(nn.Module):
         self.forward = Lstm(self.hidden, reverse=False)
         self.backward = Lstm(self.hidden, reverse=True)
 
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Standardised stacked MFCC [T, 494] -> logits [T, letters]."""
         x, valid = self.before(x), jnp.ones(len(x), bool)
-        start = (jnp.zeros(self.hidden),) * 2
+        start = jnp.zeros(self.hidden), jnp.zeros(self.hidden)
         return self.after(self.forward(x, start, valid)[0], self.backward(x, start, valid)[0])
 
-    def before(self, x):
+    def before(self, x: jax.Array) -> jax.Array:
         """[T, 494] -> what the LSTM hears."""
         for i in "123":
             x = _clipped(self.dense[i](x))
         return x
 
-    def after(self, forward, backward):
+    def after(self, forward: jax.Array, backward: jax.Array) -> jax.Array:
         """Both directions' rows [T, hidden] -> logits [T, letters]."""
         return self.dense["6"](_clipped(self.dense["5"](jnp.concatenate([forward, backward], -1))))
 
@@ -115,7 +134,7 @@ def _clipped(x):
     return jnp.clip(x, 0.0, CLIP)
 
 
-def convert(state) -> dict:
+def convert(state: dict[str, np.ndarray]) -> dict:
     """The frozen graph's float constants, node name -> array -> {"params"}.
 
     Constants that are not weights but one number many times (an initial state) may be there too.
@@ -148,18 +167,18 @@ def _canonical(state):
     """The same arrays under the names of `_NAMES`; those that none fits keep their own."""
     named, left = {}, dict(state)
     for ours, pattern in _NAMES.items():
-        found = [name for name in left if re.fullmatch(pattern, name)]
-        if len(found) == 1:
-            named[ours] = left.pop(found[0])
+        matches = [name for name in left if re.fullmatch(pattern, name)]
+        if len(matches) == 1:
+            named[ours] = left.pop(matches[0])
     for ours, shape in WIDTHS.items():
-        found = [name for name in left if left[name].shape == shape]
-        if ours not in named and len(found) == 1:
-            named[ours] = left.pop(found[0])
+        matches = [name for name in left if left[name].shape == shape]
+        if ours not in named and len(matches) == 1:
+            named[ours] = left.pop(matches[0])
     weights = {name: array for name, array in left.items() if array.size and np.ptp(array) > 0}
     return named | weights
 
 
-def load(path) -> dict:
+def load(path: os.PathLike | str) -> dict:
     """Variables from the published `.pb`, a zip that holds it, or our converted `.npz`.
 
     Raises:
@@ -170,7 +189,7 @@ def load(path) -> dict:
     return convert(tf_graph.load(path))
 
 
-def features(variables, samples, num_frames: int | None = None) -> np.ndarray:
+def features(variables: dict, samples: np.ndarray, num_frames: int | None = None) -> np.ndarray:
     """16 kHz mono samples [n], int16 or float in [-1, 1] -> float32 [N, 16, 29], one per frame.
 
     Row i holds the logits 2i - 8 to 2i + 7 of 50 a second, zeros outside the sound. N is
@@ -183,7 +202,7 @@ def features(variables, samples, num_frames: int | None = None) -> np.ndarray:
     return logit_windows(rows, num_frames)
 
 
-def encode(variables, samples) -> np.ndarray:
+def encode(variables: dict, samples: np.ndarray) -> np.ndarray:
     """int16 samples [n], 16 kHz -> logits float32 [T, 29], row k centred on sample 320 k + 200."""
     params = variables["params"]
     if not len(samples):
@@ -191,7 +210,7 @@ def encode(variables, samples) -> np.ndarray:
     return _run(params, network_input(samples))
 
 
-def network_input(samples) -> np.ndarray:
+def network_input(samples: np.ndarray) -> np.ndarray:
     """int16 samples [n > 0] -> float32 [T, 494], a row for every 20 ms.
 
     26 MFCC of every second frame; 9 frames before and after beside each, oldest first, zeros
@@ -203,7 +222,7 @@ def network_input(samples) -> np.ndarray:
     return ((stacked - stacked.mean()) / max(stacked.std(), 1e-12)).astype(np.float32)
 
 
-def published_rows(rows, num_samples: int) -> np.ndarray:
+def published_rows(rows: np.ndarray, num_samples: int) -> np.ndarray:
     """Network rows [T, D] -> [max(0, M - 1), D], M = round(50 seconds).
 
     The scripts interpolate from one 50 Hz grid to another, which copies, the last row repeated;
@@ -221,20 +240,20 @@ def _run(params, x):
     pieces = -(-total // _CHUNK)
     x = np.pad(x, ((0, pieces * _CHUNK - total), (0, 0))).reshape(pieces, _CHUNK, -1)
     valid = (np.arange(pieces * _CHUNK) < total).reshape(pieces, _CHUNK)
-    heard = [_before(params, piece) for piece in x]
+    inputs = [_before(params, piece) for piece in x]
     outs = {}
     for direction in _DIRECTIONS:
         carry = (jnp.zeros(params[direction]["bias"].size // 4),) * 2
         order = range(pieces) if direction == "forward" else reversed(range(pieces))
         outs[direction] = {}
         for k in order:
-            rows, carry = _recur(params, direction, heard[k], carry, valid[k])
+            rows, carry = _recur(params, direction, inputs[k], carry, valid[k])
             outs[direction][k] = rows
     logits = [np.asarray(_after(params, *(outs[d][k] for d in _DIRECTIONS))) for k in range(pieces)]
     return np.concatenate(logits)[:total]
 
 
-def network(params) -> DeepSpeech:
+def network(params: dict) -> DeepSpeech:
     """The module that the parameters are of."""
     widths = tuple(params[f"dense_{i}"]["bias"].size for i in _DENSE)
     return DeepSpeech(widths, params["forward"]["bias"].size // 4)

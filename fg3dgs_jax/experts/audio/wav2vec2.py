@@ -77,18 +77,6 @@ class Config:
         return max(0, (num_samples - self.field) // self.hop + 1)
 
 
-BASE = Config()  # wav2vec2-base, hubert-base
-LARGE = Config(  # wav2vec2-large-xlsr-53, hubert-large
-    conv_bias=True,
-    conv_norm="layer",
-    width=1024,
-    num_layers=24,
-    num_heads=16,
-    ffn_width=4096,
-    pre_norm=True,
-)
-
-
 class _TimeNorm(nn.Module):
     """GroupNorm with a group per channel: [T, C] normalised over T."""
 
@@ -222,7 +210,8 @@ class Wav2Vec2(nn.Module):
     config: Config
 
     @nn.compact
-    def __call__(self, samples):
+    def __call__(self, samples: jax.Array) -> tuple[tuple[jax.Array, ...], jax.Array | None]:
+        """Standardised samples [n] -> (hidden states, logits or None)."""
         x = _FeatureExtractor(self.config, name="feature_extractor")(samples)
         x = _FeatureProjection(self.config.width, name="feature_projection")(x)
         states = _Encoder(self.config, name="encoder")(x)

@@ -1,9 +1,12 @@
 """A wav2vec 2.0 or HuBERT file -> parameters and the sizes of the network, found in the file."""
 
 import json
+import os
 import pathlib
 from collections.abc import Mapping
 from typing import NamedTuple
+
+import numpy as np
 
 from fg3dgs_jax.experts.audio import wav2vec2_weights
 from fg3dgs_jax.experts.audio.wav2vec2 import Config
@@ -21,13 +24,14 @@ class Model(NamedTuple):
     config: Config
 
 
-def load(path, letters: bool) -> Model:
+def load(path: os.PathLike | str, letters: bool) -> Model:
     """The model in transformers' `model.safetensors` or `pytorch_model.bin`, or our `.npz`.
 
     Its sizes are those of the `config.json` beside it if there is one, else those of its arrays,
     which tell all but strides and heads: these are then the published ones.
 
     Args:
+      path: of the file.
       letters: with the letters' head, which must be there; else it is left out.
 
     Raises:
@@ -56,7 +60,7 @@ def load(path, letters: bool) -> Model:
     return Model(params, config)
 
 
-def convert(state) -> dict:
+def convert(state: dict[str, np.ndarray]) -> dict:
     """Arrays under transformers' names -> params; sizes, and whether there is a head, from shapes.
 
     Raises:

@@ -16,7 +16,7 @@ _CHUNK_ROWS = 1000  # rows of a chunk in mode "chunked", 20 s
 _VARIANCE_FLOOR = 1e-7  # of the sound's standardisation
 
 
-def standardise(samples) -> np.ndarray:
+def standardise(samples: np.ndarray) -> np.ndarray:
     """int16 or float samples [n] -> float32 [n] of mean 0 and variance 1 (silence stays 0)."""
     samples = mel.as_float(samples)
     if not len(samples):
@@ -25,11 +25,14 @@ def standardise(samples) -> np.ndarray:
     return (centred / np.sqrt(np.mean(centred**2) + _VARIANCE_FLOOR)).astype(np.float32)
 
 
-def encode(params, config: Config, samples, *, mode: str, output: str | int) -> np.ndarray:
+def encode(
+    params: dict, config: Config, samples: np.ndarray, *, mode: str, output: str | int
+) -> np.ndarray:
     """16 kHz mono samples [n] -> float32 [rows, D], a row for every hop (20 ms) of sound.
 
     Args:
       params: from `convert`.
+      config: the network's sizes.
       samples: int16, or float in [-1, 1].
       mode: how a long sound is cut, which changes the numbers.
         "streaming": segments of 70 rows that overlap by 20 and are standardised each by itself, as
@@ -92,9 +95,9 @@ def _output_width(config, output):
         return config.vocab_size
     if output == "hidden" or (isinstance(output, int) and 0 <= output <= config.num_layers):
         return config.width
-    wanted = "'logits', " if config.vocab_size else ""
+    letters = "'logits', " if config.vocab_size else ""
     raise ValueError(
-        f"output is {output!r}; this model gives {wanted}'hidden' or the hidden states 0 to "
+        f"output is {output!r}; this model gives {letters}'hidden' or the hidden states 0 to "
         f"{config.num_layers}"
     )
 
@@ -107,7 +110,7 @@ def _run(params, samples, config, output):
     return states[-1 if output == "hidden" else output]
 
 
-def logit_windows(rows, num_frames: int | None = None) -> np.ndarray:
+def logit_windows(rows: np.ndarray, num_frames: int | None = None) -> np.ndarray:
     """50 Hz rows [M, D] -> float32 [N, 16, D], row i holding the rows 2i - 8 to 2i + 7.
 
     Zeros outside the sound. N is `num_frames`, or as published M // 2 + 1.
@@ -118,7 +121,7 @@ def logit_windows(rows, num_frames: int | None = None) -> np.ndarray:
     return _pick(rows, index)
 
 
-def pair_windows(rows, num_frames: int | None = None) -> np.ndarray:
+def pair_windows(rows: np.ndarray, num_frames: int | None = None) -> np.ndarray:
     """50 Hz rows [M, D] -> float32 [N, 2, D], row i holding the rows 2i and 2i + 1.
 
     Zeros after the sound. N is `num_frames`, or as published M // 2: an odd last row is dropped.
@@ -135,7 +138,12 @@ def _pick(rows, index):
 
 
 def letter_features(
-    params, config: Config, samples, *, num_frames: int | None = None, mode: str = "streaming"
+    params: dict,
+    config: Config,
+    samples: np.ndarray,
+    *,
+    num_frames: int | None = None,
+    mode: str = "streaming",
 ) -> np.ndarray:
     """16 kHz mono samples [n] -> CTC logits per video frame, float32 [N, 16, vocab_size].
 
@@ -146,9 +154,9 @@ def letter_features(
 
 
 def hidden_features(
-    params,
+    params: dict,
     config: Config,
-    samples,
+    samples: np.ndarray,
     *,
     num_frames: int | None = None,
     mode: str = "chunked",

@@ -49,12 +49,12 @@ def config_from_json(entries: Mapping[str, Any], ctc: bool) -> Config:
             raise ValueError(
                 f"config.json has {name} {entries[name]!r}; only {expected!r} is supported"
             )
-    wanted = [*_JSON_SIZES.values(), *_JSON_LISTS.values()] + ["vocab_size"] * ctc
-    missing = [name for name in wanted if name not in entries]
+    required = [*_JSON_SIZES.values(), *_JSON_LISTS.values()] + ["vocab_size"] * ctc
+    missing = [name for name in required if name not in entries]
     if missing:
         raise ValueError(f"config.json lacks {', '.join(missing)}; expected a whole config.json")
-    sizes = {ours: entries[theirs] for ours, theirs in _JSON_SIZES.items()}
-    lists = {ours: tuple(entries[theirs]) for ours, theirs in _JSON_LISTS.items()}
+    sizes: dict[str, Any] = {ours: entries[theirs] for ours, theirs in _JSON_SIZES.items()}
+    lists: dict[str, Any] = {ours: tuple(entries[theirs]) for ours, theirs in _JSON_LISTS.items()}
     return Config(**sizes, **lists, vocab_size=entries["vocab_size"] if ctc else 0)
 
 

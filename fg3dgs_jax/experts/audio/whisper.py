@@ -6,6 +6,7 @@ jumps where two chunks meet.
 """
 
 import functools
+import os
 
 import flax.linen as nn
 import jax
@@ -50,7 +51,8 @@ class WhisperEncoder(nn.Module):
     num_layers: int = 4
 
     @nn.compact
-    def __call__(self, log_mel):
+    def __call__(self, log_mel: jax.Array) -> jax.Array:
+        """Log-mel [3000, 80] -> features [1500, width]."""
         x = _gelu(_conv(self.width, name="conv1")(log_mel))
         x = _gelu(_conv(self.width, strides=2, name="conv2")(x))
         x = x + self.param("positions", nn.initializers.normal(0.02), (CHUNK_ROWS, self.width))
@@ -59,7 +61,7 @@ class WhisperEncoder(nn.Module):
         return _norm(name="norm")(x)
 
 
-def load(path) -> dict:
+def load(path: os.PathLike | str) -> dict:
     """The npz with CTranslate2's encoder keys (fp16) -> `WhisperEncoder` params in float32.
 
     Raises:
@@ -105,7 +107,7 @@ def load(path) -> dict:
     return params
 
 
-def encode(params, samples) -> np.ndarray:
+def encode(params: dict, samples: np.ndarray) -> np.ndarray:
     """16 kHz samples [n] -> float32 [ceil(n / 320), width], a row for every 20 ms of real sound."""
     samples = mel.as_float(samples)
     rows = -(-len(samples) // SAMPLES_PER_ROW)
@@ -131,7 +133,7 @@ def chunk_starts(rows: int) -> list[int]:
     return [last * k // max(steps, 1) for k in range(steps + 1)]
 
 
-def log_mel(samples, num_columns: int) -> np.ndarray:
+def log_mel(samples: np.ndarray, num_columns: int) -> np.ndarray:
     """Float samples [n] -> Whisper's input float32 [num_columns, 80], 100 columns a second.
 
     The floor, 8 decades below the loudest band, is that of the whole sound, so that all chunks are

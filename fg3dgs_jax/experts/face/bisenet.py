@@ -8,6 +8,9 @@ only, and are not part of this project.
 """
 
 import functools
+import os
+from collections.abc import Iterator
+from typing import Any, cast
 
 import cv2
 import flax.linen as nn
@@ -23,10 +26,26 @@ from fg3dgs_jax.weights.keys import Keys
 SIZE = 512  # px, each way: what the network was trained on
 STRIDE = 32  # px: sizes must be multiples of it
 CLASSES = (
-    "background", "skin", "left_brow", "right_brow", "left_eye", "right_eye", "glasses", "left_ear",
-    "right_ear", "earring", "nose", "mouth", "upper_lip", "lower_lip", "neck", "necklace", "cloth",
-    "hair", "hat",
-)  # fmt: skip
+    "background",
+    "skin",
+    "left_brow",
+    "right_brow",
+    "left_eye",
+    "right_eye",
+    "glasses",
+    "left_ear",
+    "right_ear",
+    "earring",
+    "nose",
+    "mouth",
+    "upper_lip",
+    "lower_lip",
+    "neck",
+    "necklace",
+    "cloth",
+    "hair",
+    "hat",
+)
 _WIDTHS = (64, 128, 256, 512)  # of the trunk's stages, two blocks each
 _CONTEXT, _FUSED, _SQUEEZED = 128, 256, 64
 _MEAN = np.array([0.485, 0.456, 0.406], np.float32)  # ImageNet's, of pictures in [0, 1]
@@ -62,10 +81,11 @@ class BiSeNet(nn.Module):
     """Normalised RGB [B, H, W, 3], H and W multiples of 32 -> logits [B, H, W, 19]."""
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Normalised RGB [B, H, W, 3] -> logits [B, H, W, 19]."""
         height, width = x.shape[1:3]
         x = nn.relu(ConvNorm(64, 7, 2, name="stem")(x))
-        x = nn.max_pool(x, (3, 3), (2, 2), [(1, 1)] * 2)
+        x = nn.max_pool(x, (3, 3), (2, 2), [(1, 1)] * 2)  # pyright: ignore[reportArgumentType]  # flax leaves it untyped
         maps = []
         for i, features in enumerate(_WIDTHS):
             x = _Block(features, 2 if i else 1, name=f"stage{i}_0")(x)
@@ -86,7 +106,7 @@ class BiSeNet(nn.Module):
         return _stretch(x, height, width)
 
 
-def convert(state) -> dict:
+def convert(state: dict[str, np.ndarray]) -> dict:
     """The torch state dict, name -> array -> variables of `BiSeNet`.
 
     The two heads that only training uses may be there or not; they are left out.
@@ -97,8 +117,8 @@ def convert(state) -> dict:
     params, stats = {}, {}
     with Keys(state, _AUXILIARY, "the checkpoint of BiSeNet") as keys:
         for block, part, *row in _rows():
-            found = conv_norm.read(keys, *row)
-            for tree, leaf in zip((params, stats), found, strict=True):
+            leaves = conv_norm.read(keys, *row)
+            for tree, leaf in zip((params, stats), leaves, strict=True):
                 if part:
                     tree.setdefault(block, {})[part] = leaf
                 else:
@@ -112,7 +132,7 @@ def convert(state) -> dict:
     return {"params": params, "batch_stats": stats}
 
 
-def _rows():
+def _rows() -> Iterator[tuple[Any, ...]]:
     """Each `ConvNorm`: its block and part here; conv, norm, outputs, inputs, kernel there."""
     trunk = "cp.resnet"
     yield "stem", None, f"{trunk}.conv1", f"{trunk}.bn1", _WIDTHS[0], 3, 7
@@ -140,13 +160,13 @@ def _rows():
         yield block, None, f"{key}.conv", f"{key}.bn", *shape
 
 
-def load(path) -> dict:
+def load(path: os.PathLike | str) -> dict:
     """The variables in the published `79999_iter.pth`, or in our converted npz."""
     return variables.load(path, convert)
 
 
 @jax.jit
-def logits(weights, pictures):
+def logits(weights: dict, pictures: jax.Array | np.ndarray) -> jax.Array:
     """uint8 RGB [B, H, W, 3], H and W multiples of 32 -> logits [B, H, W, 19] of `CLASSES`."""
     shape = pictures.shape
     if len(shape) != 4 or shape[-1] != 3 or any(n % STRIDE for n in shape[1:3]):
@@ -154,10 +174,10 @@ def logits(weights, pictures):
             f"pictures have shape {shape}; expected RGB [B, H, W, 3], H and W multiples of {STRIDE}"
         )
     x = (pictures.astype(jnp.float32) / 255 - _MEAN) / _DEVIATION
-    return BiSeNet().apply(weights, x)
+    return cast(jax.Array, BiSeNet().apply(weights, x))
 
 
-def parse(weights, frames) -> np.ndarray:
+def parse(weights: dict, frames: np.ndarray) -> np.ndarray:
     """The class of each pixel, as the published program finds it.
 
     Args:
@@ -169,22 +189,23 @@ def parse(weights, frames) -> np.ndarray:
       uint8 [B, H, W] (or [H, W]): places in `CLASSES`. Which of a pair is left and which right is
       the network's word; see `preprocessing/label/from_networks.py` for what to make of it.
     """
-    return _at_512(weights, frames, lambda found, size: _back(np.asarray(found[0]), size))
+    return _at_512(weights, frames, lambda maps, size: _back(np.asarray(maps[0]), size))
 
 
-def segment(weights, frames) -> tuple[np.ndarray, np.ndarray]:
+def segment(weights: dict, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """What each pixel is if it is the person at all, and how sure the network is that it is.
 
     Args:
-      weights, frames: as for `parse`.
+      weights: as for `parse`.
+      frames: as for `parse`.
 
     Returns:
       parts: uint8 [B, H, W] (or [H, W]), the likeliest class but background: 1 to 18.
       person: float32 likewise, 1 - the probability of background.
     """
 
-    def back(found, size):
-        _, parts, person = map(np.asarray, found)
+    def back(maps, size):
+        _, parts, person = map(np.asarray, maps)
         grown = [cv2.resize(p, size[::-1], interpolation=cv2.INTER_LINEAR) for p in person]
         return _back(parts, size), np.stack(grown)
 
@@ -198,8 +219,8 @@ def _at_512(weights, frames, back):
             f"frames are {frames.dtype} {frames.shape}; expected uint8 RGB [B, H, W, 3]"
         )
     batch = frames if frames.ndim == 4 else frames[None]
-    found = back(_decide(weights, pil_resize.bilinear(batch, SIZE, SIZE)), batch.shape[1:3])
-    return found if frames.ndim == 4 else jax.tree.map(lambda x: x[0], found)
+    result = back(_decide(weights, pil_resize.bilinear(batch, SIZE, SIZE)), batch.shape[1:3])
+    return result if frames.ndim == 4 else jax.tree.map(lambda x: x[0], result)
 
 
 @jax.jit

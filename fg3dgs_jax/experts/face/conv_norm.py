@@ -3,6 +3,8 @@
 import flax.linen as nn
 import jax
 
+from fg3dgs_jax.weights.keys import Keys
+
 PRECISION = jax.lax.Precision.HIGHEST
 
 
@@ -14,12 +16,15 @@ class ConvNorm(nn.Module):
     stride: int = 1
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps [B, H, W, C] -> [B, H / stride, W / stride, features]."""
         x = conv(self.features, self.kernel, self.stride, bias=False, name="conv")(x)
         return nn.BatchNorm(use_running_average=True, epsilon=1e-5, name="norm")(x)
 
 
-def conv(features, kernel, stride=1, bias=True, name=None) -> nn.Conv:
+def conv(
+    features: int, kernel: int, stride: int = 1, bias: bool = True, name: str | None = None
+) -> nn.Conv:
     """Square convolution with half a kernel of zeros on each side, at stride 2 too."""
     return nn.Conv(
         features,
@@ -32,7 +37,9 @@ def conv(features, kernel, stride=1, bias=True, name=None) -> nn.Conv:
     )
 
 
-def read(keys, conv_name, norm_name, outputs, inputs, kernel) -> tuple[dict, dict]:
+def read(
+    keys: Keys, conv_name: str, norm_name: str, outputs: int, inputs: int, kernel: int
+) -> tuple[dict, dict]:
     """(params, batch_stats) of a `ConvNorm` from a torch state dict's `Keys`."""
     kernels = keys.conv(conv_name, bias=False, shape=(outputs, inputs, kernel, kernel))
     scale, running = keys.batch_norm(norm_name)

@@ -7,6 +7,9 @@ the rest of the mouth.
 The published weights come under a variant of CC BY-SA 4.0 and are not part of this project.
 """
 
+import os
+from typing import cast
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -18,8 +21,15 @@ from fg3dgs_jax.weights import variables
 from fg3dgs_jax.weights.keys import Keys
 
 CLASSES = (
-    "background", "skin", "left_brow", "right_brow", "left_eye", "right_eye", "lips", "teeth",
-)  # fmt: skip
+    "background",
+    "skin",
+    "left_brow",
+    "right_brow",
+    "left_eye",
+    "right_eye",
+    "lips",
+    "teeth",
+)
 TEETH = CLASSES.index("teeth")
 _STAGES = ((64, 3), (128, 4), (256, 6), (512, 3))  # width, blocks
 _EXPANSION = 4
@@ -49,11 +59,12 @@ class EasyPortrait(nn.Module):
     """Normalised RGB [B, H, W, 3] of any size -> logits [B, H, W, 8]."""
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Normalised RGB [B, H, W, 3] -> logits [B, H, W, 8]."""
         size = x.shape[1:3]
         for i, width in enumerate(_STEM):
             x = nn.relu(ConvNorm(width, 3, 1 if i else 2, name=f"stem{i}")(x))
-        x = nn.max_pool(x, (3, 3), (2, 2), [(1, 1)] * 2)
+        x = nn.max_pool(x, (3, 3), (2, 2), [(1, 1)] * 2)  # pyright: ignore[reportArgumentType]  # flax leaves it untyped
         levels = []
         for i, (width, blocks) in enumerate(_STAGES):
             for k in range(blocks):
@@ -73,8 +84,8 @@ class EasyPortrait(nn.Module):
         return _bilinear(conv(len(CLASSES), 1, name="classifier")(total), size)
 
 
-def convert(state) -> dict:
-    """mmseg's state dict, name -> array -> variables of `EasyPortrait`.
+def convert(state: dict[str, np.ndarray]) -> dict:
+    """State dict of mmseg, name -> array -> variables of `EasyPortrait`.
 
     Raises:
       ValueError: a key is missing, of another shape, or unknown.
@@ -84,8 +95,10 @@ def convert(state) -> dict:
         inputs = 3
         for i, width in enumerate(_STEM):
             stem = "backbone.stem"
-            found = conv_norm.read(keys, f"{stem}.{3 * i}", f"{stem}.{3 * i + 1}", width, inputs, 3)
-            params[f"stem{i}"], stats[f"stem{i}"] = found
+            leaves = conv_norm.read(
+                keys, f"{stem}.{3 * i}", f"{stem}.{3 * i + 1}", width, inputs, 3
+            )
+            params[f"stem{i}"], stats[f"stem{i}"] = leaves
             inputs = width
         for i, (width, blocks) in enumerate(_STAGES):
             wide = _EXPANSION * width
@@ -99,9 +112,9 @@ def convert(state) -> dict:
                 if not k:
                     rows.append(("shortcut", "downsample.0", "downsample.1", wide, inputs, 1))
                 params[name], stats[name] = {}, {}
-                for part, there, norm, *shape in rows:
-                    found = conv_norm.read(keys, f"{key}.{there}", f"{key}.{norm}", *shape)
-                    params[name][part], stats[name][part] = found
+                for part, theirs, norm, *shape in rows:
+                    leaves = conv_norm.read(keys, f"{key}.{theirs}", f"{key}.{norm}", *shape)
+                    params[name][part], stats[name][part] = leaves
                 inputs = wide
             lateral, pyramid = f"neck.lateral_convs.{i}.conv", f"neck.fpn_convs.{i}.conv"
             params[f"lateral{i}"] = keys.conv(lateral, shape=(_PYRAMID, wide, 1, 1))
@@ -109,30 +122,32 @@ def convert(state) -> dict:
             for k in range(max(1, i)):  # the odd numbers between are the upsamplers
                 key = f"decode_head.scale_heads.{i}.{2 * k}"
                 before = _HEAD if k else _PYRAMID
-                found = conv_norm.read(keys, f"{key}.conv", f"{key}.bn", _HEAD, before, 3)
-                params[f"head{i}_{k}"], stats[f"head{i}_{k}"] = found
+                leaves = conv_norm.read(keys, f"{key}.conv", f"{key}.bn", _HEAD, before, 3)
+                params[f"head{i}_{k}"], stats[f"head{i}_{k}"] = leaves
         shape = (len(CLASSES), _HEAD, 1, 1)
         params["classifier"] = keys.conv("decode_head.conv_seg", shape=shape)
     return {"params": params, "batch_stats": stats}
 
 
-def load(path) -> dict:
+def load(path: os.PathLike | str) -> dict:
     """The variables in the published `fpn-fp-512.pth`, or in our converted npz."""
     return variables.load(path, convert)
 
 
 @jax.jit
-def logits(weights, frames):
+def logits(weights: dict, frames: jax.Array | np.ndarray) -> jax.Array:
     """uint8 RGB [B, H, W, 3] -> logits [B, H, W, 8] of `CLASSES`, at the frames' own size."""
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != jnp.uint8:
         raise ValueError(
             f"frames are {frames.dtype} {frames.shape}; expected uint8 RGB [B, H, W, 3]"
         )
-    return EasyPortrait().apply(weights, (frames.astype(jnp.float32) - _MEAN) / _DEVIATION)
+    return cast(
+        jax.Array, EasyPortrait().apply(weights, (frames.astype(jnp.float32) - _MEAN) / _DEVIATION)
+    )
 
 
 @jax.jit
-def parse(weights, frames):
+def parse(weights: dict, frames: jax.Array | np.ndarray) -> jax.Array:
     """The class of each pixel.
 
     Args:
@@ -153,7 +168,7 @@ def _nearest(x, size):
 
 
 def _bilinear(x, size):
-    """torch's align_corners=False: no smoothing when shrinking."""
+    """As torch with align_corners=False: no smoothing when shrinking."""
     if x.shape[1:3] == tuple(size):
         return x
     return jax.image.resize(x, (x.shape[0], *size, x.shape[3]), "bilinear", antialias=False)

@@ -4,8 +4,9 @@ Beside the logits they give the feature vector of their last layer, the emotion 
 numbers of a b0, 1408 of a b2. onnxruntime is the optional extra `emotion`.
 """
 
+import os
 import pathlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -31,7 +32,7 @@ _STD = np.array([0.229, 0.224, 0.225], np.float32)
 class Network(NamedTuple):
     """A network ready to run."""
 
-    session: object  # onnxruntime's, with outputs logits and features
+    session: Any  # onnxruntime's, with outputs logits and features
     size: int  # px of the square faces it takes
     logits: str
     features: str
@@ -46,7 +47,7 @@ class Emotion(NamedTuple):
     mood: np.ndarray | None  # float32 [B, 2]: valence, arousal; None of networks without them
 
 
-def load(path) -> Network:
+def load(path: os.PathLike | str) -> Network:
     """A published `enet_b0_8_*.onnx` or `enet_b2_8*.onnx`.
 
     Raises:
@@ -72,8 +73,8 @@ def load(path) -> Network:
         )
     # onnxruntime's own errors share no base class but this one.
     except Exception as error:
-        told = " ".join(str(error).split())[:200]
-        raise WeightsMissing(f"{path} is none of EmotiEffLib's networks: {told}") from None
+        reason = " ".join(str(error).split())[:200]
+        raise WeightsMissing(f"{path} is none of EmotiEffLib's networks: {reason}") from None
     shape = session.get_inputs()[0].shape
     outputs = [output.name for output in session.get_outputs()]
     if len(shape) != 4 or logits not in outputs:
@@ -83,12 +84,12 @@ def load(path) -> Network:
     return Network(session, _size(shape, path), logits, features)
 
 
-def run(network: Network, faces) -> Emotion:
+def run(network: Network, faces: np.ndarray) -> Emotion:
     """Of normalised faces, float32 [B, 3, S, S] from `crops`."""
-    found = network.session.run(
+    outputs = network.session.run(
         [network.features, network.logits], {network.session.get_inputs()[0].name: faces}
     )
-    features, scores = (np.asarray(part, np.float32) for part in found)
+    features, scores = (np.asarray(part, np.float32) for part in outputs)
     if scores.shape[1] not in (len(EMOTIONS), len(EMOTIONS) + 2):
         raise WeightsMissing(
             f"the network gives {scores.shape[1]} scores; expected {len(EMOTIONS)} emotions, or "
@@ -100,10 +101,11 @@ def run(network: Network, faces) -> Emotion:
     return Emotion(features, logits, probabilities, mood if mood.size else None)
 
 
-def crops(network: Network, image, boxes) -> np.ndarray:
+def crops(network: Network, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """Faces cut out as the network saw them in training: stretched to a square.
 
     Args:
+      network: whose size and normalisation the faces get.
       image: uint8 RGB [H, W, 3].
       boxes: [B, 4] row0, row1, col0, col1 in px, half open; cut at the picture's border.
 

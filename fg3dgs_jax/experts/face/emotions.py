@@ -1,5 +1,6 @@
 """One interface to the emotion networks: a frame and its face's landmarks in, named numbers out."""
 
+import os
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ class Network(NamedTuple):
     call: Callable  # (uint8 RGB [H, W, 3], landmarks [P, 2] x, y in px) -> float32 [len(names)]
 
 
-def load(kind, path) -> Network:
+def load(kind: str, path: os.PathLike | str) -> Network:
     """`fer`: seven probabilities; `emotieff`: eight, valence and arousal if known, the latent."""
     if kind not in WEIGHTS:
         raise ValueError(f"the emotion network is {kind!r}; expected one of {', '.join(WEIGHTS)}")
@@ -37,9 +38,9 @@ def _emotieff(path):
     network = emotieff.load(path)
 
     def row(faces):
-        found = emotieff.run(network, faces)
-        mood = () if found.mood is None else (found.mood,)
-        return np.concatenate([found.probabilities, *mood, found.features], 1)[0], len(mood)
+        emotion = emotieff.run(network, faces)
+        mood = () if emotion.mood is None else (emotion.mood,)
+        return np.concatenate([emotion.probabilities, *mood, emotion.features], 1)[0], len(mood)
 
     # Only a run tells how many numbers there are.
     first, mood = row(np.zeros((1, 3, network.size, network.size), np.float32))

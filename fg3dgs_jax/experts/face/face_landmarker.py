@@ -1,10 +1,13 @@
 """MediaPipe's Face Landmarker: 478 landmarks, 52 blendshapes, head rotation of a picture."""
 
+import os
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
 
 from fg3dgs_jax.experts.face import mediapipe_runtime
+from fg3dgs_jax.media.clock import FPS
 
 NUM_LANDMARKS = 478
 
@@ -21,11 +24,16 @@ class FaceTrack(NamedTuple):
 
     @property
     def valid(self) -> np.ndarray:
-        """bool [T]: a face was found."""
+        """Where a face was found, bool [T]."""
         return self.num_faces > 0
 
 
-def detect(model_path, frames, fps: float = 25.0, progress=iter) -> FaceTrack:
+def detect(
+    model_path: os.PathLike | str,
+    frames: Iterable[np.ndarray],
+    fps: float = FPS,
+    progress: Callable[[Iterable], Iterable] = iter,
+) -> FaceTrack:
     """Runs over uint8 RGB pictures [H, W, 3] in their order; of two faces the larger one is kept.
 
     Two faces are asked for on purpose: so a second person is noticed, and MediaPipe's smoothing,
@@ -43,8 +51,8 @@ def detect(model_path, frames, fps: float = 25.0, progress=iter) -> FaceTrack:
     with tasks.vision.FaceLandmarker.create_from_options(options) as landmarker:
         for i, frame in enumerate(progress(frames)):
             image = mp.Image(image_format=mp.ImageFormat.SRGB, data=np.ascontiguousarray(frame))
-            found = landmarker.detect_for_video(image, round(i * 1000 / fps))
-            counts.append(len(found.face_landmarks))
+            result = landmarker.detect_for_video(image, round(i * 1000 / fps))
+            counts.append(len(result.face_landmarks))
             if not counts[-1]:
                 points.append(np.zeros((NUM_LANDMARKS, 3)))
                 shapes.append(np.zeros(52))
@@ -52,14 +60,14 @@ def detect(model_path, frames, fps: float = 25.0, progress=iter) -> FaceTrack:
                 continue
             size = np.array([frame.shape[1], frame.shape[0], frame.shape[1]])
             faces = [
-                np.array([(p.x, p.y, p.z) for p in face]) * size for face in found.face_landmarks
+                np.array([(p.x, p.y, p.z) for p in face]) * size for face in result.face_landmarks
             ]
             k = int(np.argmax([np.ptp(f[:, 0]) for f in faces]))
             points.append(faces[k])
-            shapes.append([b.score for b in found.face_blendshapes[k]])
-            names = tuple(b.category_name for b in found.face_blendshapes[k])
+            shapes.append([b.score for b in result.face_blendshapes[k]])
+            names = tuple(b.category_name for b in result.face_blendshapes[k])
             flip = np.diag([1.0, -1.0, -1.0])  # OpenGL's axes to OpenCV's, on both sides
-            turns.append(flip @ found.facial_transformation_matrixes[k][:3, :3] @ flip)
+            turns.append(flip @ result.facial_transformation_matrixes[k][:3, :3] @ flip)
     points = np.asarray(points, np.float32).reshape(-1, NUM_LANDMARKS, 3)
     return FaceTrack(
         pixels=points[..., :2],

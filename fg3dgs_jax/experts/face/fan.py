@@ -6,6 +6,8 @@ towards the brighter neighbour, brought back to the picture and, as the original
 whole pixels: figures made with it are quantised so.
 """
 
+import os
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import cv2
@@ -50,7 +52,8 @@ class Block(nn.Module):
     features: int
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps [B, H, W, C] -> [B, H, W, features]."""
         parts, part = [], x
         for i, share in enumerate((2, 4, 4), 1):
             conv = _conv(self.features // share, 3, f"conv{i}", bias=False)
@@ -67,7 +70,8 @@ class Hourglass(nn.Module):
     depth: int
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps [B, H, W, 256] -> the same shape."""
         return self._level(self.depth, x)
 
     def _level(self, level, x):
@@ -87,7 +91,8 @@ class FAN(nn.Module):
     stacks: int = STACKS
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """RGB faces [B, 256, 256, 3] in [0, 1] -> heat maps [B, 64, 64, 68]."""
         x = _norm_relu(_conv(64, 7, "conv1", stride=2)(x), "bn1")
         for name, _, features in _BASE:
             x = Block(features, name=name)(x)
@@ -98,10 +103,10 @@ class FAN(nn.Module):
             maps = _conv(LANDMARKS, 1, f"l{i}")(y)
             if i + 1 < self.stacks:
                 x = x + _conv(FEATURES, 1, f"bl{i}")(y) + _conv(FEATURES, 1, f"al{i}")(maps)
-        return maps
+        return maps  # pyright: ignore[reportPossiblyUnboundVariable]  # there is one stack or more
 
 
-def convert(state, stacks: int = STACKS) -> dict:
+def convert(state: dict[str, np.ndarray], stacks: int = STACKS) -> dict:
     """2DFAN4's torch state dict, name -> array -> {"params", "batch_stats"}.
 
     Raises:
@@ -149,7 +154,7 @@ def _block(keys, name, inputs, features):
     return params, stats
 
 
-def load(path) -> dict:
+def load(path: os.PathLike | str) -> dict:
     """The variables in `2DFAN4-11f355bf06.pth.tar`, or in our npz of it."""
     return variables_lib.load(path, convert)
 
@@ -160,13 +165,13 @@ class Window(NamedTuple):
     centre: np.ndarray  # float64 [2] px, x and y
     side: float  # px
 
-    def to_picture(self, points, size) -> np.ndarray:
+    def to_picture(self, points: Sequence[float] | np.ndarray, size: float) -> np.ndarray:
         """Points [..., 2] of a map of `size` cells a side -> whole px, truncated towards 0."""
         scaled = np.asarray(points, np.float64) * (self.side / size)
         return np.trunc(scaled + self.centre - self.side / 2).astype(np.int64)
 
 
-def window(box) -> Window:
+def window(box: np.ndarray) -> Window:
     """Where the face of an S3FD box (x0, y0, x1, y1 px) is: a little higher, and wider."""
     x0, y0, x1, y1 = (float(v) for v in np.asarray(box)[:4])
     if not (np.isfinite([x0, y0, x1, y1]).all() and x1 - x0 >= 1 and y1 - y0 >= 1):
@@ -175,7 +180,7 @@ def window(box) -> Window:
     return Window(centre, _FACE_SIDE * (x1 - x0 + y1 - y0) / _BOX_SUM)
 
 
-def crop(frame, view: Window) -> np.ndarray:
+def crop(frame: np.ndarray, view: Window) -> np.ndarray:
     """uint8 [H, W, 3] -> uint8 [256, 256, 3], black where the picture ends; bilinear.
 
     The window's corners are those of cells 1 and 256, as the original has it: the face is cut one
@@ -195,7 +200,7 @@ def crop(frame, view: Window) -> np.ndarray:
     return cv2.resize(face, (FACE_SIZE, FACE_SIZE))
 
 
-def decode(maps, view: Window) -> np.ndarray:
+def decode(maps: jax.Array | np.ndarray, view: Window) -> np.ndarray:
     """Heat maps [64, 64, N] -> int64 [N, 2] landmarks (x, y) in whole px of the picture."""
     maps = np.asarray(maps)
     height, width, count = maps.shape
@@ -207,7 +212,7 @@ def decode(maps, view: Window) -> np.ndarray:
     return view.to_picture(cells.T, height)
 
 
-def landmarks(variables, frame, box) -> np.ndarray:
+def landmarks(variables: dict, frame: np.ndarray, box: np.ndarray) -> np.ndarray:
     """The 68 landmarks of one face.
 
     Args:

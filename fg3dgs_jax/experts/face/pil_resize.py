@@ -5,7 +5,7 @@ import numpy as np
 _BITS = 22  # of a weight's fraction; Pillow sums in whole numbers
 
 
-def bilinear(pictures, height: int, width: int) -> np.ndarray:
+def bilinear(pictures: np.ndarray, height: int, width: int) -> np.ndarray:
     """uint8 [..., H, W, C] -> uint8 [..., height, width, C], as Image.resize(BILINEAR) does.
 
     A triangle as wide as the step between output pixels, so that shrinking smooths; each axis is

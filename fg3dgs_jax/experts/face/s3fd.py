@@ -13,6 +13,8 @@ One network, published twice with other names, other weights and two layers that
 The variables remember which of the two they are: `detect` needs no telling.
 """
 
+import os
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import cv2
@@ -82,19 +84,20 @@ class S3FD(nn.Module):
     ceil_pool: bool
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> list[tuple[jax.Array, jax.Array]]:
+        """Pictures [B, H, W, 3] -> (scores, boxes) of six maps."""
         maps = {}
         for i, row in enumerate(_TRUNK):
             for name, _, features in row:
                 x = maps[name] = nn.relu(_conv(name, features, 3, padding=1)(x))
             odd = [size % 2 if self.ceil_pool and i == 2 else 0 for size in x.shape[1:3]]
-            x = nn.max_pool(x, (2, 2), (2, 2), [(0, more) for more in odd])
+            x = nn.max_pool(x, (2, 2), (2, 2), [(0, more) for more in odd])  # pyright: ignore[reportArgumentType]  # flax leaves it untyped
         fc6 = _conv("fc6", 1024, 3, padding=self.padding, kernel_dilation=self.dilation)
         x = maps["fc7"] = nn.relu(_conv("fc7", 1024, 1)(nn.relu(fc6(x))))
         for name, features, kernel, stride in _EXTRAS:
             conv = _conv(name, features, kernel, padding=kernel // 2, strides=stride)
             x = maps[name] = nn.relu(conv(x))
-        found = []
+        outputs = []
         for name, scores in zip(_HEADS, _SCORES, strict=True):
             x = maps[name]
             if name in _NORMED:
@@ -103,8 +106,8 @@ class S3FD(nn.Module):
             score = _conv(f"{name}_score", scores, 3, padding=1)(x)
             background = jnp.max(score[..., :-1], -1, keepdims=True)
             score = jnp.concatenate([background, score[..., -1:]], -1)
-            found.append((score, _conv(f"{name}_box", 4, 3, padding=1)(x)))
-        return found
+            outputs.append((score, _conv(f"{name}_box", 4, 3, padding=1)(x)))
+        return outputs
 
 
 def _conv(name, features, kernel, padding=0, **options):
@@ -113,7 +116,7 @@ def _conv(name, features, kernel, padding=0, **options):
     return nn.Conv(features, shape, padding=sides, precision=_PRECISION, name=name, **options)
 
 
-def convert(state) -> dict:
+def convert(state: dict[str, np.ndarray]) -> dict:
     """Either variant's torch state dict -> {"params": {the variant's name: parameters}}.
 
     Raises:
@@ -157,12 +160,12 @@ def _syncnet_keys():
     return names
 
 
-def load(path) -> dict:
+def load(path: os.PathLike | str) -> dict:
     """The variables in either published file, or in our npz of one."""
     return variables_lib.load(path, convert)
 
 
-def variant_of(variables) -> Variant:
+def variant_of(variables: dict) -> Variant:
     """Which of the two published detectors the variables are."""
     names = list(variables["params"])
     if len(names) != 1 or names[0] not in VARIANTS:
@@ -173,7 +176,7 @@ def variant_of(variables) -> Variant:
     return VARIANTS[names[0]]
 
 
-def detect(variables, frame, variant: Variant | None = None) -> np.ndarray:
+def detect(variables: dict, frame: np.ndarray, variant: Variant | None = None) -> np.ndarray:
     """Faces of one picture, best first.
 
     Args:
@@ -209,20 +212,20 @@ def detect(variables, frame, variant: Variant | None = None) -> np.ndarray:
     return boxes[boxes[:, 4] > variant.keep].astype(np.float32)
 
 
-def normalised(frame, variant: Variant) -> np.ndarray:
+def normalised(frame: np.ndarray, variant: Variant) -> np.ndarray:
     """uint8 RGB [H, W, 3] -> float32, channels in the variant's order, minus their means."""
     channels = frame[..., ::-1] if variant.bgr else frame
-    return channels.astype(np.float32) - np.float32(variant.mean)
+    return channels.astype(np.float32) - np.asarray(variant.mean, np.float32)
 
 
-def decode(maps) -> np.ndarray:
+def decode(maps: Sequence) -> np.ndarray:
     """What the network says -> float64 [N, 5]: x0, y0, x1, y1 px, score; of above 0.05 only.
 
     Args:
       maps: six of (scores [h, w, 2], boxes [h, w, 4]): offsets of the centre and logarithms of the
         size, in anchors 4 strides wide about the middle of each cell, by the variances.
     """
-    found = []
+    boxes = []
     for stride, (scores, offsets) in zip(STRIDES, maps, strict=True):
         face = 1.0 / (1.0 + np.exp(scores[..., 0].astype(np.float64) - scores[..., 1]))
         rows, columns = np.nonzero(face > _CANDIDATE)
@@ -231,14 +234,15 @@ def decode(maps) -> np.ndarray:
         centre = cells + offset[:, :2] * _VARIANCES[0] * side
         half = side * np.exp(offset[:, 2:] * _VARIANCES[1]) / 2
         score = face[rows, columns][:, None]
-        found.append(np.concatenate([centre - half, centre + half, score], -1))
-    return np.concatenate(found)
+        boxes.append(np.concatenate([centre - half, centre + half, score], -1))
+    return np.concatenate(boxes)
 
 
-def suppress(boxes, overlap: float, pixel: float = 0.0) -> np.ndarray:
+def suppress(boxes: np.ndarray, overlap: float, pixel: float = 0.0) -> np.ndarray:
     """Which of `boxes` [N, 5] remain, best first, when each drops the worse ones it overlaps.
 
     Args:
+      boxes: x0, y0, x1, y1 px, score.
       overlap: intersection over union up to which both boxes remain.
       pixel: added to every width and height, 1 where corners count as pixels.
     """

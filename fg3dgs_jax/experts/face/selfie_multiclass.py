@@ -4,14 +4,23 @@ The network sees the picture stretched to 256 x 256 px, so that its edges are co
 a network that looks at 512 x 512; it needs no more than MediaPipe.
 """
 
+import os
+from collections.abc import Callable, Iterable, Iterator
+
 import numpy as np
 
 from fg3dgs_jax.experts.face import segmenter
+from fg3dgs_jax.media.clock import FPS
 
 CLASSES = ("background", "hair", "body_skin", "face_skin", "clothes", "others")
 
 
-def segment(model_path, frames, fps: float = 25.0, progress=iter):
+def segment(
+    model_path: os.PathLike | str,
+    frames: Iterable[np.ndarray],
+    fps: float = FPS,
+    progress: Callable[[Iterable], Iterable] = iter,
+) -> Iterator[np.ndarray]:
     """Yields float32 [H, W, 6], how sure it is of each of `CLASSES`, for each uint8 RGB picture.
 
     Raises:

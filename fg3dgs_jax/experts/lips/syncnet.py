@@ -8,7 +8,9 @@ Pictures are RGB here and BGR for the network; both are 0..255.
 """
 
 import functools
-from typing import NamedTuple
+import os
+from collections.abc import Sequence
+from typing import NamedTuple, cast
 
 import cv2
 import flax.linen as nn
@@ -17,13 +19,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from fg3dgs_jax.media import mel
+from fg3dgs_jax.media.clock import SAMPLES_PER_FRAME
 from fg3dgs_jax.weights import variables as variables_lib
 from fg3dgs_jax.weights.keys import Keys
 
 FRAMES = 5  # a window
 FACE_SIZE = 224  # px
 EMBEDDING = 1024
-SAMPLES_PER_FRAME = 640  # 16 kHz, 25 frames a second
 MFCC_COLUMNS = 20  # 200 ms at 100 columns a second
 COEFFICIENTS = 13
 MAX_SHIFT = 15  # frames, each way
@@ -60,7 +62,8 @@ class Tower(nn.Module):
     layers: tuple
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Windows [B, H, W, C] -> embeddings [B, 1024]."""
         norm = functools.partial(nn.BatchNorm, use_running_average=True, epsilon=1e-5)
         for number, features, kernel, stride, padding, pool in self.layers:
             conv = nn.Conv(
@@ -74,13 +77,13 @@ class Tower(nn.Module):
             x = nn.relu(norm(name=f"norm_{number}")(conv(x)))
             if pool:
                 window, step, edge = pool
-                x = nn.max_pool(x, window, step, [(edge, edge)] * 2)
+                x = nn.max_pool(x, window, step, [(edge, edge)] * 2)  # pyright: ignore[reportArgumentType]  # flax leaves it untyped
         x = nn.Dense(512, precision=_PRECISION, name="dense_0")(x[:, 0, 0])
         x = nn.relu(norm(name="norm_dense")(x))
         return nn.Dense(EMBEDDING, precision=_PRECISION, name="dense_1")(x)
 
 
-def convert(state) -> dict:
+def convert(state: dict[str, np.ndarray]) -> dict:
     """SyncNet v2's torch state dict, name -> array -> {"params", "batch_stats"} of both towers.
 
     Raises:
@@ -112,12 +115,12 @@ def convert(state) -> dict:
     return variables
 
 
-def load(path) -> dict:
+def load(path: os.PathLike | str) -> dict:
     """The variables in `syncnet_v2.model`, or in our npz of it."""
     return variables_lib.load(path, convert)
 
 
-def embed_lips(variables, windows):
+def embed_lips(variables: dict, windows: jax.Array | np.ndarray) -> jax.Array:
     """RGB faces [B, 5, 224, 224, 3] in 0..255 -> embeddings [B, 1024], of any length."""
     if windows.ndim != 5 or windows.shape[1:] != (FRAMES, FACE_SIZE, FACE_SIZE, 3):
         raise ValueError(
@@ -127,7 +130,7 @@ def embed_lips(variables, windows):
     return _embed(variables, "lip", LIP_LAYERS, bgr.reshape(bgr.shape[:3] + (3 * FRAMES,)))
 
 
-def embed_sound(variables, windows):
+def embed_sound(variables: dict, windows: jax.Array | np.ndarray) -> jax.Array:
     """MFCC windows [B, 13, 20] -> embeddings [B, 1024], of any length."""
     if windows.ndim != 3 or windows.shape[1:] != (COEFFICIENTS, MFCC_COLUMNS):
         raise ValueError(
@@ -136,7 +139,7 @@ def embed_sound(variables, windows):
     return _embed(variables, "sound", SOUND_LAYERS, windows[..., None].astype(jnp.float32))
 
 
-def crop_track(frames, boxes) -> np.ndarray:
+def crop_track(frames: Sequence[np.ndarray] | np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """Cuts a face out as the network saw faces: steady, with a margin, more of it below.
 
     Half the larger side of the boxes and their centres go through a median of 13 frames with zeros
@@ -174,12 +177,12 @@ def num_windows(num_frames: int, num_samples: int) -> int:
     return max(0, min(num_frames, num_samples // SAMPLES_PER_FRAME) - FRAMES)
 
 
-def mfcc(samples) -> np.ndarray:
+def mfcc(samples: np.ndarray) -> np.ndarray:
     """int16 samples [n > 0] at 16 kHz -> MFCC float64 [T, 13], 100 rows a second: `mel.mfcc`."""
     return mel.mfcc(samples, COEFFICIENTS)
 
 
-def mfcc_windows(coefficients, count: int) -> np.ndarray:
+def mfcc_windows(coefficients: np.ndarray, count: int) -> np.ndarray:
     """MFCC [T, 13] -> float32 [count, 13, 20], window v being columns 4 v .. 4 v + 19.
 
     Raises:
@@ -204,14 +207,18 @@ class LipSync(NamedTuple):
     distances: np.ndarray  # float64 [2 shifts + 1]: mean distance from sound `shifts` early to late
 
 
-def lse(lips, sound, max_shift: int = MAX_SHIFT) -> LipSync:
+def lse(
+    lips: jax.Array | np.ndarray, sound: jax.Array | np.ndarray, max_shift: int = MAX_SHIFT
+) -> LipSync:
     """LSE-D and LSE-C of a clip from its two embedding sequences.
 
     For each shift o the mean over v of |lips[v] - sound[v + o] + 1e-6|, where sound outside the
     clip is zeros: these rows take part, which biases clips of less than some ten seconds.
 
     Args:
-      lips, sound: [N, C], of the same windows in order.
+      lips: [N, C], one row a window.
+      sound: [N, C], of the same windows.
+      max_shift: the largest o, in windows.
     """
     lips, sound = np.asarray(lips, np.float64), np.asarray(sound, np.float64)
     if lips.ndim != 2 or lips.shape != sound.shape or not len(lips):
@@ -230,13 +237,16 @@ def lse(lips, sound, max_shift: int = MAX_SHIFT) -> LipSync:
     return LipSync(smallest, float(np.median(distances)) - smallest, max_shift - best, distances)
 
 
-def embed_clip(variables, frames, samples, batch: int = BATCH):
+def embed_clip(
+    variables: dict, frames: np.ndarray, samples: np.ndarray, batch: int = BATCH
+) -> tuple[np.ndarray, np.ndarray]:
     """A face track and its sound -> float32 [N, 1024] of the lips and of the sound, for `lse`.
 
     Args:
       variables: from `convert`.
       frames: uint8 RGB [T, 224, 224, 3], the cropped face at 25 frames a second.
       samples: int16 [n] at 16 kHz, from the first frame on.
+      batch: windows a call.
 
     Raises:
       ValueError: a clip of fewer than six frames with sound, or another shape.
@@ -265,7 +275,9 @@ def embed_clip(variables, frames, samples, batch: int = BATCH):
     return np.concatenate(lips)[:count], np.concatenate(sound)[:count]
 
 
-def score_track(variables, frames, samples, max_shift: int = MAX_SHIFT) -> LipSync:
+def score_track(
+    variables: dict, frames: np.ndarray, samples: np.ndarray, max_shift: int = MAX_SHIFT
+) -> LipSync:
     """LSE-D and LSE-C of one cropped face track; the arguments are those of `embed_clip`."""
     return lse(*embed_clip(variables, frames, samples), max_shift)
 
@@ -296,7 +308,8 @@ def _crop(frame, half, centre):
 
 
 def _embed(variables, tower, layers, x):
-    return Tower(layers).apply({kind: leaves[tower] for kind, leaves in variables.items()}, x)
+    own = {kind: leaves[tower] for kind, leaves in variables.items()}
+    return cast(jax.Array, Tower(layers).apply(own, x))
 
 
 _embed_lips = jax.jit(embed_lips)

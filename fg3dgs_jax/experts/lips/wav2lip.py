@@ -7,6 +7,9 @@ it pulls rendered mouths towards the sound: gradients reach the pictures, never 
 The published weights may be used for research only, and are not part of this project.
 """
 
+import os
+from collections.abc import Sequence
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -91,7 +94,8 @@ class Tower(nn.Module):
     blocks: tuple
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Windows [B, H, W, C] -> embeddings [B, 512], not of unit length."""
         for i, block in enumerate(self.blocks):
             x = _Block(*block, name=f"block_{i}")(x)
         if x.shape[1:3] != (1, 1):
@@ -102,7 +106,7 @@ class Tower(nn.Module):
         return x[:, 0, 0]
 
 
-def convert(state) -> dict:
+def convert(state: dict[str, np.ndarray]) -> dict:
     """The expert's torch state dict, name -> array -> {"params", "batch_stats"} of both towers.
 
     Raises:
@@ -119,7 +123,7 @@ def convert(state) -> dict:
     return variables
 
 
-def convert_tower(keys: Keys, prefix: str, blocks, channels: int) -> tuple[dict, dict]:
+def convert_tower(keys: Keys, prefix: str, blocks: Sequence, channels: int) -> tuple[dict, dict]:
     """(params, batch_stats) of a `Tower` of `blocks` on `channels`, keys `PREFIX i.conv_block`."""
     params, stats = {}, {}
     for i, (features, kernel, *_) in enumerate(blocks):
@@ -132,12 +136,12 @@ def convert_tower(keys: Keys, prefix: str, blocks, channels: int) -> tuple[dict,
     return params, stats
 
 
-def load(path) -> dict:
+def load(path: os.PathLike | str) -> dict:
     """The variables in `lipsync_expert.pth`, its optimizer passed over, or in our npz of it."""
     return variables_lib.load(path, convert)
 
 
-def embed_faces(variables, faces):
+def embed_faces(variables: dict, faces: jax.Array | np.ndarray) -> jax.Array:
     """Lower faces [B, 48, 96, 15] from `lower_faces` -> unit embeddings [B, 512], none negative.
 
     Differentiable in the faces; the expert itself gets no gradient.
@@ -149,7 +153,7 @@ def embed_faces(variables, faces):
     return _embed(variables, "face", FACE_BLOCKS, faces)
 
 
-def embed_sound(variables, windows):
+def embed_sound(variables: dict, windows: jax.Array | np.ndarray) -> jax.Array:
     """Mel windows [B, 80, 16] from `mel_windows` -> unit embeddings [B, 512], none negative."""
     if windows.ndim != 3 or windows.shape[1:] != (MEL_BINS, MEL_COLUMNS):
         raise ValueError(
@@ -158,7 +162,9 @@ def embed_sound(variables, windows):
     return _embed(variables, "sound", SOUND_BLOCKS, windows[..., None])
 
 
-def sync_loss(variables, faces, sound):
+def sync_loss(
+    variables: dict, faces: jax.Array | np.ndarray, sound: jax.Array | np.ndarray
+) -> jax.Array:
     """How badly mouths fit the sound: the mean of -log cosine, 0 (in sync) to 16.1.
 
     Args:
@@ -169,12 +175,12 @@ def sync_loss(variables, faces, sound):
     return loss_of_cosine(cosine(embed_faces(variables, faces), jax.lax.stop_gradient(sound)))
 
 
-def cosine(faces, sound):
+def cosine(faces: jax.Array | np.ndarray, sound: jax.Array | np.ndarray) -> jax.Array:
     """Of two batches of unit embeddings [B, 512]: [B], in [0, 1] as neither is ever negative."""
     return jnp.einsum("bc,bc->b", faces, sound, precision=_PRECISION)
 
 
-def loss_of_cosine(cosines):
+def loss_of_cosine(cosines: jax.Array) -> jax.Array:
     """Mean over [B] of -log max(cosine, 1e-7): finite everywhere, no gradient below 1e-7.
 
     Near that bound the gradient is up to 1e7 a picture: clip it, and begin with mouths that have
@@ -183,7 +189,7 @@ def loss_of_cosine(cosines):
     return -jnp.mean(jnp.log(jnp.maximum(cosines, MIN_COSINE)))
 
 
-def lower_faces(frames, boxes):
+def lower_faces(frames: jax.Array | np.ndarray, boxes: jax.Array | np.ndarray) -> jax.Array:
     """Cuts faces out as the expert saw them: 96 x 96 px, lower half, BGR, the frames as channels.
 
     Bilinear between pixel centres without smoothing, border pixels repeated: OpenCV's INTER_LINEAR
@@ -216,7 +222,7 @@ def lower_faces(frames, boxes):
     return faces[..., ::-1].reshape(faces.shape[:3] + (3 * FRAMES,))
 
 
-def mel_columns(samples) -> np.ndarray:
+def mel_columns(samples: np.ndarray) -> np.ndarray:
     """16 kHz samples [n] -> float32 [1 + n // 200, 80] in [-4, 4]: `mel.wav2lip_columns`."""
     if not len(samples):
         raise ValueError("there are no samples; expected some sound, 16 kHz mono")
@@ -229,7 +235,7 @@ def num_windows(num_frames: int, num_columns: int) -> int:
     return max(0, min(num_frames - FRAMES + 1, by_sound))
 
 
-def mel_windows(columns, first_frames) -> np.ndarray:
+def mel_windows(columns: np.ndarray, first_frames: np.ndarray) -> np.ndarray:
     """The sound of five frames: columns [n, 80] -> float32 [..., 80, 16].
 
     The sixteen columns start at floor(80 t / 25) for each t in `first_frames` [...], the number of

@@ -76,12 +76,6 @@ def torso_layer(frame, labels, alpha, plate):
     return out
 
 
-def over(rgba, plate):
-    """uint8: a straight-alpha layer [..., 4] over the plate [..., 3]."""
-    a = rgba[..., 3:].astype(np.float32) / 255
-    return np.rint(rgba[..., :3] * a + plate * (1 - a)).astype(np.uint8)
-
-
 def _under_head(frame, labels, head, solid):
     """What the head hides of the neck: its colour float32 [H, W, 3] and alpha float32 [H, W].
 

@@ -123,13 +123,13 @@ def curves(folder, camera, opening, loud, valid, cuts):
         plots.Strip("blink", {"AU45": channel("AU45")}, (0.0, 1.0)),
         plots.Strip("gaze, -1 to 1", {"left": channel("gaze_x"), "up": channel("gaze_y")}),
     ]
-    pictures = {"Over the sound (grey)": plots.draw(strips, loud, valid, cuts)}
+    pictures = {"Over the sound (grey)": plots.plot_strips(strips, loud, valid, cuts)}
     if len(loud) > 2 * CLOSE_UP:
         heard = np.concatenate([[0], np.cumsum(loud)])
         first = int(np.argmax(heard[CLOSE_UP:] - heard[:-CLOSE_UP]))
         part = slice(first, first + CLOSE_UP)
         near = mouth._replace(curves={"inner lips": opening[part]})
-        pictures["Lips and sound, the loudest 15 seconds"] = plots.draw(
+        pictures["Lips and sound, the loudest 15 seconds"] = plots.plot_strips(
             [near], loud[part], valid[part], cuts, first, size=(1500, 200)
         )
     return pictures

@@ -7,7 +7,7 @@ import pathlib
 import cv2
 import numpy as np
 
-from fg3dgs_jax.preprocessing.label.torso import over
+from fg3dgs_jax.clip.layers import over
 
 # One colour a label (RGB), told apart at a glance; background stays as it is.
 COLOURS = np.array(

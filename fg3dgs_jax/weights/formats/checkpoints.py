@@ -14,9 +14,11 @@ import io
 import json
 import math
 import mmap
+import os
 import pathlib
 import struct
 import zipfile
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -58,7 +60,9 @@ _SAFETENSORS_DTYPES = {
 }
 
 
-def load(path, root=None, inert=()) -> dict[str, np.ndarray]:
+def load(
+    path: os.PathLike | str, root: str | Sequence[str] | None = None, inert: Sequence[str] = ()
+) -> dict[str, np.ndarray]:
     """A checkpoint's arrays under flat keys; nothing in the file is executed.
 
     The dict to read is the one at `root`; without it, the one under "state_dict" if there is one,
@@ -82,11 +86,11 @@ def load(path, root=None, inert=()) -> dict[str, np.ndarray]:
       OSError: the file cannot be opened.
     """
     path = pathlib.Path(path)
-    inert = frozenset([inert] if isinstance(inert, str) else inert) | INERT
-    root = () if root is None else (root,) if isinstance(root, str) else tuple(root)
+    metadata = frozenset([inert] if isinstance(inert, str) else inert) | INERT
+    keys = () if root is None else (root,) if isinstance(root, str) else tuple(root)
     try:
         with path.open("rb") as file:
-            arrays = _load(file, root, inert)
+            arrays = _load(file, keys, metadata)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
     if all(key.startswith("module.") for key in arrays):
@@ -155,8 +159,8 @@ def _load_zip(file, root, inert):
     for key, storage in reader.storages.items():  # all, but only those under the root are read
         name, size = f"{folder}data/{key}", storage.count * storage.dtype.itemsize
         if sizes.get(name) != size:
-            found = f"{sizes[name]} bytes" if name in sizes else "nothing"
-            raise CheckpointError(f"has {found} under {line(name)}; expected {size} bytes")
+            actual = f"{sizes[name]} bytes" if name in sizes else "nothing"
+            raise CheckpointError(f"has {actual} under {line(name)}; expected {size} bytes")
     return _arrays(leaves, lambda storage: read(f"{folder}data/{storage.key}"))
 
 
@@ -266,9 +270,9 @@ def _descend(tree, root):
         return tree["state_dict"]
     for depth, key in enumerate(root):
         if not isinstance(tree, dict) or key not in tree:
-            found = names(tree) if isinstance(tree, dict) else "no dict"
+            keys = names(tree) if isinstance(tree, dict) else "no dict"
             raise CheckpointError(
-                f"has no {key!r} under {list(root[:depth])}; expected one of its keys: {found}"
+                f"has no {key!r} under {list(root[:depth])}; expected one of its keys: {keys}"
             )
         tree = tree[key]
     return tree

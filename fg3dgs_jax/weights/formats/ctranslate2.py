@@ -1,6 +1,7 @@
 """CTranslate2's `model.bin` as NumPy arrays: plain records, read within the file's bounds."""
 
 import mmap
+import os
 import pathlib
 import struct
 
@@ -13,7 +14,7 @@ _DTYPES = ("<f4", "i1", "<i2", "<i4", "<f2")  # by number; bfloat16, the next, i
 _MAX_NAMES = 100_000
 
 
-def load(path, prefix: str = "") -> dict[str, np.ndarray]:
+def load(path: os.PathLike | str, prefix: str = "") -> dict[str, np.ndarray]:
     """Key -> read-only array of the file's own dtype, of the keys that begin with `prefix`.
 
     The container is a version, the model's name and revision, a count of records - name, rank,
@@ -58,7 +59,8 @@ class _Reader:
 def _arrays(reader, prefix):
     if (version := reader.number("I")) != _VERSION:
         raise CheckpointError(f"has version {version}; expected CTranslate2's {_VERSION}")
-    reader.text(), reader.number("I")  # the model's name and revision
+    reader.text()  # the model's name
+    reader.number("I")  # its revision
     arrays = {}
     if (count := reader.number("I")) > _MAX_NAMES:
         raise CheckpointError(f"has {count} arrays; expected <= {_MAX_NAMES}")

@@ -6,6 +6,7 @@ do by calling NumPy's own functions is done here for plain arrays alone.
 
 import dataclasses
 import math
+import os
 import pathlib
 
 import numpy as np
@@ -52,7 +53,8 @@ class _ArrayReader(pickles.PickleReader):
         if name not in _NAMES:
             return super()._global(opcode, argument)
         if opcode != "GLOBAL":
-            self._pop(), self._pop()
+            self._pop()
+            self._pop()
         return pickles.Global(name)
 
     def _reduce(self):
@@ -93,7 +95,7 @@ class _ArrayReader(pickles.PickleReader):
 _STEPS = {"BUILD": _ArrayReader._build, "REDUCE": _ArrayReader._reduce}
 
 
-def load(path) -> dict[str, np.ndarray]:
+def load(path: os.PathLike | str) -> dict[str, np.ndarray]:
     """The arrays of a pickle of nested dicts, their keys joined by "/"; read-only.
 
     Raises:

@@ -22,15 +22,15 @@ class Node(NamedTuple):
 
 def nodes(model: bytes) -> list[Node]:
     """The nodes of a model's graph, in the file's order, which is the order of execution."""
-    found = []
+    result = []
     for number, content in _fields(_graph(model)[1]):
         if number == _NODE:
             parts = {1: [], 2: [], 4: []}
             for part, text in _fields(content):
                 if part in parts:
                     parts[part].append(_text(text))
-            found.append(Node("".join(parts[4]), tuple(parts[1]), tuple(parts[2])))
-    return found
+            result.append(Node("".join(parts[4]), tuple(parts[1]), tuple(parts[2])))
+    return result
 
 
 def with_output(model: bytes, name: str) -> bytes:

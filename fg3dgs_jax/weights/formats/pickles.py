@@ -5,6 +5,8 @@ import functools
 import math
 import pickletools
 import struct
+from collections.abc import Iterable
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -111,7 +113,8 @@ class PickleReader:
         self._stack, self._marks, self._memo = [], [], {}
         self.storages: dict[str, Storage] = {}
 
-    def run(self):
+    def run(self) -> Any:
+        """Reads the pickle to its end; returns what it holds."""
         instructions = pickletools.genops(self._stream)
         while True:
             try:
@@ -235,7 +238,7 @@ class PickleReader:
             raise CheckpointError(f"calls {function.name}, which is a type, not a function")
 
     def _persistent(self):
-        """torch's reference to a storage: ("storage", type, key, device, count[, view])."""
+        """A storage, as torch refers to it: ("storage", type, key, device, count[, view])."""
         place = self._pop()
         if not isinstance(place, tuple) or len(place) not in (5, 6) or place[0] != "storage":
             raise CheckpointError("refers to something that is no storage")
@@ -280,6 +283,7 @@ def _tensor(arguments, fixed, own_dtype=False):
     """(storage, offset, size, stride, requires_grad, hooks, [dtype], [metadata]) -> Tensor.
 
     Args:
+      arguments: as listed.
       fixed: how many of these torch's function of that name always has.
       own_dtype: whether [dtype] is one of them; without it the storage's holds.
     """
@@ -377,7 +381,8 @@ _STEPS = {
 }
 
 
-def counts_of(values) -> tuple[int, ...]:
+def counts_of(values: Any) -> tuple[int, ...]:
+    """A tuple of counts, each 0 or more; anything else is refused."""
     if not isinstance(values, list | tuple) or len(values) > _MAX_DIMS:
         raise CheckpointError(f"has a shape, stride or place that is no list of <= {_MAX_DIMS}")
     if not all(type(value) is int and 0 <= value < _MAX_COUNT for value in values):
@@ -385,14 +390,15 @@ def counts_of(values) -> tuple[int, ...]:
     return tuple(values)
 
 
-def shape_of(values) -> tuple[int, ...]:
+def shape_of(values: Any) -> tuple[int, ...]:
+    """A tuple of sizes that an array can have; anything else is refused."""
     shape = counts_of(values)
     if math.prod(max(size, 1) for size in shape) >= _MAX_COUNT:
         raise CheckpointError(f"has a tensor of shape {shape}; expected < {_MAX_COUNT} values")
     return shape
 
 
-def line(value) -> str:
+def line(value: object) -> str:
     """A value of the file in one short line, whatever it holds."""
     if isinstance(value, str):
         return repr(value if len(value) <= 80 else value[:77] + "...")
@@ -401,7 +407,7 @@ def line(value) -> str:
     return f"a {type(value).__name__}"
 
 
-def names(keys) -> str:
+def names(keys: Iterable[str]) -> str:
     """The first few of them, for a message."""
     keys = list(keys)
     shown = ", ".join(

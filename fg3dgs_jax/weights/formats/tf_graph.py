@@ -12,6 +12,7 @@ bytes that are there, and nothing in the file is executed:
 import io
 import math
 import mmap
+import os
 import pathlib
 import zipfile
 import zlib
@@ -20,6 +21,8 @@ import numpy as np
 
 from fg3dgs_jax.weights.formats.pickles import CheckpointError, line
 
+# What zipfile raises on damaged archives.
+_ZIP_ERRORS = (zipfile.BadZipFile, EOFError, LookupError, OSError, RuntimeError, ValueError)
 _MAX_UNPACKED = 1 << 31  # bytes of a graph inside a zip, about protocol buffers' own limit
 _MAX_NODES = 1_000_000
 _MAX_AXES = 8
@@ -27,7 +30,7 @@ _FLOAT = 1  # DataType.DT_FLOAT
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types
 
 
-def load(path) -> dict[str, np.ndarray]:
+def load(path: os.PathLike | str) -> dict[str, np.ndarray]:
     """Every float32 constant of rank 1 or more: node name -> read-only array.
 
     Args:
@@ -66,8 +69,7 @@ def _content(file):
             return archive.read(graphs[0])
     except CheckpointError:
         raise
-    except (zipfile.BadZipFile, EOFError, LookupError, NotImplementedError, OSError,
-            RuntimeError, ValueError, zlib.error) as error:  # fmt: skip
+    except (*_ZIP_ERRORS, zlib.error) as error:
         raise CheckpointError(f"is cut short or no zip archive ({line(error)})") from None
 
 
@@ -117,14 +119,15 @@ def _tensor(name, tensor):
     ]
     if not sizes:
         return None
-    if len(sizes) > _MAX_AXES or not all(isinstance(size, int) for size in sizes):
+    shape = [size for size in sizes if isinstance(size, int)]
+    if len(sizes) > _MAX_AXES or len(shape) != len(sizes):
         raise CheckpointError(f"has no shape of 1 to {_MAX_AXES} sizes for {line(name)}")
     content = _message(fields.get(4, memoryview(b"")))
-    if len(content) != 4 * math.prod(sizes):  # a size of 2**63 and more simply does not fit
+    if len(content) != 4 * math.prod(shape):  # a size of 2**63 and more simply does not fit
         raise CheckpointError(
             f"has {len(content)} bytes for {line(name)}; expected float32 {sizes} as raw content"
         )
-    array = np.frombuffer(content, "<f4").reshape(sizes)
+    array = np.frombuffer(content, "<f4").reshape(shape)
     array.flags.writeable = False
     return array
 

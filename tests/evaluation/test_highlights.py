@@ -5,7 +5,7 @@ import types
 import numpy as np
 import pytest
 
-from fg3dgs_jax.evaluation import moments, report
+from fg3dgs_jax.evaluation import highlights, report
 
 SIZE = 40
 LIPS, EYES = (24, 36, 10, 30), [(4, 10, 4, 16), (4, 10, 24, 36)]
@@ -25,29 +25,29 @@ def made_up_clip(count=20, channels=("AU45",)):
 @pytest.mark.parametrize("frames", [20, 3, 1])
 def test_splits_of_any_length(frames):
     clip, index = made_up_clip(frames), np.arange(frames)
-    watcher = moments.Moments(clip, index)
+    watcher = highlights.Highlights(clip, index)
     for truth, image in np.zeros((frames, 2, SIZE, SIZE, 3), np.float32):
         watcher.add(truth, image)
     picture = watcher.picture()
-    cells = min(2 * moments.AROUND + 1, frames)
-    assert [len(s.cells) for s in watcher.strips.values()] == [cells] * 3
-    widest = max(s.cells[0][0].shape[1] for s in watcher.strips.values())
-    assert picture.shape[1] == moments.LABEL + cells * widest and picture.dtype == np.uint8
+    cells = min(2 * highlights.AROUND + 1, frames)
+    assert [len(s.cells) for s in watcher.rows.values()] == [cells] * 3
+    widest = max(s.cells[0][0].shape[1] for s in watcher.rows.values())
+    assert picture.shape[1] == highlights.LABEL + cells * widest and picture.dtype == np.uint8
 
 
 def test_truth_above_render_and_the_frames_around():
     clip, index = made_up_clip(), np.arange(20)
-    watcher = moments.Moments(clip, index)
+    watcher = highlights.Highlights(clip, index)
     for i in index:
         image = np.full((SIZE, SIZE, 3), i / 100, np.float32)
         watcher.add(image, image + 0.5)
-    strip = watcher.strips["deepest blink 1.00"]
-    assert (strip.centre, list(strip.frames)) == (1, list(range(7)))
+    row = watcher.rows["deepest blink 1.00"]
+    assert (row.centre, list(row.frames)) == (1, list(range(7)))
     picture = watcher.picture()
     tall, wide = 6 * 7, 32 * 7
     for k in range(7):
-        x = moments.LABEL + k * wide + wide // 2
+        x = highlights.LABEL + k * wide + wide // 2
         assert picture[report.CAPTION + tall // 2, x, 0] == round(k / 100 * 255)
         assert picture[report.CAPTION + tall + tall // 2, x, 0] == round((k / 100 + 0.5) * 255)
-    without = moments.Moments(made_up_clip(channels=("AU01",)), index)
-    assert list(without.strips) == ["widest mouth", "closed mouth"]
+    without = highlights.Highlights(made_up_clip(channels=("AU01",)), index)
+    assert list(without.rows) == ["widest mouth", "closed mouth"]

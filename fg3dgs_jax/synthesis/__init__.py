@@ -1,0 +1,1 @@
+"""New speech for a trained avatar."""
