@@ -21,13 +21,16 @@ from fg3dgs_jax.preprocessing.check import framing
 from fg3dgs_jax.preprocessing.label import parsers
 from fg3dgs_jax.preprocessing.settings import CONSENTS, EMOTIONS, PreprocessSettings, SettingError
 
+DESCRIPTION = (
+    "Any video with sound -> a processed folder (see clip/format.py), ending with report.html."
+)
 SOURCES = ("video", "import", "pack", "unpack")
 
 
 def flags() -> argparse.ArgumentParser:
     """The program's flags."""
     parser = argparse.ArgumentParser(
-        prog="python -m fg3dgs_jax.preprocess", description=__doc__.splitlines()[0]
+        prog="python -m fg3dgs_jax.preprocess", description=DESCRIPTION
     )
     parser.add_argument("--video", help="video file with sound, any rate and size")
     parser.add_argument(
@@ -96,7 +99,7 @@ def flags() -> argparse.ArgumentParser:
     return parser
 
 
-def _settings(parser, args):
+def _settings(parser: argparse.ArgumentParser, args: argparse.Namespace) -> PreprocessSettings:
     """The settings that the flags give; refuses contradictions and values that are not allowed."""
     given = [f"--{name}" for name in SOURCES if getattr(args, name)]
     if len(given) != 1:
@@ -126,7 +129,7 @@ def _settings(parser, args):
     return settings
 
 
-def _ask_consent(parser):
+def _ask_consent(parser: argparse.ArgumentParser) -> str:
     if not sys.stdin.isatty():
         parser.error(f"--consent is missing; say on what ground: {', '.join(CONSENTS)}")
     for name, meaning in CONSENTS.items():

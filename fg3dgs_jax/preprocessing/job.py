@@ -47,7 +47,7 @@ class Job(abc.ABC):
         """Frames that begin another scene."""
         return []
 
-    @property
+    @functools.cached_property
     def sound_record(self) -> Any:
         """What the folder's sound depends on besides the key (JSON)."""
         return True

@@ -116,7 +116,7 @@ class Folder:
     def keep(self, name: str, array: np.memmap) -> None:
         """Closes an array of `array` or `resumable` under its final name."""
         array.flush()
-        pathlib.Path(array.filename).replace(self.path / f"{name}.npy")
+        pathlib.Path(str(array.filename)).replace(self.path / f"{name}.npy")
 
     def resumable(self, shapes: Mapping[str, Sequence[int]]) -> tuple[list[np.memmap], int]:
         """Arrays of the current step that outlive an interruption, to be filled row by row.

@@ -42,7 +42,7 @@ def layers(job: Any) -> None:
     format.save_arrays(folder.path, background=plate)
     folder.keep("labels", labels)
     folder.keep("torso", torso)
-    pathlib.Path(alphas.filename).unlink()
+    pathlib.Path(str(alphas.filename)).unlink()
 
 
 def label(

@@ -1,4 +1,4 @@
-"""Who labels a clip's pixels: three parsers behind one door, from the best to the simplest.
+"""What labels a clip's pixels: three parsers with one interface, from the best to the simplest.
 
 | name | network | landmarks give |
 |---|---|---|
@@ -12,7 +12,7 @@ Where no network tells the teeth, colour does.
 import dataclasses
 import itertools
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 import jax
 import numpy as np
@@ -34,7 +34,13 @@ class FaceParser:
     weights: dict[str, pathlib.Path]  # by their names in the registry
     _run: Callable  # (frames, points, fps, progress) -> `from_landmarks.Parsed`s
 
-    def parse(self, frames, points, fps: float = 25.0, progress=iter):
+    def parse(
+        self,
+        frames: np.ndarray,
+        points: np.ndarray,
+        fps: float = 25.0,
+        progress: Callable[[Iterable], Iterable] = iter,
+    ) -> Iterator[from_landmarks.Parsed]:
         """Yields a `from_landmarks.Parsed` for each frame: labels uint8, alpha float32, [H, W].
 
         Args:
@@ -94,8 +100,11 @@ def _bisenet(files):
             shown = [None] * size
             if teeth:
                 shown = np.asarray(easyportrait.parse(teeth, full)) == easyportrait.TEETH
-            for i, *found in zip(batch, parts, person, shown, strict=False):
-                yield from_networks.from_celebamask(frames[i], points[i], *found)
+            rows = zip(batch, parts, person, shown, strict=False)
+            for i, classes, confidence, is_tooth in rows:
+                yield from_networks.from_celebamask(
+                    frames[i], points[i], classes, confidence, is_tooth
+                )
 
     return run
 

@@ -82,7 +82,11 @@ def write(folder: os.PathLike | str, summary: Summary) -> pathlib.Path:
         }
     pictures = {
         "Landmarks, labels, torso": pictures_lib.contact_sheet(
-            **clip.arrays, plate=clip.plate, points=points
+            clip.arrays["frames"],
+            clip.arrays["labels"],
+            clip.arrays["torso"],
+            clip.plate,
+            points,
         ),
         "Re-projection: fitted head red, landmarks green": pictures_lib.fit_sheet(
             clip.arrays["frames"], points[:, head_pose.RIGID], clip.fitted
@@ -132,7 +136,7 @@ def _facts(clip, summary, flickers, together):
         "focal length, distance": f"{clip.focal:.0f} px, {clip.camera[:, 2, 3].mean():.2f} m",
         "blinks": verdicts.count_blinks(points[valid], np.flatnonzero(valid)),
         "labels that go there and back": ", ".join(f"{k} {v:.2%}" for k, v in flickers.items()),
-        "lips and sound": summary.lateness.told(summary.moved),
+        "lips and sound": summary.lateness.in_words(summary.moved),
         "loudness with mouth opening": f"correlation {together:.2f}",
         **others,
     }
@@ -262,7 +266,7 @@ def _warnings(valid, error, flickers, together, late, moved=0.0):
         if share > PARTS[name][1]:
             yield f"the border of the {name} flickers ({share:.1%}): its seam will shimmer"
     if late.certain and abs(late.seconds) > av_offset.IN_STEP:
-        yield f"lips and sound are not in step: {late.told(moved)}"
+        yield f"lips and sound are not in step: {late.in_words(moved)}"
     elif not late.certain and together < WEAK_SOUND:
         yield (
             f"loudness and mouth opening hardly go together (correlation {together:.2f}): is this "

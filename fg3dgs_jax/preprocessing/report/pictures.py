@@ -102,7 +102,10 @@ def _dot(picture, points, colour, radius):
 
 def read_picture(path: os.PathLike | str) -> np.ndarray:
     """uint8 RGB [H, W, 3] of a PNG file."""
-    return np.ascontiguousarray(cv2.imread(str(path))[..., ::-1])
+    image = cv2.imread(str(path))
+    if image is None:
+        raise OSError(f"{path} cannot be read as a picture; expected a PNG file")
+    return np.ascontiguousarray(image[..., ::-1])
 
 
 def write_report(

@@ -106,21 +106,19 @@ def fit_head(
     centre = np.array([width, height]) / 2
     pixels = np.asarray(sighting.pixels[:, rigid], np.float64)
     scale = _scales(sighting.pixels, sighting.depth)
-    free = focal is None
-    if focal is None:
-        near, far = (d * np.median(scale[valid]) for d in DISTANCE_RANGE)
-        focal = np.clip(FOCAL_PER_HEIGHT * height, near, far)
-    shape, poses = _first_guess(sighting, valid, scale, focal, centre)
+    near, far = (d * np.median(scale[valid]) for d in DISTANCE_RANGE)
+    lens = np.clip(FOCAL_PER_HEIGHT * height, near, far) if focal is None else focal
+    shape, poses = _first_guess(sighting, valid, scale, lens, centre)
     scales = Scales(
         landmark=LANDMARK_SIGMA * height,
         rotation=ROTATION_SIGMA,
         translation=TRANSLATION_SIGMA,
         shape=SHAPE_SIGMA,
-        focal=FOCAL_SIGMA if free else 1e-6,
+        focal=FOCAL_SIGMA if focal is None else 1e-6,
         cuts=tuple(cuts),
     )
     terms = _Terms(pixels, valid, centre, scales, _gap_terms(poses, valid))
-    start = now = Unknowns(poses, shape[rigid], float(focal))
+    start = now = Unknowns(poses, shape[rigid], float(lens))
     weights = np.ones((len(pixels), len(rigid))) * valid[:, None]
     for _ in range(ROUNDS):
         gaps = terms.gaps[0], _gap_right(terms.gaps, now.poses)

@@ -32,7 +32,7 @@ GAIN_RANGE = (0.7, 1.4)  # of a frame's contrast
 TEMPLATE_FRAMES = 300
 
 
-def skin_points(points):
+def skin_points(points: np.ndarray) -> np.ndarray:
     """Points [S, 3] m on the skin above the mouth, clear of lids and brows, of a face [P, 3]."""
     plane = points[:468, :2]
     oval = plane[list(FACE_OVAL)]
@@ -52,7 +52,14 @@ def skin_points(points):
     return np.concatenate([grid, LinearNDInterpolator(plane, points[:468, 2])(grid)[:, None]], -1)
 
 
-def image_terms(frames, valid, poses, skin, focal, centre):
+def image_terms(
+    frames: np.ndarray,
+    valid: np.ndarray,
+    poses: np.ndarray,
+    skin: np.ndarray,
+    focal: float,
+    centre: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
     """Normal equations of the poses by grey levels: [T, 6, 6], [T, 6]; zero where not valid.
 
     Args:
@@ -60,6 +67,8 @@ def image_terms(frames, valid, poses, skin, focal, centre):
       valid: bool [T], frames with a face.
       poses: [T, 6], where the fit stands.
       skin: [S, 3] m, head frame.
+      focal: px.
+      centre: [2] px, of the picture.
     """
     looks, template, residual = _compare(frames, valid, poses, skin, focal, centre)
     known = np.flatnonzero(valid)
@@ -81,15 +90,26 @@ def image_terms(frames, valid, poses, skin, focal, centre):
     return matrices, right
 
 
-def deviation(frames, valid, poses, skin, focal, centre):
+def deviation(
+    frames: np.ndarray,
+    valid: np.ndarray,
+    poses: np.ndarray,
+    skin: np.ndarray,
+    focal: float,
+    centre: np.ndarray,
+) -> float:
     """Median deviation of grey levels from the clip's own, as a share of their mean size."""
     _, template, residual = _compare(frames, valid, poses, skin, focal, centre)
     return float(np.median(np.abs(residual[valid])) / np.abs(template[:, 0]).mean())
 
 
 def _compare(frames, valid, poses, skin, focal, centre):
-    """What frames show at the points: grey level and slopes [T, S, 3] with their median [S, 3], and
-    how far each grey level is from it [T, S]."""
+    """What frames show at the points.
+
+    Returns:
+      Grey level and slopes [T, S, 3], their median [S, 3], and how far each grey level is from the
+      median [T, S].
+    """
     looks = np.zeros((len(poses), len(skin), 3), np.float32)
     for i in releasing(np.flatnonzero(valid), frames):
         shown = bundle_adjustment.project(poses[i : i + 1], skin, focal, centre)[0]
@@ -116,7 +136,7 @@ def _look(frame, pixels):
     at = (pixels - low - 0.5).astype(np.float32)[None]
 
     def read(dx, dy):
-        shifted = at + np.float32([dx, dy])
+        shifted = at + np.array([dx, dy], np.float32)
         return cv2.remap(fine, shifted, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[0]
 
     return np.stack([read(0, 0), read(0.5, 0) - read(-0.5, 0), read(0, 0.5) - read(0, -0.5)], -1)
