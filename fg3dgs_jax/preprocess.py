@@ -14,9 +14,7 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-from fg3dgs_jax.clip import pack
 from fg3dgs_jax.experts.audio import audio_features
-from fg3dgs_jax.preprocessing import run
 from fg3dgs_jax.preprocessing.check import framing
 from fg3dgs_jax.preprocessing.label import parsers
 from fg3dgs_jax.preprocessing.settings import CONSENTS, EMOTIONS, PreprocessSettings, SettingError
@@ -125,13 +123,13 @@ def _settings(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Prep
         names = ", ".join(f"--{name}" for name in of_videos)
         parser.error(f"{names} goes with --video only; found {given[0]}")
     if not (args.out or args.pack or args.check_only):
-        parser.error("--out is missing; say where the processed folder goes, e.g. data/ID")
+        parser.error("--out is missing; give the folder to write, e.g. data/ID")
     return settings
 
 
 def _ask_consent(parser: argparse.ArgumentParser) -> str:
     if not sys.stdin.isatty():
-        parser.error(f"--consent is missing; say on what ground: {', '.join(CONSENTS)}")
+        parser.error(f"--consent is missing; expected the ground, one of {', '.join(CONSENTS)}")
     for name, meaning in CONSENTS.items():
         print(f"  {name}: {meaning}")
     answer = input("On what ground may this person's likeness be used? ").strip()
@@ -142,6 +140,10 @@ def _ask_consent(parser: argparse.ArgumentParser) -> str:
 
 def _work(args, consent, settings) -> str:
     """Does what the flags ask for; returns what to print at the end."""
+    # Here and not above: `--help` and wrong flags are answered without the start of these.
+    from fg3dgs_jax.clip import pack
+    from fg3dgs_jax.preprocessing import run
+
     if args.check_only:
         return run.check_video(args.video, settings)
     if args.pack:

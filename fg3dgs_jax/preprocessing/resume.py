@@ -29,7 +29,7 @@ _NEARLY_NOTHING = 1 << 20
 
 
 class DiskFullError(OSError):
-    """A write that the disk has no room for; one line that says what to do."""
+    """A write that the disk has no room for; one line with what to do."""
 
 
 class Folder:
@@ -100,7 +100,7 @@ class Folder:
         """A uint8 .npy file to fill; `keep` gives it its name when it is whole.
 
         Its room on the disk is taken at once: a disk that fills up under a memory map would kill
-        the program without a word.
+        the program without a message.
         """
         part = self.path / f".{name}.{suffix}.npy"
         array = np.lib.format.open_memmap(part, "w+", np.uint8, tuple(shape))
@@ -180,7 +180,7 @@ class Folder:
             )
 
     def explained(self, error: OSError) -> OSError:
-        """The OSError of a failed write; if the disk is full, one that says how to go on."""
+        """The OSError of a failed write; if the disk is full, one with how to go on."""
         with contextlib.suppress(OSError):
             free = shutil.disk_usage(self.path).free
             if error.errno in _FULL or free < _NEARLY_NOTHING:

@@ -15,7 +15,7 @@ def map_ahead(function: Callable[..., T], *inputs: Iterable, workers: int = WORK
     """Yields function(*row) for each row of the zipped inputs, in order.
 
     At most 2 * `workers` rows are read ahead of the one that is yielded, so that memory stays
-    bounded; inputs are read by the calling thread alone and may be generators.
+    bounded. Inputs are read by the calling thread alone and may be generators.
     """
     with ThreadPoolExecutor(workers) as pool:
         waiting = collections.deque()

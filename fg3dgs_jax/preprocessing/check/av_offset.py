@@ -1,10 +1,11 @@
 """How late the sound of a clip is against its lips, from the landmarks and the sound alone.
 
-At every lag the movement of the lips is predicted, linearly, from the spectrum heard at that lag,
-on parts of the clip that the prediction was not fitted to; the right lag predicts best. A spectrum
-and not the loudness alone, because "s" is loud with closed teeth: on real clips this doubles the
-correlation and shows one narrow peak where loudness has several. A fit per clip, because microphone
-and person differ. Lags that cannot be right (seconds away) show what chance predicts.
+At every lag the movement of the lips is predicted, linearly, from the spectrum of the sound at that
+lag, on parts of the clip that the prediction was not fitted to. The right lag predicts best. It is
+a spectrum and not the loudness alone, because "s" is loud with closed teeth. On real clips this
+doubles the correlation and shows one narrow peak where loudness has several. The fit is made for
+each clip, because microphone and person differ. Lags that cannot be right (seconds away) show what
+chance predicts.
 """
 
 from typing import NamedTuple
@@ -68,7 +69,7 @@ def estimate(points: np.ndarray, valid: np.ndarray, samples: np.ndarray) -> Offs
     sound = _high_pass(_spectrum_rows(samples, len(lips)))
     lips = _high_pass(lips)
     if min(lips.std(0).min(), sound.std(0).max()) < 1e-6:
-        return _uncertain("nothing moves, or nothing is heard")
+        return _uncertain("the lips do not move, or the sound is silent")
     reach, far = int(REACH * RATE), int(FAR * RATE)
     lags = np.arange(-reach, reach + 1)
     parts = [_part_sums(sound, lips, known, lag) for lag in lags]

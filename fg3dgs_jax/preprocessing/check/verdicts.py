@@ -233,7 +233,7 @@ def _camera(e):
         ]
         moves += [min(sure)] if sure else []
     if len(moves) < 3:
-        return Row("camera", "cannot be told", "good", "")
+        return Row("camera", "not certain", "good", "")
     move, least = float(np.percentile(moves, 75)), max(0.004, 1 / e.size[0])
     measured = "fixed" if move <= least else f"moves by {move:.1%} of the picture"
     return _verdict("camera", measured, -move, -least, -0.02, "put the camera on a stand")
@@ -253,7 +253,7 @@ def _level(e):
     clipped, gain = float(loud.mean()), loudness.gain_db(e.samples)
     measured = f"speech at {loudness.TARGET_DB - gain:.0f} dBFS, {clipped:.2%} clipped"
     bad = max(clipped / 0.001, abs(gain) / 15)
-    return _verdict("sound level", measured, -bad, -1, -10, "set the microphone's level anew")
+    return _verdict("sound level", measured, -bad, -1, -10, "adjust the microphone's level")
 
 
 def _step(e, has_face):

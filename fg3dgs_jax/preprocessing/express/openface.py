@@ -40,8 +40,8 @@ def channels(path: os.PathLike | str, num_frames: int) -> Track:
     """The file's action units at the frames of a clip.
 
     Rows with success 0 are bridged. With a column `timestamp` (s) rows are interpolated to the
-    clip's times, so that a file of another frame rate, or of a longer clip, fits; without it there
-    must be one row per frame.
+    clip's times: a file of another frame rate, or of a longer clip, fits. Without it there must be
+    one row per frame.
 
     Returns:
       A track of `num_frames` rows at 25 Hz.

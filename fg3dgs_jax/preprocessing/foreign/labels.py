@@ -1,7 +1,7 @@
 """Labels from the colours of other projects' parsing pictures, with landmarks for what they merge.
 
-Their six colours name background, head, mouth, neck, cloth and hair (in AD-NeRF and ER-NeRF mouth
-and hair are head); eyes, brows, nose and lips are in none, so that those come from the landmarks.
+Their six colours name background, head, mouth, neck, cloth and hair. In AD-NeRF and ER-NeRF mouth
+and hair are head. Eyes, brows, nose and lips are in none: they come from the landmarks.
 """
 
 import numpy as np

@@ -1,7 +1,7 @@
 """What other projects' folders hold: the layout of AD-NeRF, ER-NeRF, TalkingGaussian and kin.
 
-`open_source` looks through the folder, names at once every file that is missing, and lists what is
-odd but can be put right (`Source.defects`); nothing is written here.
+`open_source` looks through the folder and names at once every file that is missing. It lists what
+is odd but can be put right (`Source.defects`). Nothing is written here.
 
 | theirs | read as |
 |---|---|
@@ -119,7 +119,7 @@ def _poses(path, tables, every, defects):
     ids = sorted({i for split in numbers.values() for i in split})
     tracked = sorted(_ids(path / f, ".lms")) if (f := _landmark_folder(path)) else []
     renumber = {i: i for i in ids}
-    # The tracker passes over frames without an .lms file and numbers the rest anew.
+    # The tracker passes over frames without an .lms file and numbers the rest without gaps.
     if ids == list(range(len(ids))) and len(tracked) == len(ids) and tracked != ids:
         renumber = dict(zip(ids, tracked, strict=True))
         gaps = ", ".join(_spans(set(range(tracked[-1] + 1)) - set(tracked)))

@@ -2,7 +2,7 @@
 
 Theirs are OpenGL cameras (x right, y up, looking along -z) in the frame of an upright face that
 looks along +z. Ours are OpenCV cameras (y down, looking along +z) in the frame of a face that looks
-along -z: both frames are turned half a turn about x.
+along -z. So both frames are turned half a turn about x.
 
 Their unit is meant to be the metre, but it hangs on the face model and the focal length that were
 fitted, and some forks write decimetres. So the unit is set as in `head_pose`: the outer corners of

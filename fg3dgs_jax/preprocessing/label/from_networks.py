@@ -1,6 +1,6 @@
 """From what a parsing network sees to the labels of `clip/format.py`, with landmarks to help.
 
-A network gives each pixel a class and says how sure it is of the person; the person's edge then
+A network gives each pixel a class and a confidence that it is the person. The person's edge then
 comes from the picture, as it does without a network (`preprocessing/label/from_landmarks.py`).
 """
 
@@ -34,12 +34,12 @@ def from_celebamask(
 
     Its classes are ours and are kept, but for these:
 
-    - Left and right. Ours are the person's own. The data set's `l_` and `r_` are not defined by its
-      publishers, and training that mirrors pictures may have mixed them, so that brows, eyes and
-      ears go by the landmarks: the person's left is what lies nearer to the left one.
-    - Teeth. The talking-head family takes "face xor teeth" and "mouth or teeth" as masks. Here,
-      where a pixel has one label, a tooth inside or at the lips is a tooth, whatever it was before:
-      so it is in the mouth's mask and out of the face's.
+    - Left and right. Ours are the person's own. The data set does not define its `l_` and `r_`, and
+      training that mirrors pictures may have mixed them. So brows, eyes and ears go by the
+      landmarks: the person's left is what lies nearer to the left one.
+    - Teeth. The talking-head family takes "face xor teeth" and "mouth or teeth" as masks. Here a
+      pixel has one label. A tooth inside or at the lips is a tooth, whatever it was before, so it
+      is in the mouth's mask and out of the face's.
 
     Args:
       frame: uint8 [H, W, 3] RGB.

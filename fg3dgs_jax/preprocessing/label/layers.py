@@ -54,8 +54,8 @@ def label(
 ) -> list[np.memmap]:
     """Labels and alphas uint8 [T, H, W] of frames, still to be kept.
 
-    Chunk by chunk, each begun afresh and with the neighbours that its first and last frames are
-    smoothed with: work taken up after an interruption gives the same.
+    Each chunk is begun afresh, with the neighbours that its first and last frames are smoothed
+    with. So work taken up after an interruption gives the same.
 
     Args:
       folder: whose current step this is.

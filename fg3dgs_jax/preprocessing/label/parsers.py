@@ -6,7 +6,7 @@
 | `selfie_multiclass` | MediaPipe: hair, skins, clothes, others | eyes, brows, nose, mouth, ears |
 | `landmarks` | MediaPipe: the person | all parts, with colour |
 
-Where no network tells the teeth, colour does.
+Where no network knows the teeth, they are found by colour.
 """
 
 import dataclasses
@@ -94,7 +94,7 @@ def _bisenet(files):
         size = 1 if jax.default_backend() == "cpu" else BATCH
         times = iter(progress(range(len(frames))))
         while batch := list(itertools.islice(times, size)):
-            # The last batch is filled up, for each shape is compiled anew.
+            # The last batch is filled up, because each shape is compiled by itself.
             full = np.stack([frames[i] for i in (batch + batch[-1:] * size)[:size]])
             parts, person = bisenet.segment(network, full)
             shown = [None] * size
@@ -122,8 +122,8 @@ def choose(name: str = "auto") -> FaceParser:
     """The parser of a name, its networks read; "auto": the best whose weights are found.
 
     Raises:
-      ValueError: weights of that parser (of "auto": of the last) are not found, or a file is there
-        that is not the registered one or not of that network; or there is no such parser.
+      ValueError: no parser has that name. Weights of that parser (of "auto": of the last) are
+        missing, are not the registered ones, or are not of that network.
     """
     if name not in NAMES:
         raise ValueError(f"no face parser is called {name!r}; expected one of {', '.join(NAMES)}")

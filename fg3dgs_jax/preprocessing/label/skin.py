@@ -1,4 +1,4 @@
-"""Skin told from hair, cloth and collar by colour: forehead, ears and neck, no parsing network."""
+"""Skin, as distinct from hair, cloth and collar, by colour: forehead, ears and neck."""
 
 import cv2
 import numpy as np
@@ -14,7 +14,7 @@ from fg3dgs_jax.clip.landmarks import (
 )
 
 SLIVER = 0.06  # of the face's width: a part beside the face or neck that is thinner is none
-GREY = 5.0  # of Lab: a face with less colour than this is not told from a collar by it
+GREY = 5.0  # of Lab: with less, the colour of a face does not distinguish it from a collar
 COLLAR = 0.5  # of the face's colour for its light: cloth has less, skin has more
 
 
@@ -28,7 +28,7 @@ def _skin_colour(points, lab):
 def skin_outside_face(
     points: np.ndarray, lab: np.ndarray, head: np.ndarray, face: np.ndarray
 ) -> np.ndarray:
-    """Mask [H, W]: forehead above the outline, and ears, told from hair by colour."""
+    """Mask [H, W]: forehead above the outline, and ears, which colour separates from hair."""
     outside = head & ~face
     if not outside.any():
         return outside

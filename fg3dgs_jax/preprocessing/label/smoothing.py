@@ -1,9 +1,9 @@
 """Labels that keep still: a vote over neighbouring frames in the head's own frame.
 
-A parser looks at one frame at a time, so that the borders of hair, ears and neck shimmer, and a
+A parser looks at one frame at a time, so that the borders of hair, ears and neck shimmer. A
 shimmering border is a shimmering seam in the trained head. Here the neighbours' labels are moved by
-the motion of the skull's landmarks, and every pixel of the head takes the class that most of the
-window gives it. The window is symmetric, so that nothing lags, and ends at a cut. What speech and
+the motion of the skull's landmarks. Every pixel of the head takes the class that most of the window
+gives it. The window is symmetric, so that nothing lags, and ends at a cut. What speech and
 blinks move (lips, mouth, teeth, eyes, brows) and the nose keep the outlines of their own frame.
 """
 
@@ -85,8 +85,8 @@ def smooth(
 def flicker(labels: np.ndarray, points: np.ndarray, classes: Sequence[int]) -> float | None:
     """How much of a part is there and back within three frames, in [0, 1].
 
-    The share of its area where the frame in the middle disagrees with both others, once these are
-    moved by the skull's landmarks: true motion goes on, flicker returns. None if hardly seen.
+    It is the share of its area where the frame in the middle disagrees with both others, once these
+    are moved by the skull's landmarks. True motion goes on, flicker returns. None if hardly seen.
 
     Args:
       labels: uint8 [3, H, W].

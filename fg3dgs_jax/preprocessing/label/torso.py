@@ -89,8 +89,8 @@ def over(rgba: np.ndarray, plate: np.ndarray) -> np.ndarray:
 def _under_head(frame, labels, head, solid):
     """What the head hides of the neck: its colour float32 [H, W, 3] and alpha float32 [H, W].
 
-    Columns where the body meets the head from below go on upwards, in the neck's own colours, with
-    a round top that fades out: a synthesised jaw may be higher than the one in this frame.
+    Columns where the body meets the head from below go on upwards, in the neck's own colours. Their
+    round top fades out. A synthesised jaw may be higher than the one in this frame.
     """
     height, width = head.shape
     rows, columns = np.arange(height)[:, None], np.arange(width)

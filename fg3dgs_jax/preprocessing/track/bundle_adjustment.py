@@ -6,7 +6,7 @@ equations are
     [ A   B ] [poses         ]   [a]      A [6T, 6T] banded: the prior ties four frames,
     [ B'  C ] [shape, focal  ] = [b]      C [3P + 1, 3P + 1] small,
 
-so the poses are eliminated (Schur complement): one banded Cholesky factor serves the 3P + 2 right
+so the poses are eliminated (Schur complement). One banded Cholesky factor serves the 3P + 2 right
 sides, and a dense system of a hundred-odd unknowns is left. Cost: linear in the frames. Double
 precision throughout, hence NumPy: in single precision A's condition (translation in metres beside
 px of noise) eats the digits that jitter is measured in.
@@ -208,8 +208,8 @@ def _landmark_terms(now, pixels, weights, centre, sigma):
 def _hold(now, start, num, scales):
     """Diagonal and right side of what ties shape and focal length to the first guess.
 
-    The errors of landmarks are shared by neighbouring frames, so that a long clip knows less than
-    its count says: the tie of the shape counts as a tenth of the frames.
+    Neighbouring frames share the errors of their landmarks, so that T frames are worth far fewer
+    independent ones. The tie of the shape counts as a tenth of the frames.
     """
     diagonal = np.full(now.points.size + 1, 0.1 * num / scales.shape**2)
     diagonal[-1] = 0.1 * num / scales.focal**2

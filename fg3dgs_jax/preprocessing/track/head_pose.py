@@ -5,7 +5,7 @@ frontal pose), metres, origin inside the head. Only landmarks on bone count for 
 lids and brows move by themselves. All unknowns are solved together (`bundle_adjustment`); where the
 pictures are given, skin then aligns the poses to a fraction of a pixel (`photometric`). The focal
 length is held close to a portrait lens: with the small turns of a speaker it trades against depth,
-and what the landmarks alone say about it is mostly their own bias.
+and what the landmarks alone give for it is mostly their own bias.
 """
 
 from collections.abc import Callable, Iterable, Sequence

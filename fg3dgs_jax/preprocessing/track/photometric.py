@@ -3,7 +3,7 @@
 Landmarks come from a network that sees each frame alone: their errors follow the lips and the light
 and differ from frame to frame. Skin that moves with the skull (forehead, nose, upper cheeks) shows
 how the head moved between frames far better. Each of many points on it gets one grey level for the
-whole clip (the median of what the frames show there); a frame's pose is moved until its own grey
+whole clip, the median of what the frames show there. A frame's pose is moved until its own grey
 levels agree (Lucas and Kanade). Frames are band-passed first: shading by the lamps drops out.
 """
 
@@ -81,7 +81,7 @@ def image_terms(
         by_pose, _ = bundle_adjustment.jacobians(poses[part], skin, focal)
         slopes = (looks[part, :, 1:] + template[:, 1:]) / 2  # of second order, as in ESM
         by_pose = np.einsum("tpi,tpia->tpa", slopes, by_pose)
-        # Geman-McClure: a hand before the face or a frown has no say at all.
+        # Geman-McClure: a hand before the face or a frown counts for nothing.
         weights = 1 / (1 + (residual[part] / (2 * noise)) ** 2) ** 2 / (CORRELATED * noise) ** 2
         weights *= np.asarray(valid)[part, None]
         weighted = by_pose * weights[..., None]
