@@ -53,7 +53,7 @@ def create(task: Any, options: Any) -> Any:
 
 @contextlib.contextmanager
 def start_up_noise_dropped() -> Iterator[None]:
-    """Passes on what is written to standard error, line by line, but for MediaPipe's start-up noise.
+    """Passes on the lines that are written to standard error, but for MediaPipe's start-up noise.
 
     The lines come from C++, so that the file descriptor itself is replaced for the time. No
     environment variable or flag of MediaPipe 1.2 turns them off.

@@ -69,7 +69,7 @@ def estimate(points: np.ndarray, valid: np.ndarray, samples: np.ndarray) -> Offs
     sound = _high_pass(_spectrum_rows(samples, len(lips)))
     lips = _high_pass(lips)
     if min(lips.std(0).min(), sound.std(0).max()) < 1e-6:
-        return _uncertain("the lips do not move, or the sound is silent")
+        return _uncertain("nothing moves, or nothing is heard")
     reach, far = int(REACH * RATE), int(FAR * RATE)
     lags = np.arange(-reach, reach + 1)
     parts = [_part_sums(sound, lips, known, lag) for lag in lags]

@@ -177,7 +177,10 @@ def _without_crumbs(mask, area):
 
 
 def _fill_holes(confidence):
-    """Background inside the person that does not touch the picture's border is the person."""
+    """Background inside the person that does not touch the picture's border is the person.
+
+    Only small pieces of it: `scipy.ndimage.binary_fill_holes` has no such bound.
+    """
     background = (confidence < 0.5).astype(np.uint8)
     count, parts, stats, _ = cv2.connectedComponentsWithStats(background, connectivity=4)
     height, width = confidence.shape
