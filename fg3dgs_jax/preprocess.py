@@ -1,86 +1,34 @@
-"""Any video with sound -> a processed folder (see clip/processed.py), ending with report.html.
+"""Any video with sound -> a processed folder (see clip/format.py), ending with report.html.
 
     python -m fg3dgs_jax.preprocess --video V --out data/ID --consent self
     python -m fg3dgs_jax.preprocess --import DIR --out data/ID --consent self    # AD-NeRF's layout
     python -m fg3dgs_jax.preprocess --pack data/ID     # -> data/ID.fg3dgs, one file to travel
     python -m fg3dgs_jax.preprocess --unpack ID.fg3dgs --out data/ID
 
-Interrupted work goes on where it stopped: a stage whose files are there for the same video and
-options is not done again.
+Interrupted work goes on where it stopped: a step whose files are whole, for the same video and
+options, is not done again.
 """
 
 import argparse
+import pathlib
 import sys
+from collections.abc import Sequence
 
-from fg3dgs_jax.clip import pack
 from fg3dgs_jax.experts.audio import audio_features
-from fg3dgs_jax.experts.face import emotions
-from fg3dgs_jax.preprocessing import from_folder, from_video
 from fg3dgs_jax.preprocessing.check import framing
 from fg3dgs_jax.preprocessing.label import parsers
+from fg3dgs_jax.preprocessing.settings import CONSENTS, EMOTIONS, PreprocessSettings, SettingError
 
+DESCRIPTION = (
+    "Any video with sound -> a processed folder (see clip/format.py), ending with report.html."
+)
 SOURCES = ("video", "import", "pack", "unpack")
-MAX_OFFSET = 5.0  # s
-CONSENTS = {
-    "self": "I am the person in the video",
-    "written": "the person agreed in writing",
-    "licensed": "the video's licence allows it",
-    "research": "research on public material, not for publication as that person's words",
-}
 
 
-def _ask_consent(parser):
-    if not sys.stdin.isatty():
-        parser.error(f"--consent is missing; say on what ground: {', '.join(CONSENTS)}")
-    for name, meaning in CONSENTS.items():
-        print(f"  {name}: {meaning}")
-    answer = input("On what ground may this person's likeness be used? ").strip()
-    if answer not in CONSENTS:
-        parser.error(f"consent is {answer!r}; expected one of {', '.join(CONSENTS)}")
-    return answer
-
-
-def _names(parser, text):
-    """The extractors of the flag --features, each once."""
-    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-    if not names or set(names) - set(audio_features.EXTRACTORS):
-        parser.error(
-            f"--features is {text!r}; expected some of {', '.join(audio_features.EXTRACTORS)}, "
-            "comma-separated"
-        )
-    return names
-
-
-def _check_source(parser, args):
-    """Refuses anything but one thing to work on, and somewhere to put the result."""
-    given = [f"--{name}" for name in SOURCES if getattr(args, name)]
-    if len(given) != 1:
-        wanted = " or ".join(f"--{name}" for name in SOURCES)
-        parser.error(f"found {' and '.join(given) or 'no source'}; expected {wanted}, one of them")
-    of_videos = {"check_only": False, "size": None, "av_offset": 0.0, "max_seconds": None}
-    of_videos["parser"] = "auto"
-    astray = [f"--{name}" for name, off in of_videos.items() if getattr(args, name) != off]
-    if astray and not args.video:
-        parser.error(f"{', '.join(astray)} goes with --video only; found {given[0]}")
-    if not (args.out or args.pack or args.check_only):
-        parser.error("--out is missing; say where the processed folder goes, e.g. data/ID")
-
-
-def _packed(args) -> int:
-    """--pack and --unpack; returns the exit code."""
-    try:
-        done = pack.pack(args.pack, args.out) if args.pack else pack.unpack(args.unpack, args.out)
-    except (ValueError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
-    print(f"done; look at {done}")
-    return 0
-
-
-def main(argv=None) -> int:
-    """The program; returns its exit code."""
+def flags() -> argparse.ArgumentParser:
+    """The program's flags."""
     parser = argparse.ArgumentParser(
-        prog="python -m fg3dgs_jax.preprocess", description=__doc__.splitlines()[0]
+        prog="python -m fg3dgs_jax.preprocess", description=DESCRIPTION
     )
     parser.add_argument("--video", help="video file with sound, any rate and size")
     parser.add_argument(
@@ -113,7 +61,7 @@ def main(argv=None) -> int:
         default=0.0,
         metavar="SECONDS",
         help="by how much the video's sound is late (negative: early), as the video check and "
-        "report.html tell; it is moved back by that (default: 0)",
+        "report.html show; it is moved back by that (default: 0)",
     )
     parser.add_argument(
         "--consent",
@@ -122,6 +70,7 @@ def main(argv=None) -> int:
     )
     parser.add_argument(
         "--features",
+        metavar="NAME,NAME",
         help=f"audio features, comma-separated: {', '.join(audio_features.EXTRACTORS)} (default: "
         "mel, and whisper if its weights are installed)",
     )
@@ -142,49 +91,85 @@ def main(argv=None) -> int:
     )
     parser.add_argument(
         "--emotion",
-        choices=(*emotions.WEIGHTS, "none"),
+        choices=EMOTIONS,
         help="network of the emotion channels (default: fer where its weights are, else none)",
     )
-    args = parser.parse_args(argv)
-    _check_source(parser, args)
-    if args.pack or args.unpack:
-        return _packed(args)
-    features = None if args.features is None else _names(parser, args.features)
-    if args.max_seconds is not None and args.max_seconds < from_video.MIN_SECONDS:
-        parser.error(
-            f"--max_seconds is {args.max_seconds}; expected at least {from_video.MIN_SECONDS}"
-        )
-    if args.size is not None and args.size != 0 and not 64 <= args.size <= 2048:
-        parser.error(f"--size is {args.size}; expected 0 or 64 to 2048 px")
-    if not abs(args.av_offset) <= MAX_OFFSET:
-        parser.error(f"--av_offset is {args.av_offset}; expected at most {MAX_OFFSET} s either way")
-    consent = None if args.check_only else args.consent or _ask_consent(parser)
-    ground = (consent, CONSENTS.get(consent))
+    return parser
+
+
+def _settings(parser: argparse.ArgumentParser, args: argparse.Namespace) -> PreprocessSettings:
+    """The settings that the flags give; refuses contradictions and values that are not allowed."""
+    given = [f"--{name}" for name in SOURCES if getattr(args, name)]
+    if len(given) != 1:
+        choices = " or ".join(f"--{name}" for name in SOURCES)
+        parser.error(f"found {' and '.join(given) or 'no source'}; expected {choices}, one of them")
+    features = args.features
+    if features is not None:
+        features = tuple(name.strip() for name in features.split(",") if name.strip())
     try:
-        if args.check_only:
-            print(from_video.check_only(args.video, args.size, args.max_seconds, args.av_offset))
-            return 0
-        if theirs := getattr(args, "import"):
-            report = from_folder.import_folder(
-                theirs, args.out, ground, features, args.expression, args.emotion
-            )
-        else:
-            report = from_video.process_video(
-                args.video,
-                args.out,
-                ground,
-                features,
-                args.max_seconds,
-                args.parser,
-                args.expression,
-                args.emotion,
-                args.size,
-                args.av_offset,
-            )
+        settings = PreprocessSettings(
+            features=features,
+            emotion=args.emotion,
+            expression=args.expression,
+            parser=args.parser,
+            max_seconds=args.max_seconds,
+            size=args.size,
+            av_offset=args.av_offset,
+        )
+    except SettingError as error:
+        parser.error(f"--{error}")
+    of_videos = ["check_only"] * args.check_only + settings.of_videos_only()
+    if of_videos and not args.video:
+        names = ", ".join(f"--{name}" for name in of_videos)
+        parser.error(f"{names} goes with --video only; found {given[0]}")
+    if not (args.out or args.pack or args.check_only):
+        parser.error("--out is missing; give the folder to write, e.g. data/ID")
+    return settings
+
+
+def _ask_consent(parser: argparse.ArgumentParser) -> str:
+    if not sys.stdin.isatty():
+        parser.error(f"--consent is missing; expected the ground, one of {', '.join(CONSENTS)}")
+    for name, meaning in CONSENTS.items():
+        print(f"  {name}: {meaning}")
+    answer = input("On what ground may this person's likeness be used? ").strip()
+    if answer not in CONSENTS:
+        parser.error(f"consent is {answer!r}; expected one of {', '.join(CONSENTS)}")
+    return answer
+
+
+def _work(args, consent, settings) -> str:
+    """Does what the flags ask for; returns what to print at the end."""
+    # Here and not above: `--help` and wrong flags are answered without the start of these.
+    from fg3dgs_jax.clip import pack
+    from fg3dgs_jax.preprocessing import run
+
+    if args.check_only:
+        return run.check_video(args.video, settings)
+    if args.pack:
+        return f"done; look at {pack.pack(args.pack, args.out)}"
+    if args.unpack:
+        return f"done; look at {pack.unpack(args.unpack, args.out)}"
+    if args.video:
+        folder = run.preprocess(args.video, args.out, consent=consent, settings=settings)
+    else:
+        source = getattr(args, "import")
+        folder = run.import_folder(source, args.out, consent=consent, settings=settings)
+    return f"done; look at {pathlib.Path(folder) / 'report.html'}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The program; returns its exit code."""
+    parser = flags()
+    args = parser.parse_args(argv)
+    settings = _settings(parser, args)
+    unasked = args.check_only or args.pack or args.unpack
+    consent = None if unasked else args.consent or _ask_consent(parser)
+    try:
+        print(_work(args, consent, settings))
     except (ValueError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
-    print(f"done; look at {report}")
     return 0
 
 

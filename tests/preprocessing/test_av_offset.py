@@ -47,7 +47,7 @@ def test_a_shift_of_made_sound_is_found(late):
     assert found.certain and abs(found.seconds - late) < 0.02
     assert ("in step" in str(found)) == (late == 0)
     assert late == 0 or f"--av_offset {found.seconds:.2f}" in str(found)
-    assert late == 0 or f"--av_offset {found.seconds + 0.1:.2f}" in found.told(already=0.1)
+    assert late == 0 or f"--av_offset {found.seconds + 0.1:.2f}" in found.in_words(already=0.1)
 
 
 def test_frames_without_a_face_do_not_matter():

@@ -12,9 +12,11 @@ from fg3dgs_jax.clip import memory_map, processed
 from fg3dgs_jax.experts.face import face_landmarker
 from fg3dgs_jax.media import video, video_writer
 from fg3dgs_jax.preprocess import main as preprocess
-from fg3dgs_jax.preprocessing import resume
+from fg3dgs_jax.preprocessing import from_video, resume
+from fg3dgs_jax.preprocessing import job as job_lib
 from fg3dgs_jax.preprocessing import steps as steps_lib
-from fg3dgs_jax.preprocessing.label import from_landmarks
+from fg3dgs_jax.preprocessing.label import from_landmarks, layers
+from fg3dgs_jax.preprocessing.track import head_pose
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 MATERIAL = pathlib.Path(os.environ.get("FG3DGS_TEST_DATA", ROOT.parent / "shared"))
@@ -39,8 +41,8 @@ def holed(tmp_path, monkeypatch):
 
 
 def _argv(path, out, *more):
-    return ["--video", str(path), "--out", str(out), "--consent", "research", "--features", "mel",
-            "--parser", "landmarks", "--emotion", "none", "--size", str(SIZE), *more]  # fmt: skip
+    argv = ["--video", str(path), "--out", str(out), "--consent", "research", "--features", "mel"]
+    return [*argv, "--parser", "landmarks", "--emotion", "none", "--size", str(SIZE), *more]
 
 
 def _errors(capsys):
@@ -96,7 +98,7 @@ def _moved_sound(holed, out, monkeypatch, never):
     kept = {n: (out / n).stat().st_mtime_ns for n in ("frames.npy", "faces.npz", "labels.npy")}
     before, mel = video.read_wav(out / "audio.wav"), np.load(out / "audio_mel.npy")
     with monkeypatch.context() as patch:
-        patch.setattr(steps_lib.head_pose, "fit_head", never)
+        patch.setattr(head_pose, "fit_head", never)
         assert preprocess(_argv(holed, out, "--av_offset", "0.2")) == 0
     assert kept == {n: (out / n).stat().st_mtime_ns for n in kept}
     after = video.read_wav(out / "audio.wav")
@@ -115,7 +117,7 @@ def test_too_little_room_is_told_before_the_work(tmp_path, monkeypatch):
     np.save(tmp_path / "o" / "frames.npy", np.zeros(3))
     with pytest.raises(resume.DiskFullError, match="for labels, the disk"):
         target.make_room({"frames": (10**9, 10**4, 3), "labels": (10**9, 10**4)})
-    target.resumable("layers", True, {"labels": (3,)})  # what is being filled has its room
+    target.resumable({"labels": (3,)})  # what is being filled has its room
     target.make_room({"frames": (10**9, 10**4, 3), "labels": (10**9, 10**4)})
 
 
@@ -133,6 +135,15 @@ def test_other_errors_of_a_disk_keep_their_own_words(tmp_path):
     assert isinstance(lost, resume.DiskFullError) and "'sound'" in str(lost)
 
 
+class ScenesJob(job_lib.Job):
+    """A job of 35 frames whose second scene begins at frame 17."""
+
+    num_frames, size, cuts = 35, (4, 4), [17]
+
+    def meta(self):
+        return {"num_frames": 35, "width": 4, "height": 4, "intrinsics": (1,) * 4, "source": {}}
+
+
 def test_landmarks_go_on_at_the_chunk_where_they_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr(steps_lib, "FACES_CHUNK", 10)
     frames = np.arange(35, dtype=np.uint8)[:, None, None, None] + np.zeros((1, 4, 4, 3), np.uint8)
@@ -148,20 +159,30 @@ def test_landmarks_go_on_at_the_chunk_where_they_stopped(tmp_path, monkeypatch):
         names = ("a", "b") if found.any() else ()
         rows = np.array(numbers, np.float32)
         return face_landmarker.FaceTrack(
-            np.tile(rows[:, None, None], (1, 478, 2)), np.tile(rows[:, None], (1, 478)),
-            np.zeros((len(rows), 52), np.float32), names,
-            np.tile(np.eye(3, dtype=np.float32), (len(rows), 1, 1)), found.astype(np.int32),
-        )  # fmt: skip
+            np.tile(rows[:, None, None], (1, 478, 2)),
+            np.tile(rows[:, None], (1, 478)),
+            np.zeros((len(rows), 52), np.float32),
+            names,
+            np.tile(np.eye(3, dtype=np.float32), (len(rows), 1, 1)),
+            found.astype(np.int32),
+        )
 
     monkeypatch.setattr(steps_lib.face_landmarker, "detect", detect)
     target = resume.Folder(tmp_path / "o", {"a": 1})
     np.save(target.path / "frames.npy", frames)
+    faces = (steps_lib.FACES,)
+
+    def job(folder):
+        return ScenesJob(folder, None, "model", None, ())
+
     with pytest.raises(KeyboardInterrupt):
-        steps_lib.faces(target, "model", [17])
+        resume.run(faces, job(target))
     target.clean(whole=False)
     assert seen == list(range(20))
     seen.append("again")
-    track = steps_lib.faces(resume.Folder(tmp_path / "o", {"a": 1}), "model", [17])
+    again = job(resume.Folder(tmp_path / "o", {"a": 1}))
+    resume.run(faces, again)
+    track = again.track
     assert begun == [0, 10, 17, 20, 20, 30]  # another scene is begun afresh
     assert seen == [*range(20), "again", *range(20, 35)]
     np.testing.assert_array_equal(track.pixels[:, 0, 0], np.arange(35))
@@ -189,9 +210,10 @@ def test_labels_go_on_at_the_chunk_where_they_stopped(tmp_path, monkeypatch):
                 yield from_landmarks.Parsed(drawn[i], np.full((32, 32), i / 255, np.float32))
 
     def label(name, chunk, made_by="a"):
-        monkeypatch.setattr(steps_lib, "LABELS_CHUNK", chunk)
+        monkeypatch.setattr(layers, "LABELS_CHUNK", chunk)
         target = resume.Folder(tmp_path / name, {"a": 1})
-        return target, steps_lib.label(target, Parser(), frames, points, made_by, [17])
+        target.has("layers", ["labels.npy"], made_by)
+        return target, layers.label(target, Parser(), frames, points, [17])
 
     with pytest.raises(KeyboardInterrupt):
         label("o", 10)
@@ -204,7 +226,7 @@ def test_labels_go_on_at_the_chunk_where_they_stopped(tmp_path, monkeypatch):
     np.testing.assert_array_equal(labels, whole[0])
     assert (alphas[:, 3, 3] == np.arange(35)).all() and not np.array_equal(labels, drawn)
     target.keep("labels", labels)
-    target.finish("layers", "a")
+    target.finish()
     assert (tmp_path / "o" / "labels.npy").exists() and "layers" not in target._state["filling"]
     # What another parser left is not taken up, nor what was left of another video.
     label("whole", 100)
@@ -246,5 +268,8 @@ def test_cuts_are_counted_while_the_pictures_are_read(tmp_path):
     video_writer.write_video(tmp_path / "v.mp4", pictures, np.zeros(50 * 640, np.int16))
     clip = video.read_video(tmp_path / "v.mp4")
     target = resume.Folder(tmp_path / "o", {})
-    assert steps_lib.read(target, clip) == [20] == steps_lib.read(target, clip)
+    target.save("framing", [None, None])
+    job = from_video.VideoJob(target, None, None, None, (), clip, None, None)
+    from_video.read(job)
+    assert job.cuts == [20]
     assert np.load(target.path / "frames.npy").shape == (50, 64, 64, 3)

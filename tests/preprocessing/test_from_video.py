@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import types
 
 import numpy as np
 import pytest
@@ -123,13 +124,22 @@ def test_wanted_features_without_weights_are_refused_before_the_work(capsys, tmp
     message = capsys.readouterr().err.strip()
     assert "ave.pth" in message and "CC BY-NC" in message and len(message.splitlines()) == 1
     assert not (tmp_path / "o").exists()
-    assert steps.extractors(None) == ("mel",)  # what was not asked for is left out
+    assert steps.choose_extractors(None) == ("mel",)  # what was not asked for is left out
     assert "whisper features left out" in capsys.readouterr().out
 
 
+def meta_of_five():
+    """Arguments of `format.save_meta`."""
+    return {"num_frames": 5, "width": 8, "height": 8, "intrinsics": (1, 1, 4, 4), "source": {}}
+
+
 def test_every_wanted_extractor_gets_its_file_once(tmp_path, monkeypatch):
-    target = resume.Folder(tmp_path / "o", {"source": "x"})
-    video.write_wav(target.path / "audio.wav", np.ones(3200, np.int16))
+    folder = resume.Folder(tmp_path / "o", {"source": "x"})
+    video.write_wav(folder.path / "audio.wav", np.ones(3200, np.int16))
+    asked = ("mel", "ave", "hubert")
+    job = types.SimpleNamespace(
+        folder=folder, extractors=asked, num_frames=5, sound_record=True, meta=meta_of_five
+    )
     calls = []
 
     def extract(name, samples, num_frames):
@@ -138,9 +148,12 @@ def test_every_wanted_extractor_gets_its_file_once(tmp_path, monkeypatch):
 
     monkeypatch.setattr(steps.audio_features, "extract", extract)
     for _ in range(2):
-        used = steps.sound(target, ("mel", "ave", "hubert"), 5)
-        assert used == ["ave", "hubert_large"] and calls == ["mel", "ave", "hubert"]
-    assert (np.load(target.path / "audio_hubert.npy") == 3200).all()
+        resume.run(steps.FEATURES, job)
+        assert sorted(calls) == sorted(asked)
+    assert (np.load(folder.path / "audio_hubert.npy") == 3200).all()
+    job.sound_record = {"av_offset": 0.1}
+    resume.run(steps.FEATURES, job)
+    assert len(calls) == 6  # the sound has been moved
 
 
 def test_missing_consent_is_not_guessed(tmp_path, monkeypatch):
@@ -155,8 +168,8 @@ def test_real_clip_becomes_a_folder_and_is_reused(models, tmp_path, monkeypatch)
     if not source.exists():
         pytest.skip(f"{source} is absent")
     out = tmp_path / "clip"
-    argv = ["--video", str(source), "--out", str(out), "--consent", "research",
-            "--features", "mel", "--max_seconds", "3", "--parser", "landmarks"]  # fmt: skip
+    argv = ["--video", str(source), "--out", str(out), "--consent", "research"]
+    argv += ["--features", "mel", "--max_seconds", "3", "--parser", "landmarks"]
     assert preprocess(argv) == 0
     clip = processed.load_clip(out)
     assert clip.num_frames == 75 and clip.valid.all()
@@ -242,10 +255,11 @@ def _another_parser(out, argv, monkeypatch):
 def test_an_interrupted_change_of_parser_is_not_taken_for_whole(tmp_path):
     target = resume.Folder(tmp_path, {"frames": 3})
     (tmp_path / "labels.npy").write_bytes(b"old")
-    target.finish("layers", {"parser": "landmarks"})
+    assert not target.has("layers", ["labels.npy"], {"parser": "landmarks"})
+    target.finish()
     assert target.has("layers", ["labels.npy"], {"parser": "landmarks"})
     assert not target.has("layers", ["labels.npy"], {"parser": "bisenet"})
-    target.begin("layers")  # as bisenet; and then the power fails
+    target.begin()  # as bisenet; and then the power fails
     again = resume.Folder(tmp_path, {"frames": 3})
     assert not again.has("layers", ["labels.npy"], {"parser": "landmarks"})
 

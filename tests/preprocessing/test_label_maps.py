@@ -112,11 +112,21 @@ def test_multiclass_and_landmarks_make_all_parts(drawn):
     image, mask, points, parts = drawn
     labels, alpha = from_networks.from_multiclass(image, points, multiclass(mask, parts))
     expected = {
-        (38, 128): "hair", (120, 90): "skin", (105, 105): "right_eye", (105, 151): "left_eye",
-        (90, 105): "right_brow", (90, 151): "left_brow", (122, 128): "nose", (196, 128): "neck",
-        (240, 60): "cloth", (20, 20): "background", (145, 128): "upper_lip",
-        (166, 128): "lower_lip", (120, 182): "left_ear", (120, 74): "right_ear",
-    }  # fmt: skip
+        (38, 128): "hair",
+        (120, 90): "skin",
+        (105, 105): "right_eye",
+        (105, 151): "left_eye",
+        (90, 105): "right_brow",
+        (90, 151): "left_brow",
+        (122, 128): "nose",
+        (196, 128): "neck",
+        (240, 60): "cloth",
+        (20, 20): "background",
+        (145, 128): "upper_lip",
+        (166, 128): "lower_lip",
+        (120, 182): "left_ear",
+        (120, 74): "right_ear",
+    }
     found = {at: labels[at] for at in expected}
     assert found == {at: LABELS[name] for at, name in expected.items()}
     assert labels[155, 128] in format.MOUTH_LABELS

@@ -53,11 +53,19 @@ def test_every_part_gets_its_label():
     image, mask = person()
     labels, alpha = from_landmarks.parse(image, landmarks(), mask)
     expected = {
-        (38, 128): "hair", (120, 90): "skin", (105, 105): "right_eye", (105, 151): "left_eye",
-        (90, 105): "right_brow", (90, 151): "left_brow", (122, 128): "nose", (196, 128): "neck",
-        (240, 60): "cloth", (20, 20): "background",
-        (145, 128): "upper_lip", (166, 128): "lower_lip",
-    }  # fmt: skip
+        (38, 128): "hair",
+        (120, 90): "skin",
+        (105, 105): "right_eye",
+        (105, 151): "left_eye",
+        (90, 105): "right_brow",
+        (90, 151): "left_brow",
+        (122, 128): "nose",
+        (196, 128): "neck",
+        (240, 60): "cloth",
+        (20, 20): "background",
+        (145, 128): "upper_lip",
+        (166, 128): "lower_lip",
+    }
     found = {at: labels[at] for at in expected}
     assert found == {at: LABELS[name] for at, name in expected.items()}
     assert labels[155, 128] in format.MOUTH_LABELS
@@ -183,11 +191,27 @@ def test_neck_goes_on_behind_the_chin_and_not_into_the_hair():
 
 
 def test_action_units_and_gaze():
-    names = ("eyeBlinkLeft", "eyeBlinkRight", "browInnerUp", "browDownLeft", "browDownRight",
-             "eyeWideLeft", "eyeWideRight", "cheekSquintLeft", "cheekSquintRight", "eyeSquintLeft",
-             "eyeSquintRight", "eyeLookOutLeft", "eyeLookInRight", "eyeLookInLeft",
-             "eyeLookOutRight", "eyeLookUpLeft", "eyeLookUpRight", "eyeLookDownLeft",
-             "eyeLookDownRight")  # fmt: skip
+    names = (
+        "eyeBlinkLeft",
+        "eyeBlinkRight",
+        "browInnerUp",
+        "browDownLeft",
+        "browDownRight",
+        "eyeWideLeft",
+        "eyeWideRight",
+        "cheekSquintLeft",
+        "cheekSquintRight",
+        "eyeSquintLeft",
+        "eyeSquintRight",
+        "eyeLookOutLeft",
+        "eyeLookInRight",
+        "eyeLookInLeft",
+        "eyeLookOutRight",
+        "eyeLookUpLeft",
+        "eyeLookUpRight",
+        "eyeLookDownLeft",
+        "eyeLookDownRight",
+    )
     values = np.zeros((10, len(names)), np.float32)
     values[:, :2], values[:, 11:13], values[:, 17:] = (0.4, 0.8), 0.5, 0.3
     e, found = channels.expression_channels(values, names, np.ones(10, bool))

@@ -53,8 +53,8 @@ def test_frames_that_the_fit_loses_and_cuts_are_named_by_their_time():
     in_step = av_offset.Offset(0.0, True, 9.0, 0.0, "")
     (line,) = page_lib._warnings(np.ones(100, bool), error, {}, 0.5, in_step)
     assert "5 frames (2.00 to 2.20 s)" in line
-    assert page_lib.told_cuts([20, 50]) == "another scene begins at 0.80 s, 2.00 s"
-    assert page_lib.told_cuts(list(range(25, 400, 25))).endswith("10.00 s and 5 more")
+    assert page_lib.cuts_in_words([20, 50]) == "another scene begins at 0.80 s, 2.00 s"
+    assert page_lib.cuts_in_words(list(range(25, 400, 25))).endswith("10.00 s and 5 more")
 
 
 def test_the_page_stands_alone(tmp_path):
@@ -78,5 +78,5 @@ def test_the_page_stands_alone(tmp_path):
 def test_steps_are_timed(tmp_path):
     made = resume.Folder(tmp_path, {"frames": 3})
     assert not made.has("pose", ())
-    made.finish("pose")
+    made.finish()
     assert 0 <= resume.Folder(tmp_path, {"frames": 3}).seconds["pose"] < 5

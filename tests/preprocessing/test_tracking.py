@@ -24,9 +24,16 @@ def clip(frames=80, noise=0.4, seed=0):
     points[33], points[263] = (-0.045, 0.005, -0.06), (0.045, 0.005, -0.06)
     t = np.arange(frames) / 25
     poses = np.stack(
-        [0.1 * np.sin(2 * t), 0.15 * np.sin(1.3 * t + 1), 0.08 * np.cos(1.7 * t),
-         0.02 * np.sin(t), 0.015 * np.cos(1.5 * t), 0.95 + 0.02 * np.sin(0.8 * t)], -1
-    )  # fmt: skip
+        [
+            0.1 * np.sin(2 * t),
+            0.15 * np.sin(1.3 * t + 1),
+            0.08 * np.cos(1.7 * t),
+            0.02 * np.sin(t),
+            0.015 * np.cos(1.5 * t),
+            0.95 + 0.02 * np.sin(0.8 * t),
+        ],
+        -1,
+    )
     pixels = head_pose.project(poses, points, FOCAL, np.array([256.0, 256.0]))
     rotation = head_pose.rotation_matrices(poses[:, :3])
     depth = (points @ rotation.swapaxes(-1, -2))[..., 2] * FOCAL / 0.95
@@ -41,7 +48,9 @@ def relative_turns(matrices):
 
 def test_poses_of_projected_points_are_recovered():
     pixels, depth, rough, rotation, _poses = clip()
-    fit = head_pose.fit_head(pixels, depth, rough, np.ones(80, bool), SIZE, focal=FOCAL)
+    fit = head_pose.fit_head(
+        head_pose.Sighting(pixels, depth, rough, np.ones(80, bool), SIZE), focal=FOCAL
+    )
     found = fit.world_to_camera[:, :3, :3].astype(np.float64)
     error = np.degrees(np.abs(relative_turns(found) - relative_turns(rotation)))
     assert error.max() < 1.0 and error.mean() < 0.3
@@ -52,18 +61,27 @@ def test_poses_of_projected_points_are_recovered():
 
 def test_fit_is_smoother_than_the_rough_poses():
     pixels, depth, rough, _rotation, _ = clip(noise=1.0)
-    fit = head_pose.fit_head(pixels, depth, rough, np.ones(80, bool), SIZE, focal=FOCAL)
+    fit = head_pose.fit_head(
+        head_pose.Sighting(pixels, depth, rough, np.ones(80, bool), SIZE), focal=FOCAL
+    )
     before = np.diff(head_pose.rotation_vectors(rough), 2, axis=0).std()
     after = np.radians(head_pose.jitter(fit.world_to_camera)[0])
     assert after < 0.25 * before
     poses = np.concatenate(
-        [head_pose.rotation_vectors(fit.world_to_camera[:, :3, :3].astype(float)),
-         fit.world_to_camera[:, :3, 3]], -1,
-    )  # fmt: skip
+        [
+            head_pose.rotation_vectors(fit.world_to_camera[:, :3, :3].astype(float)),
+            fit.world_to_camera[:, :3, 3],
+        ],
+        -1,
+    )
     alone = head_pose.frame_by_frame(
-        poses, fit.points[head_pose.RIGID].astype(float), pixels[:, head_pose.RIGID],
-        np.ones(80, bool), fit.focal, CENTRE,
-    )  # fmt: skip
+        poses,
+        fit.points[head_pose.RIGID].astype(float),
+        pixels[:, head_pose.RIGID],
+        np.ones(80, bool),
+        fit.focal,
+        CENTRE,
+    )
     assert 3 * after < np.diff(alone[:, :3], 2, axis=0).std()
 
 
@@ -71,9 +89,11 @@ def test_frames_without_a_face_are_interpolated_and_flagged():
     pixels, depth, rough, _rotation, _ = clip()
     valid = np.ones(80, bool)
     valid[30:36] = False
-    whole = head_pose.fit_head(pixels, depth, rough, np.ones(80, bool), SIZE, focal=FOCAL)
+    whole = head_pose.fit_head(
+        head_pose.Sighting(pixels, depth, rough, np.ones(80, bool), SIZE), focal=FOCAL
+    )
     pixels[30:36], depth[30:36], rough[30:36] = 0, 0, np.eye(3)
-    fit = head_pose.fit_head(pixels, depth, rough, valid, SIZE, focal=FOCAL)
+    fit = head_pose.fit_head(head_pose.Sighting(pixels, depth, rough, valid, SIZE), focal=FOCAL)
     assert not fit.valid[30:36].any() and fit.valid.sum() == 74
     assert (fit.error[30:36] == 0).all()
     gap = np.abs(fit.world_to_camera - whole.world_to_camera)[30:36]
@@ -82,7 +102,7 @@ def test_frames_without_a_face_are_interpolated_and_flagged():
 
 def test_assumed_lens_puts_the_head_at_arms_length():
     pixels, depth, rough, _, _ = clip(frames=20)
-    fit = head_pose.fit_head(pixels, depth, rough, np.ones(20, bool), SIZE)
+    fit = head_pose.fit_head(head_pose.Sighting(pixels, depth, rough, np.ones(20, bool), SIZE))
     assert 0.5 < fit.world_to_camera[:, 2, 3].mean() < 1.4
     assert fit.focal == pytest.approx(2.4 * 512, rel=0.02)
 
@@ -126,11 +146,14 @@ def test_step_by_schur_complement_equals_the_dense_one():
         bend = np.diff(poses, bundle_adjustment.ORDER, axis=0) / 0.02
         still = np.diff(now.poses, bundle_adjustment.ORDER, axis=0) / 0.02
         tied = np.sqrt(0.1 * num)
-        return np.concatenate([
-            ((shown - pixels) / 50).ravel(), (bend / np.sqrt(1 + (still / 4) ** 2)).ravel(),
-            tied * (points - start.points).ravel() / 0.01,
-            [tied * (log_focal - np.log(1.02)) / 0.1],
-        ])  # fmt: skip
+        return np.concatenate(
+            [
+                ((shown - pixels) / 50).ravel(),
+                (bend / np.sqrt(1 + (still / 4) ** 2)).ravel(),
+                tied * (points - start.points).ravel() / 0.01,
+                [tied * (log_focal - np.log(1.02)) / 0.1],
+            ]
+        )
 
     steps = 1e-6 * np.eye(size + 3 * count + 1)
     jacobian = np.stack([(residuals(d) - residuals(-d)) / 2e-6 for d in steps], -1)
@@ -154,14 +177,16 @@ def test_rotation_vectors_invert_rotation_matrices():
 @pytest.mark.parametrize("frames", [2, 3, 4])
 def test_very_short_clips_are_fitted(frames):
     pixels, depth, rough, _, _ = clip(frames)
-    fit = head_pose.fit_head(pixels, depth, rough, np.ones(frames, bool), SIZE, focal=FOCAL)
+    fit = head_pose.fit_head(
+        head_pose.Sighting(pixels, depth, rough, np.ones(frames, bool), SIZE), focal=FOCAL
+    )
     assert fit.error.max() < 1.0
 
 
 def test_no_face_is_refused():
     pixels, depth, rough, _, _ = clip(frames=10)
     with pytest.raises(ValueError, match="a face was found in 0 of 10"):
-        head_pose.fit_head(pixels, depth, rough, np.zeros(10, bool), SIZE)
+        head_pose.fit_head(head_pose.Sighting(pixels, depth, rough, np.zeros(10, bool), SIZE))
 
 
 def embedded(seconds=14.0):
@@ -206,9 +231,9 @@ def test_embedded_subject_is_tracked_within_a_third_of_a_degree_and_two_millimet
     noisy = pixels + rng.normal(0, 0.5, pixels.shape)
     eyes = camera[:, list(head_pose.OUTER_EYE_CORNERS), 2].mean(1)
     rough = head_pose.rotation_matrices(rng.normal(0, 0.03, (len(poses), 3))) @ poses[:, :3, :3]
-    fit = head_pose.fit_head(
-        noisy, camera[..., 2] * (focal / eyes)[:, None], rough, np.ones(len(poses), bool), SIZE
-    )
+    depth = camera[..., 2] * (focal / eyes)[:, None]
+    seen = np.ones(len(poses), bool)
+    fit = head_pose.fit_head(head_pose.Sighting(noisy, depth, rough, seen, SIZE))
     rigid = head_pose.RIGID
     scale, turn, shift = onto(fit.points[rigid].astype(float), np.median(points, 0)[rigid])
     found = fit.world_to_camera.astype(np.float64)
@@ -230,7 +255,9 @@ def test_a_quick_nod_keeps_its_height_and_its_moment():
     depth = (points @ rotation.swapaxes(-1, -2))[..., 2] * FOCAL / 0.89
     pixels = head_pose.project(poses, points, FOCAL, CENTRE)
     pixels += np.random.default_rng(3).normal(0, 0.5, pixels.shape)
-    fit = head_pose.fit_head(pixels, depth, rotation, np.ones(frames, bool), SIZE, focal=FOCAL)
+    fit = head_pose.fit_head(
+        head_pose.Sighting(pixels, depth, rotation, np.ones(frames, bool), SIZE), focal=FOCAL
+    )
     turns = relative_turns(fit.world_to_camera[:, :3, :3].astype(np.float64))[:, 0]
     assert abs(int(np.argmax(turns)) - 30) <= 1
     assert turns.max() > 0.85 * height
@@ -239,7 +266,9 @@ def test_a_quick_nod_keeps_its_height_and_its_moment():
 def test_a_cut_is_not_smoothed_over():
     kept = np.r_[0:30, 50:80]  # the head jumps by 8 degrees
     pixels, depth, rough, rotation, poses = (values[kept] for values in clip())
-    fit = head_pose.fit_head(pixels, depth, rough, np.ones(60, bool), SIZE, FOCAL, cuts=[30])
+    fit = head_pose.fit_head(
+        head_pose.Sighting(pixels, depth, rough, np.ones(60, bool), SIZE), FOCAL, cuts=[30]
+    )
     found = fit.world_to_camera[:, :3, :3].astype(np.float64)
     off = np.degrees(relative_turns(found) - relative_turns(rotation))
     moved = fit.world_to_camera[:, :3, 3] - poses[:, 3:]
@@ -252,7 +281,7 @@ def test_frames_at_the_end_without_a_face_stay_where_the_head_was():
     pixels, depth, rough, _, _ = clip()
     valid = np.arange(80) < 60
     pixels[60:], depth[60:], rough[60:] = 0, 0, np.eye(3)
-    fit = head_pose.fit_head(pixels, depth, rough, valid, SIZE, focal=FOCAL)
+    fit = head_pose.fit_head(head_pose.Sighting(pixels, depth, rough, valid, SIZE), focal=FOCAL)
     assert np.abs(fit.world_to_camera[60:] - fit.world_to_camera[59]).max() < 0.1
 
 
@@ -265,23 +294,33 @@ def textured_plane(frames=40):
     ring = np.stack([0.07 * np.cos(turn), 0.09 * np.sin(turn)], -1)
     points[list(landmarks_lib.FACE_OVAL), :2] = ring
     parts = {
-        landmarks_lib.RIGHT_EYE: (-0.035, -0.01), landmarks_lib.LEFT_EYE: (0.035, -0.01),
-        landmarks.RIGHT_BROW: (-0.035, -0.03), landmarks.LEFT_BROW: (0.035, -0.03),
+        landmarks_lib.RIGHT_EYE: (-0.035, -0.01),
+        landmarks_lib.LEFT_EYE: (0.035, -0.01),
+        landmarks.RIGHT_BROW: (-0.035, -0.03),
+        landmarks.LEFT_BROW: (0.035, -0.03),
         landmarks_lib.OUTER_LIPS: (0.0, 0.05),
-    }  # fmt: skip
+    }
     for ids, middle in parts.items():
         points[list(ids), :2] = middle + 0.1 * points[list(ids), :2]
     points[33, :2], points[263, :2] = (-0.045, -0.01), (0.045, -0.01)
     points[:, 2] = -0.06
     t = np.arange(frames) / 25
     poses = np.stack(
-        [0.12 * np.sin(5 * t), 0.15 * np.sin(3.3 * t + 1), 0.06 * np.cos(3.7 * t),
-         0.02 * np.sin(t), 0.015 * np.cos(1.5 * t), 0.95 + 0.02 * np.sin(2 * t)], -1
-    )  # fmt: skip
+        [
+            0.12 * np.sin(5 * t),
+            0.15 * np.sin(3.3 * t + 1),
+            0.06 * np.cos(3.7 * t),
+            0.02 * np.sin(t),
+            0.015 * np.cos(1.5 * t),
+            0.95 + 0.02 * np.sin(2 * t),
+        ],
+        -1,
+    )
     texture = cv2.GaussianBlur(rng.normal(0, 60, (600, 600)).astype(np.float32), (0, 0), 2.5)
     texture = np.clip(128 + 4 * texture, 0, 255)
-    to_plane = np.array([[0.2 / 600, 0, -0.1 + 0.1 / 600], [0, 0.2 / 600, -0.1 + 0.1 / 600],
-                         [0, 0, 1]])  # fmt: skip
+    to_plane = np.array(
+        [[0.2 / 600, 0, -0.1 + 0.1 / 600], [0, 0.2 / 600, -0.1 + 0.1 / 600], [0, 0, 1]]
+    )
     lens = np.array([[FOCAL / 2, 0, 127.5], [0, FOCAL / 2, 127.5], [0, 0, 1]])  # pixel centres
     pictures = []
     for pose in poses:
@@ -302,7 +341,7 @@ def test_alignment_of_skin_beats_landmarks_alone():
     # What a network errs by: the same for all landmarks of a frame, and different in the next.
     pixels += rng.normal(0, 0.7, (len(poses), 1, 2)) + rng.normal(0, 0.3, pixels.shape)
     valid = np.ones(len(poses), bool)
-    args = pixels, depth, rotation, valid, (256, 256), FOCAL / 2
+    sighting = head_pose.Sighting(pixels, depth, rotation, valid, (256, 256))
 
     def error(fit):
         shown = head_pose.project(poses, points[head_pose.RIGID], FOCAL / 2, centre)
@@ -313,7 +352,8 @@ def test_alignment_of_skin_beats_landmarks_alone():
         off = head_pose.project(found, fit.points[head_pose.RIGID], FOCAL / 2, centre) - shown
         return (off - off.mean(0)).std()
 
-    aligned, alone = head_pose.fit_head(*args, frames=frames), head_pose.fit_head(*args)
+    aligned = head_pose.fit_head(sighting, FOCAL / 2, frames=frames)
+    alone = head_pose.fit_head(sighting, FOCAL / 2)
     assert error(aligned) < 0.5 * error(alone), (error(aligned), error(alone))
 
 

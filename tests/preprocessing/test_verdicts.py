@@ -52,7 +52,9 @@ def track(clip):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(look.face_landmarker, "detect", keep)
-        kept.append(look.look(clip, MODEL))
+        taken = look.take(clip, MODEL)
+    framed = look.frame_head(clip, taken)
+    kept.append((*framed, look.judge(clip, taken, framed)))
     return kept
 
 
@@ -64,7 +66,9 @@ def verdicts(clip, track, monkeypatch, size=None):
         return track
 
     monkeypatch.setattr(look.face_landmarker, "detect", seen)
-    return {row.name: row for row in look.look(clip, MODEL, size)[2]}
+    taken = look.take(clip, MODEL)
+    framed = look.frame_head(clip, taken, size)
+    return {row.name: row for row in look.judge(clip, taken, framed)}
 
 
 def test_a_real_clip_is_good_but_for_its_length(track):
@@ -89,7 +93,7 @@ def test_a_real_clip_is_good_but_for_its_length(track):
         ("frame rate", "bad", lambda i, p: p if i % 2 else np.zeros_like(p)),
         ("camera", "usable", lambda i, p: np.roll(p, 4 * (i // 15 % 3), 1)),
     ],
-)  # fmt: skip
+)
 def test_a_spoiled_clip_is_told_so(clip, track, monkeypatch, name, verdict, change):
     if name == "frame rate":  # every picture three times
 
@@ -122,7 +126,8 @@ def test_faces_that_are_missing_or_too_many(clip, track, monkeypatch):
     assert rows["second faces"].verdict == "usable"
     rows = verdicts(clip, track[0]._replace(num_faces=0 * counts), monkeypatch)
     assert rows["face in view"].verdict == "bad" and "sharpness" not in rows
-    assert look.look(clip, MODEL, 128)[:2] == (None, None)  # no head, no window
+    nobody = look.take(clip, MODEL)
+    assert look.frame_head(clip, nobody, 128) == (None, None)  # no head, no window
 
 
 def test_sound_that_is_missing_clipped_or_quiet(clip, track, monkeypatch):

@@ -48,7 +48,7 @@ def detect(
         output_facial_transformation_matrixes=True,
     )
     points, shapes, turns, counts, names = [], [], [], [], ()
-    with tasks.vision.FaceLandmarker.create_from_options(options) as landmarker:
+    with mediapipe_runtime.create(tasks.vision.FaceLandmarker, options) as landmarker:
         for i, frame in enumerate(progress(frames)):
             image = mp.Image(image_format=mp.ImageFormat.SRGB, data=np.ascontiguousarray(frame))
             result = landmarker.detect_for_video(image, round(i * 1000 / fps))

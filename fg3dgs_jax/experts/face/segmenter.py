@@ -34,7 +34,7 @@ def confidences(
         output_confidence_masks=True,
         output_category_mask=False,
     )
-    with tasks.vision.ImageSegmenter.create_from_options(options) as segmenter:
+    with mediapipe_runtime.create(tasks.vision.ImageSegmenter, options) as segmenter:
         for i, frame in enumerate(progress(frames)):
             image = mp.Image(image_format=mp.ImageFormat.SRGB, data=np.ascontiguousarray(frame))
             result = segmenter.segment_for_video(image, round(i * 1000 / fps))

@@ -1,10 +1,11 @@
 """How late the sound of a clip is against its lips, from the landmarks and the sound alone.
 
-At every lag the movement of the lips is predicted, linearly, from the spectrum heard at that lag,
-on parts of the clip that the prediction was not fitted to; the right lag predicts best. A spectrum
-and not the loudness alone, because "s" is loud with closed teeth: on real clips this doubles the
-correlation and shows one narrow peak where loudness has several. A fit per clip, because microphone
-and person differ. Lags that cannot be right (seconds away) show what chance predicts.
+At every lag the movement of the lips is predicted, linearly, from the spectrum of the sound at that
+lag, on parts of the clip that the prediction was not fitted to. The right lag predicts best. It is
+a spectrum and not the loudness alone, because "s" is loud with closed teeth. On real clips this
+doubles the correlation and shows one narrow peak where loudness has several. The fit is made for
+each clip, because microphone and person differ. Lags that cannot be right (seconds away) show what
+chance predicts.
 """
 
 from typing import NamedTuple
@@ -37,11 +38,11 @@ class Offset(NamedTuple):
     spread: float  # s, how far estimates from three quarters of the clip lie apart at most
     reason: str  # why not certain; empty where it is
 
-    def __str__(self):
-        return self.told()
+    def __str__(self) -> str:
+        return self.in_words()
 
-    def told(self, already: float = 0.0) -> str:
-        """In words, for sound that has been moved back by `already` s before."""
+    def in_words(self, already: float = 0.0) -> str:
+        """What was found, for sound that has been moved back by `already` s before."""
         if not self.certain:
             return f"not certain ({self.reason})"
         if abs(self.seconds) <= IN_STEP:
@@ -53,7 +54,7 @@ class Offset(NamedTuple):
         )
 
 
-def estimate(points, valid, samples) -> Offset:
+def estimate(points: np.ndarray, valid: np.ndarray, samples: np.ndarray) -> Offset:
     """The lateness of the sound.
 
     Args:
@@ -102,7 +103,10 @@ def _uncertain(reason):
 
 def _lip_rows(points, valid):
     """Lip gap and mouth width over eye distance [R, 2] at `RATE`, and which rows are seen."""
-    gap = lambda a, b: np.linalg.norm(points[:, a] - points[:, b], axis=-1)  # noqa: E731
+
+    def gap(a, b):
+        return np.linalg.norm(points[:, a] - points[:, b], axis=-1)
+
     rows = np.stack([gap(*_LIPS), gap(*_CORNERS)], 1) / np.maximum(gap(*_EYES), 1e-6)[:, None]
     frames = np.arange(len(points))
     times = np.arange(len(points) * RATE // FPS) * (FPS / RATE)
@@ -111,7 +115,7 @@ def _lip_rows(points, valid):
 
 
 def _spectrum_rows(samples, count):
-    """log energies [count, BANDS] on the mel scale in 40 ms around row k's time, k / RATE s."""
+    """Log energies [count, BANDS] on the mel scale in 40 ms around row k's time, k / RATE s."""
     hop, size = SAMPLE_RATE // RATE, SAMPLE_RATE // 25
     samples = np.asarray(samples[: count * hop], np.float32) / 32768.0
     samples = np.pad(samples, (size // 2, count * hop - len(samples) + size))
@@ -129,7 +133,7 @@ def _spectrum_rows(samples, count):
 
 
 def _high_pass(rows):
-    """rows [R, C] less their smooth trend."""
+    """Rows [R, C] less their smooth trend."""
     width = int(TREND * RATE) // 2 * 2 + 1
     window = np.hanning(width + 2)[1:-1]
     padded = np.pad(rows, ((width // 2, width // 2), (0, 0)), mode="edge")
@@ -147,8 +151,10 @@ def _part_sums(sound, lips, known, lag):
 
 
 def _score(parts):
-    """Correlation of lips with their prediction, each fold predicted from the others; the mean
-    over the two lip measures."""
+    """Correlation of lips with their prediction, the mean over the two lip measures.
+
+    Each fold is predicted from the others.
+    """
     total = parts.sum(0)
     d = 1 + BANDS
     errors, spreads = 0.0, 0.0

@@ -4,13 +4,13 @@ import numpy as np
 
 from fg3dgs_jax.preprocessing.check.sample import BOTTOM, TOP, face_heights
 
-KEEP_UP_TO = 1024  # px; larger pictures are cropped to the head unless told otherwise
+KEEP_UP_TO = 1024  # px; larger pictures are cropped to the head by default
 SIZE = 512  # px, of what is cropped by itself
 # Room about the faces of all frames, in heights of the face (forehead to chin).
 ABOVE, BELOW, BESIDE = 0.55, 0.6, 1.0
 
 
-def head_window(pixels, size):
+def head_window(pixels: np.ndarray, size: tuple[int, int]) -> tuple[int, int, int, int]:
     """The smallest square with room about every face, inside the picture.
 
     Args:
@@ -34,25 +34,27 @@ def head_window(pixels, size):
     return int(row) // 2 * 2, int(column) // 2 * 2, side, side
 
 
-def output_size(size, wanted=None):
-    """px of the square that a picture of `size` (height, width) is cropped to; None: it is kept.
+def output_size(size: tuple[int, int], px: int | None = None) -> int | None:
+    """Side, px, of the square that a picture of `size` (height, width) is cropped to, or None.
 
-    `wanted`: None for what suits, 0 to keep every size, else the number of px.
+    The picture is kept, and None returned, if `px` is 0, or if it is None and the picture is small.
     """
-    if wanted is None:
+    if px is None:
         return SIZE if max(size) > KEEP_UP_TO else None
-    return wanted or None
+    return px or None
 
 
-def choose(pixels, size, wanted=None):
+def choose(
+    pixels: np.ndarray, size: tuple[int, int], px: int | None = None
+) -> tuple[tuple[int, int, int, int], int] | tuple[None, None]:
     """(window, px) as `Video.cropped` takes them, or (None, None): the picture is kept.
 
     Args:
       pixels: [N, 478, 2] px, landmarks of frames with a face; N may be 0: no head, no window.
       size: (height, width) px of the picture.
-      wanted: see `output_size`.
+      px: see `output_size`.
     """
-    px = output_size(size, wanted)
+    px = output_size(size, px)
     if px is None or not len(pixels):
         return None, None
     return head_window(pixels, size), px

@@ -1,9 +1,10 @@
 """A sample of a video that can be judged in seconds: which frames, and what is kept of them.
 
-`plan` says which frames to look at, `Sketches` keeps what is needed of their pictures while they
-pass by on their way to the landmarker; `Evidence` is all that `video_check` judges.
+`plan` chooses the frames. `Sketches` keeps what is needed of their pictures while they pass by on
+their way to the landmarker. `Evidence` is all that `verdicts.check` judges.
 """
 
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import cv2
@@ -14,7 +15,7 @@ from fg3dgs_jax.media.clock import FPS
 
 STRETCH = 20 * FPS  # frames in one piece: for blinks, cuts, and lips against sound
 BURSTS, BURST = 14, 5  # further pieces all over the clip, frames each
-KEEP = 15  # every so manieth frame's grey picture is kept whole, for sharpness and light
+KEEP = 15  # every KEEP-th frame's grey picture is kept whole, for sharpness and light
 THUMB = (64, 36)  # px (width, height)
 BLANK = 3.0  # grey levels, deviation within a thumb that shows nothing
 CUT = 12.0  # mean grey levels between thumbs of neighbours; a vivid speaker makes 6
@@ -39,7 +40,7 @@ class Evidence(NamedTuple):
     av_offset: float = 0.0  # s by which the sound has been moved back
 
 
-def plan(num_frames: int, samples) -> list[tuple[int, int]]:
+def plan(num_frames: int, samples: np.ndarray) -> list[tuple[int, int]]:
     """Pieces (first frame, number) to look at: the stretch with most speech, and short bursts."""
     length = min(STRETCH, num_frames)
     spoken = np.concatenate([[0], np.cumsum(loudness.speech_map(samples, num_frames))])
@@ -54,12 +55,13 @@ def plan(num_frames: int, samples) -> list[tuple[int, int]]:
 class Sketches:
     """Passes pictures on and keeps thumbs of all and whole grey pictures of a few of them."""
 
-    def __init__(self, count):
+    def __init__(self, count: int) -> None:
+        """Makes room for the thumbs of `count` pictures."""
         # In one piece: small arrays kept between large ones that pass would tear the heap to
         # pieces, 2.5 GB of holes for 500 pictures of 1080p.
         self.thumbs, self.greys = np.empty((count, *THUMB[::-1]), np.float32), {}
 
-    def watch(self, pictures):
+    def watch(self, pictures: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Yields the uint8 RGB pictures [H, W, 3] it is given, `count` of them."""
         for i, picture in enumerate(pictures):
             if i % KEEP == 0:
@@ -68,13 +70,13 @@ class Sketches:
             yield picture
 
 
-def thumb(picture):
+def thumb(picture: np.ndarray) -> np.ndarray:
     """uint8 RGB [H, W, 3] -> float32 [36, 64] grey."""
     small = cv2.resize(picture, THUMB, interpolation=cv2.INTER_AREA)
     return cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float32)
 
 
-def cuts_in(thumbs):
+def cuts_in(thumbs: Iterable[np.ndarray]) -> Iterator[int]:
     """Yields the places k of thumbs [36, 64] in a row at which another scene begins.
 
     A picture without content (the camera covered, a black frame) is no scene: what comes after it
@@ -89,6 +91,6 @@ def cuts_in(thumbs):
         before = after
 
 
-def face_heights(pixels):
-    """px [N], from forehead to chin of landmarks [N, 478, 2]."""
+def face_heights(pixels: np.ndarray) -> np.ndarray:
+    """Pixels [N] from forehead to chin of landmarks [N, 478, 2]."""
     return np.linalg.norm(pixels[:, TOP] - pixels[:, BOTTOM], axis=-1)

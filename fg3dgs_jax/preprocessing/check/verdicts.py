@@ -1,7 +1,9 @@
-"""Is this video fit to make an avatar of? A table of verdicts with advice, told from a sample
-(`video_sample`) before the long work.
+"""Is this video fit to make an avatar of? A table of verdicts with advice, before the long work.
+
+They are made from a sample of the video (`check/sample.py`).
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import cv2
@@ -42,17 +44,22 @@ class Row(NamedTuple):
 def check(e: Evidence) -> list[Row]:
     """The table."""
     rows = [_length(e), _rate(e), _picture(e), _in_view(e), _others(e)]
-    seen = e.num_faces > 0
-    if seen.mean() >= 0.2:
-        rows += [_face(e, seen), _framing(e, seen), _sharpness(e, seen), _light(e, seen)]
-        rows += [_turn(e, seen), _blinks(e, seen)]
+    has_face = e.num_faces > 0
+    if has_face.mean() >= 0.2:
+        rows += [
+            _face(e, has_face),
+            _framing(e, has_face),
+            _sharpness(e, has_face),
+            _light(e, has_face),
+        ]
+        rows += [_turn(e, has_face), _blinks(e, has_face)]
     rows += [_scene(e), _camera(e), _talk(e), _level(e)]
-    if seen.mean() >= 0.2:
-        rows.append(_step(e, seen))
+    if has_face.mean() >= 0.2:
+        rows.append(_step(e, has_face))
     return rows
 
 
-def table(rows) -> str:
+def table(rows: Sequence[Row]) -> str:
     """The rows as text for a terminal."""
     widths = [max(len(r[k]) for r in rows) for k in range(3)]
     lines = []
@@ -68,10 +75,10 @@ def table(rows) -> str:
     return "\n".join([*lines, f"=> {verdict}"])
 
 
-def _verdict(name, found, value, good, usable, advice):
+def _verdict(name, measured, value, good, usable, advice):
     """Higher is better; pass both negated where lower is."""
     verdict = "good" if value >= good else "usable" if value >= usable else "bad"
-    return Row(name, found, verdict, "" if verdict == "good" else advice)
+    return Row(name, measured, verdict, "" if verdict == "good" else advice)
 
 
 def _length(e):
@@ -87,17 +94,17 @@ def _rate(e):
     ]
     repeated = float(np.mean(same)) if same else 0.0
     fps = min(e.fps, FPS * (1 - repeated))
-    found = f"{e.fps:.4g} fps" + (f", {repeated:.0%} repeated" if repeated > 0.02 else "")
-    return _verdict("frame rate", found, fps, 23, 14, "film at 25 or 30 fps, in good light")
+    measured = f"{e.fps:.4g} fps" + (f", {repeated:.0%} repeated" if repeated > 0.02 else "")
+    return _verdict("frame rate", measured, fps, 23, 14, "film at 25 or 30 fps, in good light")
 
 
 def _picture(e):
     (height, width), (rows, columns) = e.size, e.output
-    found = f"{width} x {height} px"
+    measured = f"{width} x {height} px"
     if e.window is not None:
-        found += f", head cropped from {e.window[3]} x {e.window[2]} to {columns} x {rows}"
+        measured += f", head cropped from {e.window[3]} x {e.window[2]} to {columns} x {rows}"
     side = min(e.window[2:]) if e.window is not None else min(e.size)
-    return _verdict("picture", found, side, 400, 200, "film at 720p or more, or nearer")
+    return _verdict("picture", measured, side, 400, 200, "film at 720p or more, or nearer")
 
 
 def _in_view(e):
@@ -112,19 +119,19 @@ def _others(e):
     return _verdict("second faces", f"{share:.0%} of the frames", -share, -0.01, -0.2, advice)
 
 
-def _face(e, seen):
-    height = float(np.median(face_heights(e.pixels[seen])))
+def _face(e, has_face):
+    height = float(np.median(face_heights(e.pixels[has_face])))
     shown = height / (e.window[2] if e.window is not None else e.size[0])
-    found = f"{height:.0f} px high, {shown:.0%} of the picture"
-    row = _verdict("face size", found, height, 180, 90, "film nearer or in a higher resolution")
+    measured = f"{height:.0f} px high, {shown:.0%} of the picture"
+    row = _verdict("face size", measured, height, 180, 90, "film nearer or in a higher resolution")
     if row.verdict != "bad" and shown < 0.25:
         return row._replace(verdict="usable", advice="--size 512 crops to the head")
     return row
 
 
-def _framing(e, seen):
+def _framing(e, has_face):
     """Room about the head, in shares of the picture's height, at the worst of 20 frames."""
-    points, heights = e.pixels[seen], face_heights(e.pixels[seen])
+    points, heights = e.pixels[has_face], face_heights(e.pixels[has_face])
     hair = points[:, BOTTOM, 1] - HAIR * heights
     room = {
         "hair": hair,
@@ -134,14 +141,14 @@ def _framing(e, seen):
     }
     room = {name: float(np.percentile(r, 5)) / e.size[0] for name, r in room.items()}
     tight = [name for name, r in room.items() if r < 0.015]
-    found = f"{' and '.join(tight)} cut or close to it" if tight else "whole head in the picture"
+    measured = f"{' and '.join(tight)} cut or close to it" if tight else "whole head in the picture"
     least = min(room.values())
-    return _verdict("framing", found, least, 0.015, -0.1, "leave room about the whole head")
+    return _verdict("framing", measured, least, 0.015, -0.1, "leave room about the whole head")
 
 
-def _sharpness(e, seen):
+def _sharpness(e, has_face):
     values = []
-    for part, _ in _face_parts(e, seen):
+    for part, _ in _face_parts(e, has_face):
         way = cv2.INTER_AREA if len(part) > FACE_PX else cv2.INTER_CUBIC
         face = cv2.resize(part, (FACE_PX, FACE_PX), interpolation=way).astype(np.float32)
         fine, coarse = (cv2.GaussianBlur(face, (0, 0), s) for s in (1.0, 4.0))
@@ -151,41 +158,46 @@ def _sharpness(e, seen):
     return _verdict("sharpness", f"{value:.2f} (0.28 is good)", value, 0.28, 0.19, advice)
 
 
-def _light(e, seen):
-    parts = [(p[oval > 0], p) for p, oval in _face_parts(e, seen)]
+def _light(e, has_face):
+    parts = [(p[oval > 0], p) for p, oval in _face_parts(e, has_face)]
     if not parts:
         return Row("light", "no whole face seen", "bad", "leave room about the whole head")
     mean = np.array([inside.mean() for inside, _ in parts])
     burnt = np.mean([(inside >= 250).mean() for inside, _ in parts])
     change = float(mean.std() / mean.mean())
-    found = f"face {mean.mean():.0f} of 255, {burnt:.0%} burnt out, varies by {change:.0%}"
+    measured = f"face {mean.mean():.0f} of 255, {burnt:.0%} burnt out, varies by {change:.0%}"
     if mean.mean() < 35 or burnt > 0.15 or change > 0.15:
         verdict = "bad"
     elif mean.mean() < 60 or burnt > 0.03 or change > 0.05:
         verdict = "usable"
     else:
-        return Row("light", found, "good", "")
+        return Row("light", measured, "good", "")
     dark = "soft light from the front" if mean.mean() < 60 else "less light on the face"
-    return Row("light", found, verdict, "lock the exposure" if change > 0.05 else dark)
+    return Row("light", measured, verdict, "lock the exposure" if change > 0.05 else dark)
 
 
-def _turn(e, seen):
-    degrees = np.degrees(rotation_vectors(e.rotation[seen].astype(np.float64)))
+def _turn(e, has_face):
+    degrees = np.degrees(rotation_vectors(e.rotation[has_face].astype(np.float64)))
     low, high = np.percentile(degrees, (2, 98), axis=0)
-    found = f"nods {low[0]:+.0f} to {high[0]:+.0f}, turns {low[1]:+.0f} to {high[1]:+.0f} degrees"
+    measured = (
+        f"nods {low[0]:+.0f} to {high[0]:+.0f}, turns {low[1]:+.0f} to {high[1]:+.0f} degrees"
+    )
     most = float(np.abs([low, high])[:, :2].max())
-    return _verdict("head range", found, -most, -30, -50, "look towards the camera")
+    return _verdict("head range", measured, -most, -30, -50, "look towards the camera")
 
 
-def _blinks(e, seen):
-    number, seconds = count_blinks(e.pixels[seen], e.frames[seen]), seen.sum() / FPS
-    found = f"{number} in {seconds:.0f} s"
-    return _verdict("blinks", found, number, 1, 0, "few or none: blink as usual while filming")
+def _blinks(e, has_face):
+    number, seconds = count_blinks(e.pixels[has_face], e.frames[has_face]), has_face.sum() / FPS
+    measured = f"{number} in {seconds:.0f} s"
+    return _verdict("blinks", measured, number, 1, 0, "few or none: blink as usual while filming")
 
 
-def count_blinks(pixels, frames) -> int:
+def count_blinks(pixels: np.ndarray, frames: np.ndarray) -> int:
     """How often both eyes close, in landmarks [N, 478, 2] of the frames numbered [N]."""
-    gap = lambda a, b: np.linalg.norm(pixels[:, a] - pixels[:, b], axis=-1)  # noqa: E731
+
+    def gap(a, b):
+        return np.linalg.norm(pixels[:, a] - pixels[:, b], axis=-1)
+
     eyes = [gap(a, b) / np.maximum(gap(c, d), 1e-6) for a, b, c, d in _LIDS]
     open_ = np.max([eye / np.median(eye) for eye in eyes], 0)
     shut = open_ < CLOSED
@@ -198,8 +210,8 @@ def _scene(e):
     cuts = sum(len(list(cuts_in(piece))) for piece in pieces)
     firsts = [piece[0] for piece in pieces if piece[0].std() >= BLANK]
     others = sum(float(np.abs(b - firsts[0]).mean()) > OTHER_SCENE for b in firsts[1:])
-    found = f"{cuts} seen" + (f", {others} samples show another scene" if others else "")
-    return _verdict("cuts", found, -(cuts + others), 0, 0, "one shot, camera fixed: cut it out")
+    measured = f"{cuts} seen" + (f", {others} samples show another scene" if others else "")
+    return _verdict("cuts", measured, -(cuts + others), 0, 0, "one shot, camera fixed: cut it out")
 
 
 def _camera(e):
@@ -213,57 +225,61 @@ def _camera(e):
     first, *others = (g.astype(np.float32) for g in e.greys.values())
     moves = []
     for grey in others:
-        seen = [cv2.phaseCorrelate(first[c], grey[c], window) for c in corners]
-        sure = [np.hypot(*shift) / e.size[0] for shift, response in seen if response > SURE]
+        shifts = [cv2.phaseCorrelate(first[c], grey[c], window) for c in corners]
+        sure = [
+            np.hypot(shift[0], shift[1]) / e.size[0]
+            for shift, response in shifts
+            if response > SURE
+        ]
         moves += [min(sure)] if sure else []
     if len(moves) < 3:
-        return Row("camera", "cannot be told", "good", "")
+        return Row("camera", "not certain", "good", "")
     move, least = float(np.percentile(moves, 75)), max(0.004, 1 / e.size[0])
-    found = "fixed" if move <= least else f"moves by {move:.1%} of the picture"
-    return _verdict("camera", found, -move, -least, -0.02, "put the camera on a stand")
+    measured = "fixed" if move <= least else f"moves by {move:.1%} of the picture"
+    return _verdict("camera", measured, -move, -least, -0.02, "put the camera on a stand")
 
 
 def _talk(e):
     share = float(loudness.speech_map(e.samples, e.num_frames).mean())
-    found = f"{share:.0%} of the time"
+    measured = f"{share:.0%} of the time"
     if share > 0.97:
         advice = "keep a few seconds of silence with the mouth shut: it has to be learnt too"
-        return Row("speech", found, "usable", advice)
-    return _verdict("speech", found, share, 0.5, 0.2, "speak most of the time")
+        return Row("speech", measured, "usable", advice)
+    return _verdict("speech", measured, share, 0.5, 0.2, "speak most of the time")
 
 
 def _level(e):
     loud = np.abs(e.samples.astype(np.int32)) >= 32_700
     clipped, gain = float(loud.mean()), loudness.gain_db(e.samples)
-    found = f"speech at {loudness.TARGET_DB - gain:.0f} dBFS, {clipped:.2%} clipped"
+    measured = f"speech at {loudness.TARGET_DB - gain:.0f} dBFS, {clipped:.2%} clipped"
     bad = max(clipped / 0.001, abs(gain) / 15)
-    return _verdict("sound level", found, -bad, -1, -10, "set the microphone's level anew")
+    return _verdict("sound level", measured, -bad, -1, -10, "adjust the microphone's level")
 
 
-def _step(e, seen):
+def _step(e, has_face):
     """Lips against sound in the longest piece."""
     pieces = np.split(np.arange(len(e.frames)), np.flatnonzero(~_near(e)) + 1)
     rows = max(pieces, key=len)
     first = int(e.frames[rows[0]])
     sound = e.samples[first * 640 : (first + len(rows)) * 640]
-    found = av_offset.estimate(e.pixels[rows], seen[rows], sound)
-    if not found.certain:
-        return Row("lips and sound", "not certain", "usable", found.reason)
-    if abs(found.seconds) <= av_offset.IN_STEP:
-        return Row("lips and sound", str(found), "good", "")
-    text, advice = found.told(e.av_offset).split(": ", 1)
-    return Row("lips and sound", text, "bad" if abs(found.seconds) > 0.2 else "usable", advice)
+    measured = av_offset.estimate(e.pixels[rows], has_face[rows], sound)
+    if not measured.certain:
+        return Row("lips and sound", "not certain", "usable", measured.reason)
+    if abs(measured.seconds) <= av_offset.IN_STEP:
+        return Row("lips and sound", str(measured), "good", "")
+    text, advice = measured.in_words(e.av_offset).split(": ", 1)
+    return Row("lips and sound", text, "bad" if abs(measured.seconds) > 0.2 else "usable", advice)
 
 
 def _near(e):
-    """bool [N - 1]: frame n + 1 of the sample follows frame n in the clip."""
+    """Whether [N - 1] frame n + 1 of the sample follows frame n in the clip."""
     return np.diff(e.frames) == 1
 
 
-def _face_parts(e, seen):
+def _face_parts(e, has_face):
     """(grey square about the face, mask of the skin oval in it) of the pictures kept."""
     for row, grey in e.greys.items():
-        if not seen[row]:
+        if not has_face[row]:
             continue
         points = e.pixels[row]
         height = face_heights(points[None])[0]
@@ -272,8 +288,9 @@ def _face_parts(e, seen):
         if min(x0, y0) < 0 or x0 + side > grey.shape[1] or y0 + side > grey.shape[0] or side < 16:
             continue
         oval = np.zeros((side, side), np.uint8)
-        hull = cv2.convexHull(np.int32(np.rint(points - (x0, y0))))
+        hull = cv2.convexHull(np.rint(points - (x0, y0)).astype(np.int32))
         cv2.fillConvexPoly(oval, hull, 1)
         for eye in (LEFT_EYE, RIGHT_EYE):
-            cv2.fillConvexPoly(oval, cv2.convexHull(np.int32(points[list(eye)] - (x0, y0))), 0)
+            lids = (points[list(eye)] - (x0, y0)).astype(np.int32)
+            cv2.fillConvexPoly(oval, cv2.convexHull(lids), 0)
         yield grey[y0 : y0 + side, x0 : x0 + side], oval

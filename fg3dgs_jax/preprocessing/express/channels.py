@@ -4,6 +4,8 @@ Action units come from blendshapes, as proxies, or from OpenFace, which then tak
 place.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from fg3dgs_jax.clip import over_time
@@ -25,8 +27,10 @@ GAZE = {
 }
 
 
-def expression_channels(blendshapes, names, valid, cuts=()):
-    """blendshapes [T, 52], their names, bool [T] -> float32 [T, 60] and its names (AU45 last).
+def expression_channels(
+    blendshapes: np.ndarray, names: Sequence[str], valid: np.ndarray, cuts: Sequence[int] = ()
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Blendshapes [T, 52], their names, bool [T] -> float32 [T, 60] and its names (AU45 last).
 
     `cuts`: the frames that begin another scene, for `over_time.smooth`.
     """
@@ -34,14 +38,19 @@ def expression_channels(blendshapes, names, valid, cuts=()):
     # A lid falls within a frame or two: smoothed, a blink would begin before the eye shuts.
     blinks = [names.index(n) for n in ACTION_UNITS["AU45"]]
     smooth[:, blinks] = np.clip(over_time.bridge(blendshapes[:, blinks], valid), 0, 1)
-    mean = lambda wanted: smooth[:, [names.index(n) for n in wanted]].mean(1)  # noqa: E731
+
+    def mean(parts):
+        return smooth[:, [names.index(n) for n in parts]].mean(1)
+
     extra = {n: np.clip(mean(plus) - mean(minus), -1, 1) for n, (plus, minus) in GAZE.items()}
     extra |= {n: mean(parts) for n, parts in ACTION_UNITS.items()}
     channels = np.concatenate([smooth, np.stack(list(extra.values()), 1)], 1)
     return channels.astype(np.float32), (*names, *extra)
 
 
-def with_openface(channels, names, track):
+def with_openface(
+    channels: np.ndarray, names: Sequence[str], track: openface.Track
+) -> tuple[np.ndarray, tuple[str, ...]]:
     """Channels [T, E] with OpenFace's action units instead of the proxies, and their names.
 
     A proxy's place and range stay: AU01 is AU01_r / 5, AU45 is AU45_r / 2, all in [0, 1]. The other
@@ -49,19 +58,20 @@ def with_openface(channels, names, track):
     the presences, 0 or 1, under OpenFace's (AU28_c).
 
     Args:
-      channels, names: from `expression_channels`.
+      channels: [T, E], from `expression_channels`.
+      names: of the E columns.
       track: from `openface.channels`, [T, A].
     """
-    found = {}
+    units = {}
     for name, values in zip(track.names, track.values.T, strict=True):
         if name in openface.PRESENCES:
-            found[name] = values
+            units[name] = values
         else:
-            found[name.removesuffix("_r")] = values / openface.maximum(name)
+            units[name.removesuffix("_r")] = values / openface.maximum(name)
     first = min(names.index(n) for n in ACTION_UNITS)
     extra = [n for n in track.names if n in openface.PRESENCES]
-    extra += [n for n in found if n not in extra and n not in ACTION_UNITS]
-    columns = {n: found.get(n, channels[:, k]) for k, n in enumerate(names)}
+    extra += [n for n in units if n not in extra and n not in ACTION_UNITS]
+    columns = {n: units.get(n, channels[:, k]) for k, n in enumerate(names)}
     order = (*names[:first], *extra, *names[first:])
-    stacked = np.stack([columns[n] if n in columns else found[n] for n in order], 1)
+    stacked = np.stack([columns[n] if n in columns else units[n] for n in order], 1)
     return stacked.astype(np.float32), order

@@ -5,6 +5,7 @@ but the first with a space; both spellings are read.
 """
 
 import csv
+import os
 import pathlib
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from fg3dgs_jax.media.clock import FPS
 _UNITS = "01 02 04 05 06 07 09 10 12 14 15 17 20 23 25 26".split()
 INTENSITIES = tuple(f"AU{unit}_r" for unit in (*_UNITS, "45"))
 PRESENCES = tuple(f"AU{unit}_c" for unit in (*_UNITS, "28", "45"))
-MAX_BLINK = 2.0  # AU45_r beyond it says nothing more
+MAX_BLINK = 2.0  # AU45_r: a shut eye, beyond it there is nothing more to see
 MIN_SUCCESS = 0.5  # of the rows must show a face
 SLACK = 0.1  # s of the clip's two ends that the rows may leave out
 
@@ -26,7 +27,7 @@ class OpenFaceError(ValueError):
 
 
 class Track(NamedTuple):
-    """What the file tells of one face."""
+    """The rows of one face."""
 
     values: np.ndarray  # float32 [R, A], intensities 0 to 5, AU45 0 to 2, presences 0 or 1
     names: tuple[str, ...]  # of the A columns: INTENSITIES, then those of PRESENCES that are there
@@ -35,12 +36,12 @@ class Track(NamedTuple):
     timed: bool  # whether the file has times, or rows are simply frames
 
 
-def channels(path, num_frames: int) -> Track:
+def channels(path: os.PathLike | str, num_frames: int) -> Track:
     """The file's action units at the frames of a clip.
 
     Rows with success 0 are bridged. With a column `timestamp` (s) rows are interpolated to the
-    clip's times, so that a file of another frame rate, or of a longer clip, fits; without it there
-    must be one row per frame.
+    clip's times: a file of another frame rate, or of a longer clip, fits. Without it there must be
+    one row per frame.
 
     Returns:
       A track of `num_frames` rows at 25 Hz.
@@ -72,7 +73,7 @@ def channels(path, num_frames: int) -> Track:
     return Track(values, track.names, times, track.valid[nearest], track.timed)
 
 
-def read(path) -> Track:
+def read(path: os.PathLike | str) -> Track:
     """The rows of the file, of the face seen most often where there are several."""
     path = pathlib.Path(path)
     columns = _columns(path)
@@ -111,14 +112,14 @@ def read(path) -> Track:
     return Track(values.astype(np.float32), names, seconds, valid, timed)
 
 
-def maximum(name) -> float:
+def maximum(name: str) -> float:
     """The largest value that a column may have."""
     return MAX_BLINK if name == "AU45_r" else 5.0 if name in INTENSITIES else 1.0
 
 
 def _columns(path) -> dict[str, np.ndarray]:
     """Stripped name -> float64 [R] of those columns that are used; NaN for what is no number."""
-    wanted = {"timestamp", "success", "face_id", *INTENSITIES, *PRESENCES}
+    used = {"timestamp", "success", "face_id", *INTENSITIES, *PRESENCES}
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = [row for row in csv.reader(file) if row]
@@ -131,7 +132,7 @@ def _columns(path) -> dict[str, np.ndarray]:
             f"{path} has {len(rows[short[0] - 1])} fields in row {short[0]}; expected "
             f"{len(header)} as in its header"
         )
-    places = {name: place for place, name in enumerate(header) if name in wanted}
+    places = {name: place for place, name in enumerate(header) if name in used}
     return {
         name: np.array([_number(row[place]) for row in rows[1:]], np.float64)
         for name, place in places.items()

@@ -1,7 +1,7 @@
 """Labels from the colours of other projects' parsing pictures, with landmarks for what they merge.
 
-Their six colours name background, head, mouth, neck, cloth and hair (in AD-NeRF and ER-NeRF mouth
-and hair are head); eyes, brows, nose and lips are in none, so that those come from the landmarks.
+Their six colours name background, head, mouth, neck, cloth and hair. In AD-NeRF and ER-NeRF mouth
+and hair are head. Eyes, brows, nose and lips are in none: they come from the landmarks.
 """
 
 import numpy as np
@@ -19,7 +19,7 @@ for _code, _name in _CODES.items():
     _TABLE[_code] = LABELS[_name]
 
 
-def classes(colours):
+def classes(colours: np.ndarray) -> tuple[np.ndarray, float]:
     """uint8 [H, W, 3] RGB -> labels uint8 [H, W], and the share of pixels of no known colour."""
     high = colours >= _MIDDLE
     code = 4 * high[..., 0] + 2 * high[..., 1] + high[..., 2]
@@ -28,22 +28,24 @@ def classes(colours):
     return labels, float((~np.isin(code, list(_CODES))).mean())
 
 
-def labels_of(frame, points, found, teeth=None):
+def labels_of(
+    frame: np.ndarray, points: np.ndarray, classes: np.ndarray, teeth: np.ndarray | None = None
+) -> np.ndarray:
     """Labels one frame.
 
     Args:
       frame: uint8 [H, W, 3] RGB.
       points: float [478, 2] px landmarks, smoothed with `over_time.smooth`.
-      found: uint8 [H, W], from `classes`.
-      teeth: bool [H, W] of their teeth mask; None: told by colour inside the mouth.
+      classes: uint8 [H, W], from the function of that name.
+      teeth: bool [H, W] of their teeth mask; None: found by colour inside the mouth.
     """
-    face = landmarks.polygon(points[list(FACE_OVAL)], found.shape)
-    mouth = found == LABELS["mouth"]
-    head = mouth | (found == LABELS["skin"])
-    drawn = np.where(head, np.uint8(LABELS["skin"]), found)
-    from_landmarks.name_ears(drawn, (found == LABELS["skin"]) & ~face, points)
+    face = landmarks.polygon(points[list(FACE_OVAL)], classes.shape)
+    mouth = classes == LABELS["mouth"]
+    head = mouth | (classes == LABELS["skin"])
+    drawn = np.where(head, np.uint8(LABELS["skin"]), classes)
+    from_landmarks.name_ears(drawn, (classes == LABELS["skin"]) & ~face, points)
     from_landmarks.draw_features(drawn, frame, points)
-    labels = np.where(head, drawn, found)
+    labels = np.where(head, drawn, classes)
     if mouth.any():  # the network's mouth is better than the outline of the landmarks
         outside = np.isin(labels, MOUTH_LABELS) & ~mouth
         lower = np.arange(len(labels))[:, None] >= (points[13, 1] + points[14, 1]) / 2

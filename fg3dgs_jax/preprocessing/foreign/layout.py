@@ -1,13 +1,13 @@
 """What other projects' folders hold: the layout of AD-NeRF, ER-NeRF, TalkingGaussian and kin.
 
-`open_source` looks through the folder, names at once every file that is missing, and lists what is
-odd but can be put right (`Source.defects`); nothing is written here.
+`open_source` looks through the folder and names at once every file that is missing. It lists what
+is odd but can be put right (`Source.defects`). Nothing is written here.
 
 | theirs | read as |
 |---|---|
 | `transforms_train.json`, `transforms_val.json` | focal length, and a pose for each frame |
 | `ori_imgs/i.jpg`, or `gt_imgs/i.jpg` where those are not whole | frames |
-| `parsing/i.png` | colours that stand for labels (`import_labels`) |
+| `parsing/i.png` | colours that stand for labels (`labels.py`) |
 | `torso_imgs/i.png`, `bc.jpg` | torso layer, plate |
 | `aud.wav`, or another wav or mp4 in the folder | sound |
 | `aud_ds.npy`, `aud_eo.npy`, `aud_hu.npy`, or `aud.npy` by its shape | audio features, if there |
@@ -17,7 +17,9 @@ odd but can be put right (`Source.defects`); nothing is written here.
 
 import hashlib
 import json
+import os
 import pathlib
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -30,10 +32,10 @@ TRANSFORMS = {"train": "transforms_train.json", "val": "transforms_val.json"}
 FEATURES = {"aud_ds.npy": "deepspeech", "aud_eo.npy": "wav2vec2", "aud_hu.npy": "hubert"}
 WINDOWS = {"deepspeech": (16, 29), "wav2vec2": (16, 44), "hubert": (2, 1024)}
 UNNAMED = "aud.npy"  # what DeepSpeech's script writes, and users must rename
-MAX_ROWS_OFF = 2  # feature rows more or fewer than frames that are not worth a word
+MAX_ROWS_OFF = 2  # feature rows more or fewer than frames that are not reported
 
 
-def open_source(path, also_missing=()) -> Source:
+def open_source(path: os.PathLike | str, also_missing: Sequence[str] = ()) -> Source:
     """Looks through a folder.
 
     Args:
@@ -54,19 +56,18 @@ def open_source(path, also_missing=()) -> Source:
     whole = {name: _ids(path / name) for name in ("ori_imgs", "gt_imgs")}
     num_frames = 1 + max([-1, *listed, *whole["ori_imgs"], *whole["gt_imgs"]])
     every = set(range(num_frames))
-    pictures = "ori_imgs" if whole["ori_imgs"] >= every or not whole["gt_imgs"] >= every else (
-        "gt_imgs"
-    )  # fmt: skip
+    cut_out = whole["gt_imgs"] >= every and not whole["ori_imgs"] >= every
+    pictures = "gt_imgs" if cut_out else "ori_imgs"
     needed = {f"{pictures}/%s.jpg": whole[pictures]}
     needed |= {f"{n}/%s.png": _ids(path / n, ".png") for n in ("parsing", "torso_imgs")}
-    for name, there in needed.items():
+    for name, numbers in needed.items():
         if not every:
             missing.append(name % "*")
-        missing += [name % span for span in _spans(every - there)]
+        missing += [name % span for span in _spans(every - numbers)]
     sound = _sound(path)
     missing += [] if sound else ["aud.wav"]
     missing += also_missing
-    if missing:
+    if missing or sound is None:
         raise SourceError(
             f"{path} lacks {', '.join(missing)}; expected the layout of {LAYOUT}: run the steps of "
             "its preprocessing that make these, or give this program the video itself with --video"
@@ -77,7 +78,7 @@ def open_source(path, also_missing=()) -> Source:
     teeth = _ids(path / "teeth_mask", ".npy") & every
     if teeth and teeth < every:
         lacking = ", ".join(_spans(every - teeth))
-        defects.append(f"no teeth_mask for frames {lacking}: there teeth are told by colour")
+        defects.append(f"no teeth_mask for frames {lacking}: their teeth are found by colour")
     if pictures == "gt_imgs":
         defects.append("ori_imgs is not whole: gt_imgs taken, whose background is the plate")
     first = numbered(path / pictures, 0)
@@ -97,9 +98,10 @@ def open_source(path, also_missing=()) -> Source:
         width=width,
         pictures=pictures,
         poses=poses,
-        intrinsics=tuple(
-            float(table.get(k, d))
-            for k, d in (("focal_len", np.nan), ("cx", width / 2), ("cy", height / 2))
+        intrinsics=(
+            float(table.get("focal_len", np.nan)),
+            float(table.get("cx", width / 2)),
+            float(table.get("cy", height / 2)),
         ),
         splits=splits,
         sound=sound,
@@ -117,7 +119,7 @@ def _poses(path, tables, every, defects):
     ids = sorted({i for split in numbers.values() for i in split})
     tracked = sorted(_ids(path / f, ".lms")) if (f := _landmark_folder(path)) else []
     renumber = {i: i for i in ids}
-    # The tracker passes over frames without an .lms file and numbers the rest anew.
+    # The tracker passes over frames without an .lms file and numbers the rest without gaps.
     if ids == list(range(len(ids))) and len(tracked) == len(ids) and tracked != ids:
         renumber = dict(zip(ids, tracked, strict=True))
         gaps = ", ".join(_spans(set(range(tracked[-1] + 1)) - set(tracked)))
@@ -147,7 +149,7 @@ def _poses(path, tables, every, defects):
 
 def _features(path, num_frames, defects):
     """Our extractor -> file."""
-    found = {}
+    files = {}
     names = dict(FEATURES)
     if (path / UNNAMED).is_file():
         shape = feature(path / UNNAMED).shape[1:]
@@ -166,13 +168,13 @@ def _features(path, num_frames, defects):
                 f"{path / file} has shape {rows.shape}; expected [{num_frames}, "
                 f"{', '.join(map(str, WINDOWS[name]))}], the windows of {name}"
             )
-        found[name] = path / file
+        files[name] = path / file
         if abs(len(rows) - num_frames) > MAX_ROWS_OFF:
             defects.append(
                 f"{file} has {len(rows)} rows for {num_frames} frames: "
                 + ("cut" if len(rows) > num_frames else "its last row repeated")
             )
-    return found
+    return files
 
 
 def _json(path):
@@ -220,8 +222,8 @@ def _spans(numbers):
 def _sound(path):
     """Where the sound is: the usual names first, then the only wav or mp4 there is."""
     names = ("aud.wav", "audio.wav", f"{path.name}.wav", f"{path.name}.mp4")
-    if found := [path / n for n in names if (path / n).is_file()]:
-        return found[0]
+    if usual := [path / n for n in names if (path / n).is_file()]:
+        return usual[0]
     others = [p for p in sorted(path.iterdir()) if p.suffix in (".wav", ".mp4")]
     return others[0] if len(others) == 1 else None
 

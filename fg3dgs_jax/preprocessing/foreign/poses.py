@@ -2,14 +2,15 @@
 
 Theirs are OpenGL cameras (x right, y up, looking along -z) in the frame of an upright face that
 looks along +z. Ours are OpenCV cameras (y down, looking along +z) in the frame of a face that looks
-along -z: both frames are turned half a turn about x.
+along -z. So both frames are turned half a turn about x.
 
 Their unit is meant to be the metre, but it hangs on the face model and the focal length that were
-fitted, and some forks write decimetres. So the unit is set as in `tracking`: the outer corners of
+fitted, and some forks write decimetres. So the unit is set as in `head_pose`: the outer corners of
 the eyes, triangulated through the imported cameras, are 0.09 m apart. The origin is put where
-`tracking` puts it, in the middle of the head. What the cameras see of the head stays the same.
+`head_pose` puts it, in the middle of the head. What the cameras see of the head stays the same.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -40,14 +41,22 @@ class ImportedTrack(NamedTuple):
     origin: np.ndarray  # [3], our origin in their unit, axes already ours
 
 
-def track(poses, num_frames, intrinsics, pixels, seen, height) -> ImportedTrack:
+def track(
+    poses: Mapping[int, np.ndarray],
+    num_frames: int,
+    intrinsics: tuple[float, float, float],
+    pixels: np.ndarray,
+    has_face: np.ndarray,
+    height: int,
+) -> ImportedTrack:
     """Their poses as ours.
 
     Args:
       poses: {frame: camera-to-world [4, 4]}, OpenGL axes, any unit.
+      num_frames: T.
       intrinsics: focal length, cx, cy px.
       pixels: [T, P, 2] px landmarks.
-      seen: bool [T], frames with landmarks.
+      has_face: bool [T], frames with landmarks.
       height: px of the picture.
 
     Raises:
@@ -63,16 +72,16 @@ def track(poses, num_frames, intrinsics, pixels, seen, height) -> ImportedTrack:
     vectors = bridge(head_pose.rotation_vectors(rotation), valid)
     rotation = np.where(valid[:, None, None], rotation, head_pose.rotation_matrices(vectors))
     moves = bridge(theirs[:, :3, 3], valid).astype(np.float64)
-    points = _triangulate(rotation, moves, intrinsics, pixels, valid & seen)
+    points = _triangulate(rotation, moves, intrinsics, pixels, valid & has_face)
     eyes = points[list(head_pose.OUTER_EYE_CORNERS)]
     scale = head_pose.EYE_DISTANCE / max(np.linalg.norm(eyes[0] - eyes[1]), 1e-9)
-    # tracking.py's origin: behind the eyes towards the ears, a little up.
+    # head_pose's origin: behind the eyes towards the ears, a little up.
     origin = eyes.mean(0) + np.array([0.0, -0.005, head_pose.HEAD_DEPTH]) / scale
     points = scale * (points - origin)
     out = np.tile(np.eye(4), (num_frames, 1, 1))
     out[:, :3, :3], out[:, :3, 3] = rotation, scale * (moves + rotation @ origin)
-    error = np.where(valid & seen, _errors(out, points, intrinsics, pixels), 0.0)
-    rms = float(np.sqrt((error[valid & seen] ** 2).mean()))
+    error = np.where(valid & has_face, _errors(out, points, intrinsics, pixels), 0.0)
+    rms = float(np.sqrt((error[valid & has_face] ** 2).mean()))
     if not rms <= MAX_ERROR * height:
         raise PoseError(
             f"under the imported poses the head's landmarks are {rms:.1f} px off, or it is behind "
@@ -80,12 +89,16 @@ def track(poses, num_frames, intrinsics, pixels, seen, height) -> ImportedTrack:
             "pictures are not of one clip, or not numbered alike"
         )
     return ImportedTrack(
-        out.astype(np.float32), valid, error.astype(np.float32), points.astype(np.float32),
-        float(scale), origin,
-    )  # fmt: skip
+        world_to_camera=out.astype(np.float32),
+        valid=valid,
+        error=error.astype(np.float32),
+        points=points.astype(np.float32),
+        scale=float(scale),
+        origin=origin,
+    )
 
 
-def world_to_camera(camera_to_world):
+def world_to_camera(camera_to_world: np.ndarray) -> np.ndarray:
     """[4, 4] OpenGL camera to OpenGL face -> [4, 4] our face to our camera, their unit."""
     turn = np.eye(4)
     turn[:3, :3] = FLIP
@@ -102,10 +115,10 @@ def _triangulate(rotation, moves, intrinsics, pixels, use):
     unit = float(np.median(np.abs(moves[index, 2])))
     matrices = np.tile(np.eye(4), (len(index), 1, 1))
     matrices[:, :3, :3], matrices[:, :3, 3] = rotation[index], moves[index] / unit
-    focal, cx, cy = (np.full(len(index), v, np.float32) for v in intrinsics)
+    focal, cx, cy = (jnp.full(len(index), v, jnp.float32) for v in intrinsics)
     camera = Camera(jnp.asarray(matrices, jnp.float32), focal, focal, cx, cy)
-    seen = jnp.asarray(pixels[index], jnp.float32)
-    return unit * np.asarray(geometry.triangulate(seen, camera), np.float64)
+    observed = jnp.asarray(pixels[index], jnp.float32)
+    return unit * np.asarray(geometry.triangulate(observed, camera), np.float64)
 
 
 def _errors(matrices, points, intrinsics, pixels):

@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+import os
 import pathlib
 
 import cv2
@@ -33,15 +34,15 @@ class Source:
     defects: tuple[str, ...]
     digest: str  # of names, sizes and times of all that is read
 
-    def frame(self, i) -> np.ndarray:
+    def frame(self, i: int) -> np.ndarray:
         """uint8 [H, W, 3] RGB."""
         return self._picture(numbered(self.path / self.pictures, i), 3)[..., ::-1]
 
-    def parsing(self, i) -> np.ndarray:
+    def parsing(self, i: int) -> np.ndarray:
         """uint8 [H, W, 3] RGB, colours that stand for labels."""
         return self._picture(self.path / "parsing" / f"{i}.png", 3)[..., ::-1]
 
-    def torso(self, i) -> np.ndarray:
+    def torso(self, i: int) -> np.ndarray:
         """uint8 [H, W, 4], straight alpha; clear pixels are black."""
         rgba = self._picture(self.path / "torso_imgs" / f"{i}.png", 4)[..., [2, 1, 0, 3]]
         return rgba * (rgba[..., 3:] > 0)
@@ -50,8 +51,8 @@ class Source:
         """uint8 [H, W, 3] RGB."""
         return self._picture(self.path / "bc.jpg", 3)[..., ::-1]
 
-    def teeth_mask(self, i) -> np.ndarray | None:
-        """bool [H, W], or None where there is none."""
+    def teeth_mask(self, i: int) -> np.ndarray | None:
+        """The mask bool [H, W], or None where there is none."""
         if i not in self.teeth:
             return None
         path = self.path / "teeth_mask" / f"{i}.npy"
@@ -60,7 +61,7 @@ class Source:
             raise SourceError(f"{path} has shape {mask.shape}; expected {self._size}")
         return mask.astype(bool)
 
-    def feature_rows(self, name) -> np.ndarray:
+    def feature_rows(self, name: str) -> np.ndarray:
         """float32 [T, A, D]; rows beyond the last frame fall away, lacking ones repeat the last."""
         rows = feature(self.features[name])[: self.num_frames]
         more = self.num_frames - len(rows)
@@ -83,7 +84,7 @@ class Source:
         return image
 
 
-def feature(path):
+def feature(path: os.PathLike | str) -> np.ndarray:
     """[T, A, D], memory-mapped: the windows of a file of audio features."""
     try:
         rows = np.load(path, mmap_mode="r")
@@ -96,7 +97,7 @@ def feature(path):
     return rows
 
 
-def numbered(folder, i):
+def numbered(folder: pathlib.Path, i: int) -> pathlib.Path:
     """Path of picture `i`."""
     path = folder / f"{i}.jpg"
     return path if path.exists() else folder / f"{i}.png"

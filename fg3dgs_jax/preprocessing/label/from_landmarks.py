@@ -47,17 +47,22 @@ class Parsed(NamedTuple):
     alpha: np.ndarray  # float32 [H, W], how much of a pixel is the person
 
 
-def refine_alpha(confidence, frame, radius=3, eps=2e-4):
+def refine_alpha(
+    confidence: np.ndarray, frame: np.ndarray, radius: int = 3, eps: float = 2e-4
+) -> np.ndarray:
     """Guided filter: the segmenter's edge [H, W] moves onto the picture's edge."""
     guide = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255
-    mean = lambda x: cv2.blur(x, (2 * radius + 1,) * 2)  # noqa: E731
+
+    def mean(x):
+        return cv2.blur(x, (2 * radius + 1,) * 2)
+
     m, c = mean(guide), mean(confidence)
     gain = (mean(guide * confidence) - m * c) / (mean(guide * guide) - m * m + eps)
     smooth = mean(gain) * guide + mean(c - gain * m)
     return np.clip((smooth - 0.1) / 0.8, 0, 1).astype(np.float32)
 
 
-def parse(frame, points, confidence) -> Parsed:
+def parse(frame: np.ndarray, points: np.ndarray, confidence: np.ndarray) -> Parsed:
     """Labels one frame.
 
     Args:
@@ -85,8 +90,8 @@ def parse(frame, points, confidence) -> Parsed:
     return Parsed(labels, alpha)
 
 
-def under_chin(face, labels, points):
-    """bool [H, W]: the strip of neck at the jaw that still shows the chin's edge.
+def under_chin(face: np.ndarray, labels: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Mask [H, W]: the strip of neck at the jaw that still shows the chin's edge.
 
     The outline runs a little inside the jaw. What it leaves to the neck would stay behind as a
     bright line when another sound lifts the jaw.
@@ -99,7 +104,9 @@ def under_chin(face, labels, points):
     return edge & below & (labels == LABELS["neck"])
 
 
-def person_and_alpha(frame, confidence, face):
+def person_and_alpha(
+    frame: np.ndarray, confidence: np.ndarray, face: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """The person as one piece: bool [H, W], and how much of each pixel it is, float32 [H, W].
 
     Args:
@@ -113,7 +120,7 @@ def person_and_alpha(frame, confidence, face):
     return person, np.where(face, 1.0, alpha * near).astype(np.float32)
 
 
-def name_ears(labels, skin, points):
+def name_ears(labels: np.ndarray, skin: np.ndarray, points: np.ndarray) -> None:
     """Skin [H, W] beside the face and below the bridge of the nose becomes an ear in `labels`."""
     rows, columns = np.arange(skin.shape[0])[:, None], np.arange(skin.shape[1])[None]
     for name, side, sign in (("right_ear", 0, -1), ("left_ear", 1, 1)):
@@ -121,13 +128,13 @@ def name_ears(labels, skin, points):
         labels[skin & beside & (rows > points[NOSE_BRIDGE, 1])] = LABELS[name]
 
 
-def head_mask(labels):
-    """bool [..., H, W]: everything but neck, clothes and background."""
+def head_mask(labels: np.ndarray) -> np.ndarray:
+    """Mask [..., H, W]: everything but neck, clothes and background."""
     return np.isin(labels, HEAD_LABELS)
 
 
-def teeth_mask(frame, interior):
-    """bool [H, W]: pixels of the mouth's inside that are bright and nearly grey."""
+def teeth_mask(frame: np.ndarray, interior: np.ndarray) -> np.ndarray:
+    """Mask [H, W]: pixels of the mouth's inside that are bright and nearly grey."""
     if interior.sum() < 8:
         return np.zeros_like(interior)
     hsv = cv2.cvtColor(frame, cv2.COLOR_RGB2HSV)
@@ -135,15 +142,19 @@ def teeth_mask(frame, interior):
     return interior & (hsv[..., 2] >= bright) & (hsv[..., 1] < 110)
 
 
-def draw_features(labels, frame, points):
+def draw_features(labels: np.ndarray, frame: np.ndarray, points: np.ndarray) -> None:
     """Nose, brows, eyes, lips, the mouth's inside and teeth, from outlines onto `labels` [H, W]."""
     shape = labels.shape
-    outlines = (
-        ("nose", NOSE), ("right_brow", RIGHT_BROW), ("left_brow", LEFT_BROW),
-        ("right_eye", RIGHT_EYE), ("left_eye", LEFT_EYE),
-        ("upper_lip", UPPER_LIP), ("lower_lip", LOWER_LIP),
-    )  # fmt: skip
-    for name, index in outlines:
+    outlines = {
+        "nose": NOSE,
+        "right_brow": RIGHT_BROW,
+        "left_brow": LEFT_BROW,
+        "right_eye": RIGHT_EYE,
+        "left_eye": LEFT_EYE,
+        "upper_lip": UPPER_LIP,
+        "lower_lip": LOWER_LIP,
+    }
+    for name, index in outlines.items():
         labels[polygon(points[list(index)], shape)] = LABELS[name]
     if np.linalg.norm(points[14] - points[13]) > MIN_OPENING:
         interior = polygon(points[list(INNER_LIPS)], shape)
@@ -152,13 +163,13 @@ def draw_features(labels, frame, points):
 
 
 def _largest_part(mask):
-    """bool [H, W]: the biggest part that hangs together."""
+    """Mask [H, W]: the biggest part that hangs together."""
     count, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=4)
     return mask if count < 2 else parts == 1 + np.argmax(stats[1:, cv2.CC_STAT_AREA])
 
 
 def _without_crumbs(mask, area):
-    """bool [H, W]: only the parts of at least `area` px."""
+    """Mask [H, W]: only the parts of at least `area` px."""
     _, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=4)
     big = stats[:, cv2.CC_STAT_AREA] >= area
     big[0] = False
@@ -166,7 +177,10 @@ def _without_crumbs(mask, area):
 
 
 def _fill_holes(confidence):
-    """Background inside the person that does not touch the picture's border is the person."""
+    """Background inside the person that does not touch the picture's border is the person.
+
+    Only small pieces of it: `scipy.ndimage.binary_fill_holes` has no such bound.
+    """
     background = (confidence < 0.5).astype(np.uint8)
     count, parts, stats, _ = cv2.connectedComponentsWithStats(background, connectivity=4)
     height, width = confidence.shape
@@ -180,8 +194,8 @@ def _fill_holes(confidence):
     return out
 
 
-def head_region(points, person, face):
-    """bool [H, W]: the face, and the person around it above a line under the ears, in one piece."""
+def head_region(points: np.ndarray, person: np.ndarray, face: np.ndarray) -> np.ndarray:
+    """Mask [H, W]: the face, and the person around it above a line under the ears, in one piece."""
     height, width = person.shape
     rows, columns = np.mgrid[:height, :width] + 0.5
     down = points[CHIN] - points[FOREHEAD_TOP]

@@ -1,6 +1,6 @@
-"""From what a parsing network sees to the labels of `clip/processed.py`, with landmarks to help.
+"""From what a parsing network sees to the labels of `clip/format.py`, with landmarks to help.
 
-A network gives each pixel a class and says how sure it is of the person; the person's edge then
+A network gives each pixel a class and a confidence that it is the person. The person's edge then
 comes from the picture, as it does without a network (`preprocessing/label/from_landmarks.py`).
 """
 
@@ -23,24 +23,30 @@ _PAIRS = (  # of each: left and right, and where they are
 )
 
 
-def from_celebamask(frame, points, parts, confidence, teeth=None) -> from_landmarks.Parsed:
+def from_celebamask(
+    frame: np.ndarray,
+    points: np.ndarray,
+    parts: np.ndarray,
+    confidence: np.ndarray,
+    teeth: np.ndarray | None = None,
+) -> from_landmarks.Parsed:
     """Labels one frame that a network of CelebAMask-HQ's 19 classes has seen.
 
     Its classes are ours and are kept, but for these:
 
-    - Left and right. Ours are the person's own. The data set's `l_` and `r_` are not defined by its
-      publishers, and training that mirrors pictures may have mixed them, so that brows, eyes and
-      ears go by the landmarks: the person's left is what lies nearer to the left one.
-    - Teeth. The talking-head family takes "face xor teeth" and "mouth or teeth" as masks. Here,
-      where a pixel has one label, a tooth inside or at the lips is a tooth, whatever it was before:
-      so it is in the mouth's mask and out of the face's.
+    - Left and right. Ours are the person's own. The data set does not define its `l_` and `r_`, and
+      training that mirrors pictures may have mixed them. So brows, eyes and ears go by the
+      landmarks: the person's left is what lies nearer to the left one.
+    - Teeth. The talking-head family takes "face xor teeth" and "mouth or teeth" as masks. Here a
+      pixel has one label. A tooth inside or at the lips is a tooth, whatever it was before, so it
+      is in the mouth's mask and out of the face's.
 
     Args:
       frame: uint8 [H, W, 3] RGB.
       points: float [478, 2] px, smoothed with `over_time.smooth`.
       parts: uint8 [H, W], the likeliest class but background, 1 to 18.
       confidence: float32 [H, W] in [0, 1], 1 - the probability of background.
-      teeth: bool [H, W] from another network; None: told by colour inside the mouth.
+      teeth: bool [H, W] from another network; None: found by colour inside the mouth.
     """
     face = landmarks.polygon(points[list(FACE_OVAL)], frame.shape[:2])
     person, alpha = from_landmarks.person_and_alpha(frame, confidence, face)
@@ -54,7 +60,9 @@ def from_celebamask(frame, points, parts, confidence, teeth=None) -> from_landma
     return from_landmarks.Parsed(labels, alpha)
 
 
-def from_multiclass(frame, points, confidences) -> from_landmarks.Parsed:
+def from_multiclass(
+    frame: np.ndarray, points: np.ndarray, confidences: np.ndarray
+) -> from_landmarks.Parsed:
     """Labels one frame that MediaPipe's selfie_multiclass has seen.
 
     Hair, clothes and body skin (called neck) are the network's. Face skin is too; what of it lies
@@ -63,7 +71,8 @@ def from_multiclass(frame, points, confidences) -> from_landmarks.Parsed:
     cloth below it.
 
     Args:
-      frame, points: as for `from_celebamask`.
+      frame: uint8 [H, W, 3] RGB.
+      points: float [478, 2] px, smoothed with `over_time.smooth`.
       confidences: float32 [H, W, 6]: background, hair, body skin, face skin, clothes, others.
     """
     face = landmarks.polygon(points[list(FACE_OVAL)], frame.shape[:2])
@@ -84,7 +93,7 @@ def from_multiclass(frame, points, confidences) -> from_landmarks.Parsed:
     return from_landmarks.Parsed(labels, alpha)
 
 
-def own_sides(labels, points):
+def own_sides(labels: np.ndarray, points: np.ndarray) -> None:
     """Brows, eyes and ears in `labels` [H, W] become left or right by what landmarks they are by.
 
     Left is the person's own, as everywhere here.
@@ -97,7 +106,7 @@ def own_sides(labels, points):
 
 
 def _lips(points, shape):
-    """bool [H, W]: the mouth with its lips, and a little around it."""
+    """Mask [H, W]: the mouth with its lips, and a little around it."""
     lips = landmarks.polygon(points[list(OUTER_LIPS)], shape)
     sides = points[list(landmarks.FACE_SIDES)]
     reach = 1 + round(LIP_MARGIN * float(np.linalg.norm(sides[1] - sides[0])))

@@ -1,4 +1,4 @@
-"""Who labels a clip's pixels: three parsers behind one door, from the best to the simplest.
+"""What labels a clip's pixels: three parsers with one interface, from the best to the simplest.
 
 | name | network | landmarks give |
 |---|---|---|
@@ -6,13 +6,13 @@
 | `selfie_multiclass` | MediaPipe: hair, skins, clothes, others | eyes, brows, nose, mouth, ears |
 | `landmarks` | MediaPipe: the person | all parts, with colour |
 
-Where no network tells the teeth, colour does.
+Where no network knows the teeth, they are found by colour.
 """
 
 import dataclasses
 import itertools
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 import jax
 import numpy as np
@@ -34,7 +34,13 @@ class FaceParser:
     weights: dict[str, pathlib.Path]  # by their names in the registry
     _run: Callable  # (frames, points, fps, progress) -> `from_landmarks.Parsed`s
 
-    def parse(self, frames, points, fps: float = 25.0, progress=iter):
+    def parse(
+        self,
+        frames: np.ndarray,
+        points: np.ndarray,
+        fps: float = 25.0,
+        progress: Callable[[Iterable], Iterable] = iter,
+    ) -> Iterator[from_landmarks.Parsed]:
         """Yields a `from_landmarks.Parsed` for each frame: labels uint8, alpha float32, [H, W].
 
         Args:
@@ -88,14 +94,17 @@ def _bisenet(files):
         size = 1 if jax.default_backend() == "cpu" else BATCH
         times = iter(progress(range(len(frames))))
         while batch := list(itertools.islice(times, size)):
-            # The last batch is filled up, for each shape is compiled anew.
+            # The last batch is filled up, because each shape is compiled by itself.
             full = np.stack([frames[i] for i in (batch + batch[-1:] * size)[:size]])
             parts, person = bisenet.segment(network, full)
             shown = [None] * size
             if teeth:
                 shown = np.asarray(easyportrait.parse(teeth, full)) == easyportrait.TEETH
-            for i, *found in zip(batch, parts, person, shown, strict=False):
-                yield from_networks.from_celebamask(frames[i], points[i], *found)
+            rows = zip(batch, parts, person, shown, strict=False)
+            for i, classes, confidence, is_tooth in rows:
+                yield from_networks.from_celebamask(
+                    frames[i], points[i], classes, confidence, is_tooth
+                )
 
     return run
 
@@ -113,8 +122,8 @@ def choose(name: str = "auto") -> FaceParser:
     """The parser of a name, its networks read; "auto": the best whose weights are found.
 
     Raises:
-      ValueError: weights of that parser (of "auto": of the last) are not found, or a file is there
-        that is not the registered one or not of that network; or there is no such parser.
+      ValueError: no parser has that name. Weights of that parser (of "auto": of the last) are
+        missing, are not the registered ones, or are not of that network.
     """
     if name not in NAMES:
         raise ValueError(f"no face parser is called {name!r}; expected one of {', '.join(NAMES)}")

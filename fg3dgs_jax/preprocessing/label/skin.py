@@ -1,4 +1,4 @@
-"""Skin told from hair, cloth and collar by colour: forehead, ears and neck, no parsing network."""
+"""Skin, as distinct from hair, cloth and collar, by colour: forehead, ears and neck."""
 
 import cv2
 import numpy as np
@@ -14,7 +14,7 @@ from fg3dgs_jax.clip.landmarks import (
 )
 
 SLIVER = 0.06  # of the face's width: a part beside the face or neck that is thinner is none
-GREY = 5.0  # of Lab: a face with less colour than this is not told from a collar by it
+GREY = 5.0  # of Lab: with less, the colour of a face does not distinguish it from a collar
 COLLAR = 0.5  # of the face's colour for its light: cloth has less, skin has more
 
 
@@ -25,8 +25,10 @@ def _skin_colour(points, lab):
     return np.median(lab[at[:, 1], at[:, 0]], 0)
 
 
-def skin_outside_face(points, lab, head, face):
-    """bool [H, W]: forehead above the outline, and ears, told from hair by colour."""
+def skin_outside_face(
+    points: np.ndarray, lab: np.ndarray, head: np.ndarray, face: np.ndarray
+) -> np.ndarray:
+    """Mask [H, W]: forehead above the outline, and ears, which colour separates from hair."""
     outside = head & ~face
     if not outside.any():
         return outside
@@ -42,8 +44,10 @@ def skin_outside_face(points, lab, head, face):
     return (cv2.medianBlur(closer, 5) > 0) & outside
 
 
-def without_slivers(skin, head, face, points):
-    """bool [H, W]: skin outside the face, less highlights in the hair, plus hair-thin hair.
+def without_slivers(
+    skin: np.ndarray, head: np.ndarray, face: np.ndarray, points: np.ndarray
+) -> np.ndarray:
+    """Mask [H, W]: skin outside the face, less highlights in the hair, plus hair-thin hair.
 
     Above the brows skin is forehead only where it hangs on the face. Below them a strip between the
     outline and an ear, the neck or the room that is too thin for a sideburn is skin in shadow.
@@ -57,8 +61,8 @@ def without_slivers(skin, head, face, points):
     return skin | (slivers(hair, skin | face, points) & ~above)  # loose strands stay hair
 
 
-def neck_mask(points, lab, body):
-    """bool [H, W]: body pixels of the face's colour, under the jaw, that hang together with it."""
+def neck_mask(points: np.ndarray, lab: np.ndarray, body: np.ndarray) -> np.ndarray:
+    """Mask [H, W]: body pixels of the face's colour, under the jaw, that hang together with it."""
     skin = _skin_colour(points, lab)
     hue = np.linalg.norm(lab[..., 1:] - skin[1:], axis=-1)
     alike = body & (hue < 20) & (lab[..., 0] > 0.25 * skin[0]) & (lab[..., 0] < skin[0] * 1.3)
@@ -82,8 +86,8 @@ def neck_mask(points, lab, body):
     return neck | slivers(body & ~neck, neck, points)
 
 
-def slivers(part, beside, points):
-    """bool [H, W]: where `part` is too thin to be one and lies at `beside`."""
+def slivers(part: np.ndarray, beside: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Mask [H, W]: where `part` is too thin to be one and lies at `beside`."""
     width = np.linalg.norm(np.diff(points[list(FACE_SIDES)], axis=0))
     side = 2 * round(SLIVER * width / 2) + 1
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))

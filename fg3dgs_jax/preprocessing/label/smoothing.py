@@ -1,13 +1,14 @@
 """Labels that keep still: a vote over neighbouring frames in the head's own frame.
 
-A parser looks at one frame at a time, so that the borders of hair, ears and neck shimmer, and a
+A parser looks at one frame at a time, so that the borders of hair, ears and neck shimmer. A
 shimmering border is a shimmering seam in the trained head. Here the neighbours' labels are moved by
-the motion of the skull's landmarks, and every pixel of the head takes the class that most of the
-window gives it. The window is symmetric, so that nothing lags, and ends at a cut. What speech and
+the motion of the skull's landmarks. Every pixel of the head takes the class that most of the window
+gives it. The window is symmetric, so that nothing lags, and ends at a cut. What speech and
 blinks move (lips, mouth, teeth, eyes, brows) and the nose keep the outlines of their own frame.
 """
 
 import collections
+from collections.abc import Iterable, Iterator, Sequence
 
 import cv2
 import numpy as np
@@ -21,10 +22,17 @@ REACH = 2  # frames to each side
 FEATURES = tuple(
     LABELS[n]
     for n in (
-        "left_brow", "right_brow", "left_eye", "right_eye", "nose", "mouth", "upper_lip",
-        "lower_lip", "teeth",
+        "left_brow",
+        "right_brow",
+        "left_eye",
+        "right_eye",
+        "nose",
+        "mouth",
+        "upper_lip",
+        "lower_lip",
+        "teeth",
     )
-)  # fmt: skip
+)
 HEAD_PARTS = tuple(k for k in HEAD_LABELS if k not in FEATURES)  # voted on in the head's frame
 BODY_PARTS = tuple(LABELS[n] for n in ("neck", "necklace", "cloth"))  # voted on where they are
 SPECK = 4e-4  # of the picture: smaller pieces of a part are given to what surrounds them
@@ -33,7 +41,7 @@ _LOOKS_LIKE[list(FEATURES)] = LABELS["skin"]
 _IS_FEATURE = np.isin(np.arange(256), FEATURES).astype(np.uint8)
 
 
-def similarity(source, target):
+def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     """float64 [2, 3]: turn, scale and shift that best move points [P, 2] px onto others."""
     a, b = (np.asarray(p, np.float64) @ (1, 1j) for p in (source, target))
     from_mean, to_mean = a - a.mean(), b - b.mean()
@@ -42,7 +50,9 @@ def similarity(source, target):
     return np.array([[gain.real, -gain.imag, shift.real], [gain.imag, gain.real, shift.imag]])
 
 
-def smooth(parsed, points, reach=REACH, cuts=()):
+def smooth(
+    parsed: Iterable[Parsed], points: np.ndarray, reach: int = REACH, cuts: Sequence[int] = ()
+) -> Iterator[Parsed]:
     """Yields each frame's `Parsed` with labels voted over frames t - reach to t + reach.
 
     Holds 2 reach + 1 frames, however long the clip is.
@@ -50,6 +60,7 @@ def smooth(parsed, points, reach=REACH, cuts=()):
     Args:
       parsed: iterable of T `Parsed`, in order; their alphas stay as they are.
       points: float [T, 478, 2] px.
+      reach: frames to each side that vote.
       cuts: the frames that begin another scene.
     """
     window, first, count = collections.deque(), 0, len(points)
@@ -71,11 +82,11 @@ def smooth(parsed, points, reach=REACH, cuts=()):
         yield Parsed(vote(here.labels, voters), here.alpha)
 
 
-def flicker(labels, points, classes):
+def flicker(labels: np.ndarray, points: np.ndarray, classes: Sequence[int]) -> float | None:
     """How much of a part is there and back within three frames, in [0, 1].
 
-    The share of its area where the frame in the middle disagrees with both others, once these are
-    moved by the skull's landmarks: true motion goes on, flicker returns. None if hardly seen.
+    It is the share of its area where the frame in the middle disagrees with both others, once these
+    are moved by the skull's landmarks. True motion goes on, flicker returns. None if hardly seen.
 
     Args:
       labels: uint8 [3, H, W].
@@ -92,11 +103,11 @@ def flicker(labels, points, classes):
     return float(flipped.sum() / here.sum()) if here.sum() > 20 else None
 
 
-def without_specks(labels, classes, area):
+def without_specks(labels: np.ndarray, classes: Sequence[int], area: float) -> np.ndarray:
     """uint8 [H, W]: pieces of `classes` under `area` px take the commonest label around them."""
     out = labels.copy()
     for k in classes:
-        mask = cv2.compare(labels, int(k), cv2.CMP_EQ)
+        mask = (labels == k).astype(np.uint8)
         box = _widened(cv2.boundingRect(mask))
         if not mask[box].any():
             continue
@@ -116,7 +127,7 @@ def _widened(rectangle, margin=2):
     return np.s_[max(y - margin, 0) : y + h + margin, max(x - margin, 0) : x + w + margin]
 
 
-def vote(labels, voters):
+def vote(labels: np.ndarray, voters: Sequence[tuple[np.ndarray, np.ndarray, int]]) -> np.ndarray:
     """uint8 [H, W]: one frame's labels by majority of its neighbours and itself.
 
     Args:
@@ -128,14 +139,14 @@ def vote(labels, voters):
         *(np.flatnonzero(cv2.calcHist([p], [0], None, [256], [0, 256])) for p in plain)
     )
     unit = 255 // sum(weight for *_, weight in voters)
-    tally = lambda k, moves: _tally(plain, voters, k, unit, moves)  # noqa: E731
-    head = {k: tally(k, True) for k in HEAD_PARTS if k in present}
-    out = _winner({k: tally(k, False) for k in (0, *BODY_PARTS) if k in present}, labels.shape)
+    head = {k: _tally(plain, voters, k, unit, True) for k in HEAD_PARTS if k in present}
+    still = (k for k in (0, *BODY_PARTS) if k in present)
+    out = _winner({k: _tally(plain, voters, k, unit, False) for k in still}, labels.shape)
     inside = np.zeros_like(labels)
     for votes in head.values():
         inside = cv2.add(inside, votes)
     majority = unit * sum(weight for *_, weight in voters) // 2
-    cv2.copyTo(_winner(head, labels.shape), cv2.compare(inside, majority, cv2.CMP_GT), out)
+    cv2.copyTo(_winner(head, labels.shape), (inside > majority).astype(np.uint8), out)
     out = without_specks(out, (*HEAD_PARTS, *BODY_PARTS), SPECK * labels.size)
     cv2.copyTo(labels, cv2.LUT(labels, _IS_FEATURE), out)
     if LABELS["teeth"] in labels:

@@ -14,7 +14,9 @@ SIDES = 0.3  # of that at the neck's sides, for a round top
 FADE = 0.994  # darker with each row upwards: the shadow under the chin
 
 
-def background_plate(frames, persons, max_frames=60):
+def background_plate(
+    frames: np.ndarray, persons: np.ndarray, max_frames: int = 60
+) -> tuple[np.ndarray, np.ndarray]:
     """The room without the person.
 
     Args:
@@ -32,7 +34,7 @@ def background_plate(frames, persons, max_frames=60):
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach))
     free = np.stack([cv2.dilate((persons[i] > 0).astype(np.uint8), kernel) == 0 for i in use])
     picked = np.stack([frames[i] for i in use])
-    seen = free.any(0)
+    visible = np.asarray(free.any(0))
     plate = np.zeros(frames.shape[1:], np.uint8)
     for row in range(0, height, 32):  # in strips, for memory
         part = slice(row, row + 32)
@@ -40,11 +42,13 @@ def background_plate(frames, persons, max_frames=60):
         ordered = np.sort(values.filled(255), 0)  # hidden ones last
         middle = np.maximum(free[:, part].sum(0) - 1, 0) // 2
         chosen = np.take_along_axis(ordered, middle[None, ..., None], 0)[0]
-        plate[part] = np.where(seen[part, :, None], chosen, 0)
-    return fill(plate, seen), seen
+        plate[part] = np.where(visible[part, :, None], chosen, 0)
+    return fill(plate, visible), visible
 
 
-def torso_layer(frame, labels, alpha, plate):
+def torso_layer(
+    frame: np.ndarray, labels: np.ndarray, alpha: np.ndarray, plate: np.ndarray
+) -> np.ndarray:
     """The person without the head, going on behind the jaw.
 
     Args:
@@ -79,8 +83,8 @@ def torso_layer(frame, labels, alpha, plate):
 def _under_head(frame, labels, head, solid):
     """What the head hides of the neck: its colour float32 [H, W, 3] and alpha float32 [H, W].
 
-    Columns where the body meets the head from below go on upwards, in the neck's own colours, with
-    a round top that fades out: a synthesised jaw may be higher than the one in this frame.
+    Columns where the body meets the head from below go on upwards, in the neck's own colours. Their
+    round top fades out. A synthesised jaw may be higher than the one in this frame.
     """
     height, width = head.shape
     rows, columns = np.arange(height)[:, None], np.arange(width)

@@ -1,30 +1,59 @@
-"""Pictures and the page that show what preprocessing found; drawn with OpenCV alone."""
+"""Pictures of what preprocessing found, drawn with OpenCV, and the page that holds them."""
 
 import base64
-import html
+import os
 import pathlib
+from collections.abc import Mapping, Sequence
 
 import cv2
+import jinja2
 import numpy as np
 
+from fg3dgs_jax.clip.format import LABELS
 from fg3dgs_jax.clip.layers import over
 
-# One colour a label (RGB), told apart at a glance; background stays as it is.
-COLOURS = np.array(
-    [(0, 0, 0), (225, 180, 120), (120, 60, 20), (160, 90, 30), (60, 120, 255), (0, 200, 255),
-     (90, 90, 90), (255, 150, 90), (255, 190, 60), (255, 255, 0), (190, 130, 220), (120, 0, 40),
-     (255, 60, 90), (200, 0, 130), (90, 200, 90), (0, 255, 180), (110, 110, 230), (40, 90, 60),
-     (0, 0, 120), (255, 255, 255)], np.float32
-)  # fmt: skip
-STYLE = (
-    "body{font:15px sans-serif;margin:2em;max-width:1500px}th{text-align:left;font-weight:normal;"
-    "padding-right:2em;vertical-align:top}img{max-width:100%}.warn,.bad{color:#a00000}"
-    ".usable{color:#8a5a00}.good{color:#207020}"
-)
+# Colours (RGB) of labels, told apart at a glance; background stays as it is.
+_COLOURS = {
+    "skin": (225, 180, 120),
+    "left_brow": (120, 60, 20),
+    "right_brow": (160, 90, 30),
+    "left_eye": (60, 120, 255),
+    "right_eye": (0, 200, 255),
+    "glasses": (90, 90, 90),
+    "left_ear": (255, 150, 90),
+    "right_ear": (255, 190, 60),
+    "earring": (255, 255, 0),
+    "nose": (190, 130, 220),
+    "mouth": (120, 0, 40),
+    "upper_lip": (255, 60, 90),
+    "lower_lip": (200, 0, 130),
+    "neck": (90, 200, 90),
+    "necklace": (0, 255, 180),
+    "cloth": (110, 110, 230),
+    "hair": (40, 90, 60),
+    "hat": (0, 0, 120),
+    "teeth": (255, 255, 255),
+}
+COLOURS = np.array([_COLOURS.get(name, (0, 0, 0)) for name in LABELS], np.float32)
 VERDICTS = ("good", "usable", "bad")
+# Escapes what it is given: names of files and advice may hold any sign.
+_TEMPLATES = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
 
 
-def contact_sheet(frames, labels, torso, plate, points, count=6):
+def contact_sheet(
+    frames: np.ndarray,
+    labels: np.ndarray,
+    torso: np.ndarray,
+    plate: np.ndarray,
+    points: np.ndarray,
+    count: int = 6,
+) -> np.ndarray:
     """uint8 picture: frames with landmarks, labels, torso over the plate, one column a frame."""
     columns = []
     for i in np.linspace(0, len(frames) - 1, count).astype(int):
@@ -39,12 +68,17 @@ def contact_sheet(frames, labels, torso, plate, points, count=6):
     return cv2.resize(sheet, None, fx=ratio, fy=ratio, interpolation=cv2.INTER_AREA)
 
 
-def fit_sheet(frames, points, fitted, count=6, side=300):
+def fit_sheet(
+    frames: np.ndarray, points: np.ndarray, fitted: np.ndarray, count: int = 6, side: int = 300
+) -> np.ndarray:
     """uint8 picture: faces with landmarks (green) and the fitted head's points (red), enlarged.
 
     Args:
       frames: uint8 [T, H, W, 3].
-      points, fitted: [T, P, 2] px, found in the picture and projected by the pose.
+      points: [T, P, 2] px, landmarks found in the picture.
+      fitted: [T, P, 2] px, the same points of the head as the pose projects them.
+      count: of frames, evenly spread.
+      side: px of the square that shows a face.
     """
     columns = []
     for i in np.linspace(0, len(frames) - 1, count).astype(int):
@@ -66,51 +100,43 @@ def _dot(picture, points, colour, radius):
         cv2.circle(picture, at, radius, colour, -1, cv2.LINE_8, 4)
 
 
-def read_picture(path):
+def read_picture(path: os.PathLike | str) -> np.ndarray:
     """uint8 RGB [H, W, 3] of a PNG file."""
-    return np.ascontiguousarray(cv2.imread(str(path))[..., ::-1])
+    image = cv2.imread(str(path))
+    if image is None:
+        raise OSError(f"{path} cannot be read as a picture; expected a PNG file")
+    return np.ascontiguousarray(image[..., ::-1])
 
 
-def write_report(folder, tables, pictures, warnings=()) -> pathlib.Path:
-    """`report.html` in the folder: one page that carries its pictures in itself.
+def write_report(
+    folder: os.PathLike | str,
+    tables: Mapping[str, Mapping[str, object]],
+    pictures: Mapping[str, np.ndarray],
+    warnings: Sequence[str] = (),
+) -> pathlib.Path:
+    """Writes `report.html` into the folder: one page that carries its pictures in itself.
 
     Args:
       folder: the processed folder.
       tables: {title: {name: value}}; values that begin with a verdict are coloured by it.
-      pictures: {title: uint8 RGB [H, W, 3]}.
+      pictures: {title: uint8 RGB [H, W, 3]}; they come after the first table.
       warnings: lines to be read first.
+
+    Returns:
+      The path of the page.
     """
     folder = pathlib.Path(folder)
-    told = "".join(f"<li>{html.escape(w)}</li>" for w in warnings)
-    told = f'<ul class="warn">{told}</ul>' if told else "<p>Nothing to warn of.</p>"
-    first, *others = (f"<h2>{html.escape(t)}</h2>{_table(rows)}" for t, rows in tables.items())
-    shown = "".join(
-        f'<h2>{html.escape(title)}</h2><img alt="{html.escape(title)}" src="{_inline(picture)}">'
-        for title, picture in pictures.items()
-    )
-    page = (
-        '<!doctype html><html lang="en"><meta charset="utf-8">'
-        f"<title>{html.escape(folder.name)}</title><style>{STYLE}</style>"
-        f"<h1>What preprocessing found in {html.escape(folder.name)}</h1>"
-        f"{told}{first}{shown}{''.join(others)}</html>"
+    page = _TEMPLATES.get_template("page.html.jinja").render(
+        name=folder.name,
+        tables=tables,
+        pictures={title: _inline(picture) for title, picture in pictures.items()},
+        warnings=warnings,
+        verdicts=VERDICTS,
     )
     part = folder / ".report.part.html"
     part.write_text(page, encoding="utf-8")
     part.replace(folder / "report.html")
     return folder / "report.html"
-
-
-def _table(rows):
-    body = "".join(
-        f"<tr><th>{html.escape(str(k))}</th><td{_class(str(v))}>{html.escape(str(v))}</td></tr>"
-        for k, v in rows.items()
-    )
-    return f"<table>{body}</table>"
-
-
-def _class(text):
-    verdict = text.split(":")[0]
-    return f' class="{verdict}"' if verdict in VERDICTS else ""
 
 
 def _inline(picture, quality=88):

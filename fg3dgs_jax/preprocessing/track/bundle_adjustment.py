@@ -6,7 +6,7 @@ equations are
     [ A   B ] [poses         ]   [a]      A [6T, 6T] banded: the prior ties four frames,
     [ B'  C ] [shape, focal  ] = [b]      C [3P + 1, 3P + 1] small,
 
-so the poses are eliminated (Schur complement): one banded Cholesky factor serves the 3P + 2 right
+so the poses are eliminated (Schur complement). One banded Cholesky factor serves the 3P + 2 right
 sides, and a dense system of a hundred-odd unknowns is left. Cost: linear in the frames. Double
 precision throughout, hence NumPy: in single precision A's condition (translation in metres beside
 px of noise) eats the digits that jitter is measured in.
@@ -21,6 +21,7 @@ CHUNK = 512  # frames whose Jacobians are held at once
 # Of the differences over frames that the temporal prior keeps small. Third rather than second ones:
 # at equal noise a nod of 3 Hz keeps more of its height.
 ORDER = 3
+POINT_FRAMES, POINT_ROUNDS = 200, 4  # of `solve_points`
 QUICK = 4.0  # standard deviations from which on a motion is taken to be meant
 
 
@@ -36,24 +37,26 @@ class Scales(NamedTuple):
 
 
 class Unknowns(NamedTuple):
+    """What the fit solves for."""
+
     poses: np.ndarray  # [T, 6] rotation vector (rad), translation (m), head to camera
     points: np.ndarray  # [P, 3] m, head frame
     focal: float  # px
 
 
-def project(poses, points, focal, centre):
-    """poses [T, 6] (rotation vector, translation), points [P, 3] -> px [T, P, 2]."""
+def project(poses: np.ndarray, points: np.ndarray, focal: float, centre: np.ndarray) -> np.ndarray:
+    """Pixels [T, P, 2] of points [P, 3] under poses [T, 6] (rotation vector, translation)."""
     camera = points @ rotation_matrices(poses[:, :3]).swapaxes(-1, -2) + poses[:, None, 3:]
     return focal * camera[..., :2] / camera[..., 2:] + centre
 
 
-def rotation_matrices(vectors):
+def rotation_matrices(vectors: np.ndarray) -> np.ndarray:
     """Rodrigues: [..., 3] -> [..., 3, 3]."""
     a, b, k = _rodrigues(vectors)
     return np.eye(3) + a * k + b * k @ k
 
 
-def rotation_vectors(matrices):
+def rotation_vectors(matrices: np.ndarray) -> np.ndarray:
     """[T, 3, 3] -> [T, 3], turns below 180 degrees."""
     skew = matrices - matrices.swapaxes(-1, -2)
     axis = np.stack([skew[:, 2, 1], skew[:, 0, 2], skew[:, 1, 0]], -1) / 2
@@ -62,7 +65,7 @@ def rotation_vectors(matrices):
     return axis * (angle / np.maximum(sine, 1e-12))[:, None]
 
 
-def jacobians(poses, points, focal):
+def jacobians(poses: np.ndarray, points: np.ndarray, focal: float) -> tuple[np.ndarray, np.ndarray]:
     """Derivatives of `project`: by the pose [T, P, 2, 6] and by the point [T, P, 2, 3]."""
     rotation = rotation_matrices(poses[:, :3])
     turned = points @ rotation.swapaxes(-1, -2)
@@ -76,12 +79,20 @@ def jacobians(poses, points, focal):
     return by_pose, by_camera @ rotation[:, None]
 
 
-def huber_weights(residual, limit):
+def huber_weights(residual: np.ndarray, limit: float) -> np.ndarray:
     """Weights of Huber's loss for residual norms [...]."""
     return np.minimum(1.0, limit / np.maximum(residual, 1e-12))
 
 
-def step(now: Unknowns, start: Unknowns, pixels, weights, centre, scales: Scales, images=None):
+def step(
+    now: Unknowns,
+    start: Unknowns,
+    pixels: np.ndarray,
+    weights: np.ndarray,
+    centre: np.ndarray,
+    scales: Scales,
+    images: tuple[np.ndarray, np.ndarray] | None = None,
+) -> Unknowns:
     """One Gauss-Newton step.
 
     Args:
@@ -89,6 +100,8 @@ def step(now: Unknowns, start: Unknowns, pixels, weights, centre, scales: Scales
       start: the first guess, to which shape and focal length are tied.
       pixels: [T, P, 2] px.
       weights: [T, P] of the landmarks, 0 where there is none.
+      centre: [2] px, of the picture.
+      scales: how much each term weighs.
       images: (matrices [T, 6, 6], right sides [T, 6]) of further terms on the poses, or None.
     """
     blocks, right, coupling, corner, corner_right = _landmark_terms(
@@ -108,16 +121,33 @@ def step(now: Unknowns, start: Unknowns, pixels, weights, centre, scales: Scales
     return Unknowns(poses, points, now.focal * float(np.exp(small[-1])))
 
 
-def solve_points(now, points, pixels, valid, centre, sigma, tie, rounds=4, frames=200):
-    """Points [P, 3] by themselves under the poses of `now`, tied to `points` by `tie` (m).
+def solve_points(
+    now: Unknowns,
+    points: np.ndarray,
+    pixels: np.ndarray,
+    valid: np.ndarray,
+    centre: np.ndarray,
+    sigma: float,
+    tie: float,
+) -> np.ndarray:
+    """Points [P, 3] by themselves under the poses of `now`.
 
     Of lips and lids this is the mean over the clip; evenly chosen frames are enough.
+
+    Args:
+      now: where the fit stands.
+      points: [P, 3] m, to start from.
+      pixels: [T, P, 2] px.
+      valid: bool [T], frames with a face.
+      centre: [2] px, of the picture.
+      sigma: px, standard deviation of a landmark.
+      tie: m, standard deviation of a point from where it started.
     """
     use = np.flatnonzero(valid)
-    use = use[:: max(1, len(use) // frames)]
+    use = use[:: max(1, len(use) // POINT_FRAMES)]
     hold = 0.1 * len(use) / tie**2
     out = points.copy()
-    for _ in range(rounds):
+    for _ in range(POINT_ROUNDS):
         residual = pixels[use] - project(now.poses[use], out, now.focal, centre)
         w = huber_weights(np.linalg.norm(residual, axis=-1), 2 * sigma) / sigma**2
         _, by_point = jacobians(now.poses[use], out, now.focal)
@@ -128,13 +158,17 @@ def solve_points(now, points, pixels, valid, centre, sigma, tie, rounds=4, frame
     return out
 
 
-def pose_step(poses, blocks, right, scales: Scales):
+def pose_step(
+    poses: np.ndarray, blocks: np.ndarray, right: np.ndarray, scales: Scales
+) -> np.ndarray:
     """The step of the poses alone, for normal equations [T, 6, 6] and [T, 6] of their data."""
     band, rhs = _banded(blocks, right, poses, scales)
     return poses + solveh_banded(band, rhs, lower=True).reshape(-1, 6)
 
 
-def pose_terms(now: Unknowns, pixels, weights, centre, sigma):
+def pose_terms(
+    now: Unknowns, pixels: np.ndarray, weights: np.ndarray, centre: np.ndarray, sigma: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Normal equations of the landmarks by the poses alone: [T, 6, 6], [T, 6]."""
     return _landmark_terms(now, pixels, weights, centre, sigma)[:2]
 
@@ -174,8 +208,8 @@ def _landmark_terms(now, pixels, weights, centre, sigma):
 def _hold(now, start, num, scales):
     """Diagonal and right side of what ties shape and focal length to the first guess.
 
-    The errors of landmarks are shared by neighbouring frames, so that a long clip knows less than
-    its count says: the tie of the shape counts as a tenth of the frames.
+    Neighbouring frames share the errors of their landmarks, so that T frames are worth far fewer
+    independent ones. The tie of the shape counts as a tenth of the frames.
     """
     diagonal = np.full(now.points.size + 1, 0.1 * num / scales.shape**2)
     diagonal[-1] = 0.1 * num / scales.focal**2
@@ -184,8 +218,9 @@ def _hold(now, start, num, scales):
 
 
 def _banded(blocks, right, poses, scales):
-    """Lower banded form [6 (ORDER + 1) + 1, 6T] of the poses' matrix with its temporal prior, and
-    its right side.
+    """Lower banded form of the poses' matrix with its temporal prior, and its right side.
+
+    The first is [6 (ORDER + 1) + 1, 6T].
 
     The prior has Cauchy's weights, so that a quick nod is hardly flattened, and none across a cut.
     """

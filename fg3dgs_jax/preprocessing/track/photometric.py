@@ -3,7 +3,7 @@
 Landmarks come from a network that sees each frame alone: their errors follow the lips and the light
 and differ from frame to frame. Skin that moves with the skull (forehead, nose, upper cheeks) shows
 how the head moved between frames far better. Each of many points on it gets one grey level for the
-whole clip (the median of what the frames show there); a frame's pose is moved until its own grey
+whole clip, the median of what the frames show there. A frame's pose is moved until its own grey
 levels agree (Lucas and Kanade). Frames are band-passed first: shading by the lamps drops out.
 """
 
@@ -32,7 +32,7 @@ GAIN_RANGE = (0.7, 1.4)  # of a frame's contrast
 TEMPLATE_FRAMES = 300
 
 
-def skin_points(points):
+def skin_points(points: np.ndarray) -> np.ndarray:
     """Points [S, 3] m on the skin above the mouth, clear of lids and brows, of a face [P, 3]."""
     plane = points[:468, :2]
     oval = plane[list(FACE_OVAL)]
@@ -52,7 +52,14 @@ def skin_points(points):
     return np.concatenate([grid, LinearNDInterpolator(plane, points[:468, 2])(grid)[:, None]], -1)
 
 
-def image_terms(frames, valid, poses, skin, focal, centre):
+def image_terms(
+    frames: np.ndarray,
+    valid: np.ndarray,
+    poses: np.ndarray,
+    skin: np.ndarray,
+    focal: float,
+    centre: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
     """Normal equations of the poses by grey levels: [T, 6, 6], [T, 6]; zero where not valid.
 
     Args:
@@ -60,6 +67,8 @@ def image_terms(frames, valid, poses, skin, focal, centre):
       valid: bool [T], frames with a face.
       poses: [T, 6], where the fit stands.
       skin: [S, 3] m, head frame.
+      focal: px.
+      centre: [2] px, of the picture.
     """
     looks, template, residual = _compare(frames, valid, poses, skin, focal, centre)
     known = np.flatnonzero(valid)
@@ -72,7 +81,7 @@ def image_terms(frames, valid, poses, skin, focal, centre):
         by_pose, _ = bundle_adjustment.jacobians(poses[part], skin, focal)
         slopes = (looks[part, :, 1:] + template[:, 1:]) / 2  # of second order, as in ESM
         by_pose = np.einsum("tpi,tpia->tpa", slopes, by_pose)
-        # Geman-McClure: a hand before the face or a frown has no say at all.
+        # Geman-McClure: a hand before the face or a frown counts for nothing.
         weights = 1 / (1 + (residual[part] / (2 * noise)) ** 2) ** 2 / (CORRELATED * noise) ** 2
         weights *= np.asarray(valid)[part, None]
         weighted = by_pose * weights[..., None]
@@ -81,15 +90,26 @@ def image_terms(frames, valid, poses, skin, focal, centre):
     return matrices, right
 
 
-def deviation(frames, valid, poses, skin, focal, centre):
+def deviation(
+    frames: np.ndarray,
+    valid: np.ndarray,
+    poses: np.ndarray,
+    skin: np.ndarray,
+    focal: float,
+    centre: np.ndarray,
+) -> float:
     """Median deviation of grey levels from the clip's own, as a share of their mean size."""
     _, template, residual = _compare(frames, valid, poses, skin, focal, centre)
     return float(np.median(np.abs(residual[valid])) / np.abs(template[:, 0]).mean())
 
 
 def _compare(frames, valid, poses, skin, focal, centre):
-    """What frames show at the points: grey level and slopes [T, S, 3] with their median [S, 3], and
-    how far each grey level is from it [T, S]."""
+    """What frames show at the points.
+
+    Returns:
+      Grey level and slopes [T, S, 3], their median [S, 3], and how far each grey level is from the
+      median [T, S].
+    """
     looks = np.zeros((len(poses), len(skin), 3), np.float32)
     for i in releasing(np.flatnonzero(valid), frames):
         shown = bundle_adjustment.project(poses[i : i + 1], skin, focal, centre)[0]
@@ -116,7 +136,7 @@ def _look(frame, pixels):
     at = (pixels - low - 0.5).astype(np.float32)[None]
 
     def read(dx, dy):
-        shifted = at + np.float32([dx, dy])
+        shifted = at + np.array([dx, dy], np.float32)
         return cv2.remap(fine, shifted, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[0]
 
     return np.stack([read(0, 0), read(0.5, 0) - read(-0.5, 0), read(0, 0.5) - read(0, -0.5)], -1)

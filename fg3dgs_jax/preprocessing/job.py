@@ -1,0 +1,87 @@
+"""What the steps of a pipeline are given: the folder, the source, and what was chosen and found."""
+
+import abc
+import dataclasses
+import functools
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from fg3dgs_jax.experts.audio import audio_features
+from fg3dgs_jax.experts.face import face_landmarker
+from fg3dgs_jax.media import video
+from fg3dgs_jax.preprocessing.check import av_offset
+from fg3dgs_jax.preprocessing.express import sources
+from fg3dgs_jax.preprocessing.resume import Folder
+from fg3dgs_jax.preprocessing.settings import Consent
+from fg3dgs_jax.weights import files, store
+
+
+@dataclasses.dataclass
+class Job(abc.ABC):
+    """A processed folder to be made. The kinds of sources add what is theirs.
+
+    The properties read what earlier steps have written: a step may use those whose files are among
+    its `needs`.
+    """
+
+    folder: Folder
+    consent: Consent
+    landmarker: pathlib.Path  # face_landmarker.task
+    expression: sources.ExpressionSources
+    extractors: tuple[str, ...]  # of the audio features to compute
+
+    @property
+    @abc.abstractmethod
+    def num_frames(self) -> int:
+        """T."""
+
+    @property
+    @abc.abstractmethod
+    def size(self) -> tuple[int, int]:
+        """Height and width, px, of the folder's pictures."""
+
+    @property
+    def cuts(self) -> list[int]:
+        """Frames that begin another scene."""
+        return []
+
+    @functools.cached_property
+    def sound_record(self) -> Any:
+        """What the folder's sound depends on besides the key (JSON)."""
+        return True
+
+    @abc.abstractmethod
+    def meta(self) -> dict[str, Any]:
+        """Arguments of `format.save_meta`, once the steps are done."""
+
+    @property
+    def frames(self) -> np.ndarray:
+        """uint8 [T, H, W, 3] RGB, mapped from `frames.npy`."""
+        return np.load(self.folder.path / "frames.npy", mmap_mode="r")
+
+    @property
+    def landmarks(self) -> np.ndarray:
+        """float32 [T, 478, 2] px, of `landmarks.npz`: gaps bridged, not smoothed."""
+        with np.load(self.folder.path / "landmarks.npz") as fields:
+            return fields["pixels"]
+
+    @functools.cached_property
+    def track(self) -> face_landmarker.FaceTrack:
+        """What the landmarker saw, of `faces.npz`."""
+        with np.load(self.folder.path / "faces.npz") as fields:
+            track = face_landmarker.FaceTrack(**{k: fields[k] for k in fields.files})
+        return track._replace(names=tuple(map(str, track.names)))
+
+    @functools.cached_property
+    def lateness(self) -> av_offset.Offset:
+        """What lips and sound show about each other over the whole clip."""
+        samples = video.read_wav(self.folder.path / "audio.wav")
+        return av_offset.estimate(self.track.pixels, self.track.valid, samples)
+
+    def weights(self) -> dict[str, str]:
+        """{name in the registry: sha256} of the networks that every source uses."""
+        extractors = (audio_features.lookup(name).weights for name in self.extractors)
+        names = ("face_landmarker", *self.expression.emotion.weights, *filter(None, extractors))
+        return {name: files.digest(store.require(name)) for name in names}
