@@ -1,8 +1,8 @@
 // The XLA FFI doors of the encoding on a GPU.
 #include <string>
 
-#include "cuda/encode.h"
 #include "core/encode_operands.h"
+#include "cuda/encode_kernels.h"
 
 namespace fg {
 namespace {

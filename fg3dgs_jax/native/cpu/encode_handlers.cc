@@ -8,10 +8,10 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "cpu/buffer.h"
-#include "cpu/parallel.h"
-#include "cpu/encode_kernels.h"
 #include "core/encode_operands.h"
+#include "cpu/buffer.h"
+#include "cpu/encode_kernels.h"
+#include "cpu/parallel.h"
 
 namespace fg {
 namespace {

@@ -5,17 +5,16 @@
 // only the box around what differs is computed. Layers of eyes and mouth on key colour differ in a
 // few percent of a picture.
 
-#include "core/ssim_math.h"
-
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <memory>
 #include <vector>
 
+#include "core/ssim_math.h"
+#include "core/ssim_operands.h"
 #include "cpu/parallel.h"
 #include "cpu/ssim_band.h"
-#include "core/ssim_operands.h"
 
 namespace fg {
 
