@@ -18,21 +18,12 @@ namespace {
 
 int64_t blocks_of(int64_t n) { return (n + kEncodeBlock - 1) / kEncodeBlock; }
 
-ffi::Error encode_fwd(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> tables,
-                      ffi::Buffer<ffi::F32> coords, ffi::ResultBuffer<ffi::F32> features,
-                      ffi::Span<const int32_t> resolutions, ffi::Span<const float> scales,
-                      ffi::Span<const int32_t> offsets, float bound) {
+ffi::Error encode_fwd(F32 tables, F32 coords, F32Out features, Ints resolutions, Floats scales,
+                      Ints offsets, float bound, ffi::ThreadPool pool) {
   Levels levels;
-  if (ffi::Error error =
-          check_encoding(resolutions, scales, offsets, bound, tables, coords, &levels);
-      error.failure()) {
-    return error;
-  }
+  FG_TRY(check_encoding(resolutions, scales, offsets, bound, tables, coords, &levels));
+  FG_TRY(check_features(levels, coords, *features));
   const int64_t n = coords.dimensions()[0];
-  const int64_t width = levels.features();
-  if (static_cast<int64_t>(features->element_count()) != n * width) {
-    return ffi::Error::InvalidArgument("hash encoding: features must be [N, 3 * levels]");
-  }
   const auto kernel = FG_CHOOSE(encode);
   parallel_for(pool, blocks_of(n), [&](int64_t block) {
     kernel(levels, tables.typed_data(), coords.typed_data(), features->typed_data(),
@@ -41,24 +32,13 @@ ffi::Error encode_fwd(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> tables,
   return ffi::Error::Success();
 }
 
-ffi::Error encode_bwd(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> tables,
-                      ffi::Buffer<ffi::F32> coords, ffi::Buffer<ffi::F32> v_features,
-                      ffi::ResultBuffer<ffi::F32> v_tables, ffi::ResultBuffer<ffi::F32> v_coords,
-                      ffi::Span<const int32_t> resolutions, ffi::Span<const float> scales,
-                      ffi::Span<const int32_t> offsets, float bound) {
+ffi::Error encode_bwd(F32 tables, F32 coords, F32 v_features, F32Out v_tables, F32Out v_coords,
+                      Ints resolutions, Floats scales, Ints offsets, float bound,
+                      ffi::ThreadPool pool) {
   Levels levels;
-  if (ffi::Error error =
-          check_encoding(resolutions, scales, offsets, bound, tables, coords, &levels);
-      error.failure()) {
-    return error;
-  }
+  FG_TRY(check_encoding(resolutions, scales, offsets, bound, tables, coords, &levels));
+  FG_TRY(check_cotangents(levels, tables, coords, v_features, *v_tables, *v_coords));
   const int64_t n = coords.dimensions()[0];
-  if (static_cast<int64_t>(v_features.element_count()) != n * levels.features() ||
-      v_tables->element_count() != tables.element_count() ||
-      v_coords->element_count() != coords.element_count()) {
-    return ffi::Error::InvalidArgument(
-        "hash encoding: cotangents do not have the shapes of their arguments");
-  }
   const int64_t blocks = blocks_of(n), stride = blocks * kEncodeBlock;
   static thread_local Buffer<float> arena;
   float* memory = arena.reserve((3 + levels.features()) * stride);
@@ -80,26 +60,9 @@ ffi::Error encode_bwd(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> tables,
 }  // namespace
 }  // namespace fg
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(fg3dgs_encode_fwd, fg::encode_fwd,
-                              xla::ffi::Ffi::Bind()
-                                  .Ctx<xla::ffi::ThreadPool>()
-                                  .Arg<xla::ffi::Buffer<xla::ffi::F32>>()  // tables
-                                  .Arg<xla::ffi::Buffer<xla::ffi::F32>>()  // coords
-                                  .Ret<xla::ffi::Buffer<xla::ffi::F32>>()  // features
-                                  .Attr<xla::ffi::Span<const int32_t>>("resolutions")
-                                  .Attr<xla::ffi::Span<const float>>("scales")
-                                  .Attr<xla::ffi::Span<const int32_t>>("offsets")
-                                  .Attr<float>("bound"));
+using xla::ffi::ThreadPool;
 
+XLA_FFI_DEFINE_HANDLER_SYMBOL(fg3dgs_encode_fwd, fg::encode_fwd,
+                              fg::encode_fwd_call().Ctx<ThreadPool>());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(fg3dgs_encode_bwd, fg::encode_bwd,
-                              xla::ffi::Ffi::Bind()
-                                  .Ctx<xla::ffi::ThreadPool>()
-                                  .Arg<xla::ffi::Buffer<xla::ffi::F32>>()  // tables
-                                  .Arg<xla::ffi::Buffer<xla::ffi::F32>>()  // coords
-                                  .Arg<xla::ffi::Buffer<xla::ffi::F32>>()  // v_features
-                                  .Ret<xla::ffi::Buffer<xla::ffi::F32>>()  // v_tables
-                                  .Ret<xla::ffi::Buffer<xla::ffi::F32>>()  // v_coords
-                                  .Attr<xla::ffi::Span<const int32_t>>("resolutions")
-                                  .Attr<xla::ffi::Span<const float>>("scales")
-                                  .Attr<xla::ffi::Span<const int32_t>>("offsets")
-                                  .Attr<float>("bound"));
+                              fg::encode_bwd_call().Ctx<ThreadPool>());

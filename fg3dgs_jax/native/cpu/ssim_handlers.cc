@@ -46,7 +46,7 @@ Rect grown(const Rect& box, int64_t by, int64_t height, int64_t width) {
 
 ffi::Error ssim(ffi::ThreadPool pool, F32 x, F32 y, F32Out distance, F32Out v_x) {
   SsimSize size;
-  if (ffi::Error error = check_ssim(x, y, *distance, *v_x, &size); error.failure()) return error;
+  FG_TRY(check_ssim(x, y, *distance, *v_x, &size));
   const auto kernel = FG_CHOOSE(ssim_band);
   const int64_t pixels = size.height * size.width, n = pixels * size.channels;
   const int64_t workers = worker_count(pool);
