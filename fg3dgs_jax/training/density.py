@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from fg3dgs_jax import geometry
-from fg3dgs_jax.models.gaussians import SH_BAND_0
+from fg3dgs_jax.rasterizer.sh import SH_BAND_0
 from fg3dgs_jax.types import Array, Gaussians
 
 SPLIT_SHRINK = 1.6  # 3DGS: children are this much smaller than their parent
