@@ -1,10 +1,9 @@
 """Rotations, rigid transforms and pinhole cameras, differentiable, with any leading dimensions.
 
 Quaternions are wxyz. Rigid transforms are [..., 4, 4] acting on column vectors. Camera axes are
-OpenCV's (x right, y down, z forward). World units are metres.
+OpenCV's (x right, y down, z forward). World units are metres. In an annotation `*batch` are leading
+dimensions, and `*#batch` ones that may each be 1 where another argument has more.
 """
-
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -18,22 +17,28 @@ EPS = 1e-12
 _PULL = 1e-4
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def short_sum(x: Float[Array, "..."], axis: int) -> Float[Array, "..."]:
     """Sums over an axis of a few entries, written out term by term.
 
     On CPUs, XLA runs `jnp.sum` over such an axis row by row, which is slow. The same holds for the
     gradient of a repeat, which is why `short_spread` is written as its transpose.
     """
+    return _short_sum(x, axis)
+
+
+def short_spread(x: Float[Array, "..."], axis: int, size: int) -> Float[Array, "..."]:
+    """Repeats `x` `size` times along a new axis. Its gradient is `short_sum`."""
+    return _short_spread(x, axis, size)
+
+
+def _sum(x: Array, axis: int) -> Array:
     total = jax.lax.index_in_dim(x, 0, axis, keepdims=False)
     for i in range(1, x.shape[axis]):
         total = total + jax.lax.index_in_dim(x, i, axis, keepdims=False)
     return total
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def short_spread(x: Float[Array, "..."], axis: int, size: int) -> Float[Array, "..."]:
-    """Repeats `x` `size` times along a new axis. Its gradient is `short_sum`."""
+def _spread(x: Array, axis: int, size: int) -> Array:
     x = jnp.expand_dims(x, axis)
     axis %= x.ndim
     return jnp.broadcast_to(x, (*x.shape[:axis], size, *x.shape[axis + 1 :]))
@@ -55,8 +60,10 @@ def _short_spread_bwd(axis: int, size: int, _: None, v: Array) -> tuple[Array]:
     return (short_sum(v, axis),)
 
 
-short_sum.defvjp(_short_sum_fwd, _short_sum_bwd)
-short_spread.defvjp(_short_spread_fwd, _short_spread_bwd)
+_short_sum = jax.custom_vjp(_sum, nondiff_argnums=(1,))
+_short_sum.defvjp(_short_sum_fwd, _short_sum_bwd)
+_short_spread = jax.custom_vjp(_spread, nondiff_argnums=(1, 2))
+_short_spread.defvjp(_short_spread_fwd, _short_spread_bwd)
 
 
 def safe_norm(
@@ -85,8 +92,8 @@ def quat_to_rotmat(quat: Float[Array, "*batch 4"]) -> Float[Array, "*batch 3 3"]
 
 
 def transform_points(
-    transform: Float[Array, "*batch 4 4"], points: Float[Array, "*batch n 3"]
-) -> Float[Array, "*batch n 3"]:
+    transform: Float[Array, "*#batch 4 4"], points: Float[Array, "*#batch n 3"]
+) -> Float[Array, "*#batch n 3"]:
     """Applies rigid transforms to points."""
     rotated = jnp.einsum("...ij,...nj->...ni", transform[..., :3, :3], points)
     return rotated + transform[..., None, :3, 3]
@@ -98,7 +105,9 @@ def camera_center(world_to_camera: Float[Array, "*batch 4 4"]) -> Float[Array, "
     return jnp.einsum("...ij,...j->...i", -jnp.swapaxes(rotation, -1, -2), translation)
 
 
-def project_points(points: Float[Array, "*batch n 3"], camera: Camera) -> Float[Array, "*batch n 2"]:
+def project_points(
+    points: Float[Array, "*#batch n 3"], camera: Camera
+) -> Float[Array, "*#batch n 2"]:
     """Pixels (x, y) at which cameras see world points in metres."""
     x, y, z = jnp.moveaxis(transform_points(camera.world_to_camera, points), -1, 0)
     fx, fy, cx, cy = (jnp.asarray(v)[..., None] for v in camera[1:])
