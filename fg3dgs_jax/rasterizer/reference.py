@@ -26,7 +26,7 @@ from fg3dgs_jax.rasterizer.types import (
 )
 from fg3dgs_jax.types import Array, Camera
 
-# The kernels' copies of these live in native/core/constants.h; a test compares the two.
+# The kernels' copies of these live in native/core/constants.h. A test compares the two.
 ALPHA_MAX = 0.99  # above it alpha is clamped, and its gradient gated
 ALPHA_MIN = 1.0 / 255.0  # below it a Gaussian leaves no trace in a pixel
 TRANSMITTANCE_MIN = 1e-4  # a pixel stops before the Gaussian that would take it below this
@@ -208,7 +208,7 @@ def _splat(means: Array, quats: Array, scales: Array, view: _View, sound: Array)
     scales = jnp.where(keep, scales, 1e-3)
     factor = quat_to_rotmat(quats) * scales[..., None, :]  # M of Sigma = M M^T, eq. (2)
 
-    # The Jacobian of the pinhole at the centre; outside the picture plus a margin it stops
+    # The Jacobian of the pinhole at the centre. Outside the picture plus a margin it stops
     # following the centre, or a Gaussian beside the camera would cover everything.
     tan_x, tan_y = 0.5 * width / fx, 0.5 * height / fy
     slope_x = jnp.clip(
@@ -257,7 +257,7 @@ def _half_extents(conics: Array, opacities: Array, sound: Array) -> tuple[Array,
     return half_x, half_y
 
 
-# The size comes first, for partial; the rest are the operands of jnp.vectorize.
+# The size comes first, for partial. The rest are the operands of jnp.vectorize.
 def _blend(
     width: int,
     height: int,
