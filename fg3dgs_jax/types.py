@@ -72,7 +72,8 @@ class Conditions(NamedTuple):
 class Batch(NamedTuple):
     """One frame (or B frames) of truth with what drives it."""
 
-    index: Array  # [...] int32, frame number in the clip
+    # tuple's own method of that name is not used.
+    index: Array  # pyright: ignore[reportIncompatibleMethodOverride]  # [...] int32, frame number
     conditions: Conditions
     camera: Camera
     image: Array  # [..., H, W, 3] in [0, 1]

@@ -204,9 +204,13 @@ def main():
     )
     parser.add_argument("--backend", default="auto", choices=native.BACKENDS)
     parser.add_argument(
-        "--cases", type=case_of, nargs="+", metavar="NxSIZE", help="Gaussians x pixels a side",
+        "--cases",
+        type=case_of,
+        nargs="+",
+        metavar="NxSIZE",
+        help="Gaussians x pixels a side",
         default=[(2000, 128), (20_000, 256), (50_000, 512)],
-    )  # fmt: skip
+    )
     parser.add_argument("--footprints", nargs="+", default=list(SIGMAS), choices=list(SIGMAS))
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--peers", nargs="*", help="default: every one that is installed")
@@ -240,9 +244,10 @@ def main():
                         rows.append(row)
     if flags.out:
         machine = dict(
-            device=jax.devices()[0].device_kind, cores=len(os.sched_getaffinity(0)),
+            device=jax.devices()[0].device_kind,
+            cores=len(os.sched_getaffinity(0)),
             jax=jax.__version__,
-        )  # fmt: skip
+        )
         with open(flags.out, "w") as file:
             json.dump({**machine, "rows": rows}, file, indent=1)
 

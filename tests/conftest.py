@@ -1,10 +1,23 @@
-"""Settings that must stand before JAX starts: tests run each program once, so that compiling it
-well costs more than it saves."""
+"""Settings that must stand before JAX starts and before a module is imported.
+
+Tests run each program once, so that compiling it well costs more than it saves. Annotated shapes
+are checked as the functions run.
+"""
 
 import importlib.metadata
 import os
 
+import jaxtyping
 import pytest
+
+from tests import annotations
+
+# Modules whose annotations are checked, with all modules below them.
+_CHECKED = (
+    "fg3dgs_jax.geometry",
+    "fg3dgs_jax.rasterizer",
+)
+jaxtyping.install_import_hook(_CHECKED, f"{annotations.__name__}.check")
 
 _CHEAP = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 if importlib.metadata.version("jaxlib").startswith("0.10."):  # a flag that is not known is fatal

@@ -16,12 +16,12 @@ from jax.typing import ArrayLike
 
 from fg3dgs_jax.avatar.subject import open_subject
 from fg3dgs_jax.config import Config
-from fg3dgs_jax.geometry import camera_center, short_spread
+from fg3dgs_jax.geometry import short_spread
 from fg3dgs_jax.media import video
 from fg3dgs_jax.models import gaussians as gaussians_lib
 from fg3dgs_jax.models import motion as motion_lib
 from fg3dgs_jax.rasterizer import RasterAux, render
-from fg3dgs_jax.rasterizer.sh import eval_sh
+from fg3dgs_jax.rasterizer.sh import view_colors
 from fg3dgs_jax.types import REGIONS, Array, Camera, Conditions, GaussianDeltas, Gaussians
 
 BACK_TO_FRONT = ("eyes", "mouth", "face")
@@ -144,7 +144,9 @@ def draw_layer(
         deltas, gates = moved
     drawn = gaussians_lib.activate(gaussians, deltas, alive)
     degree = round(drawn.sh.shape[-2] ** 0.5) - 1
-    colors = _colors(drawn, camera, degree)
+    # Not by render(sh_degree=..): the gates and the second copy of the colours are channels beside.
+    with jax.named_scope("colors"):
+        colors = view_colors(drawn.sh, drawn.means, camera, degree)
     background = options.background
     if options.with_gates:
         if gates is None:
@@ -169,12 +171,6 @@ def draw_layer(
     image = out.image[..., :3] if options.with_gates else out.image
     gate_image = out.image[..., 3:] if options.with_gates else None
     return Layer(image, out.alpha, gate_image, deltas, out.aux)
-
-
-@jax.named_scope("colors")
-def _colors(drawn: gaussians_lib.Drawable, camera: Camera, degree: int) -> Array:
-    center = camera_center(camera.world_to_camera)
-    return eval_sh(drawn.sh, drawn.means - center, degree)
 
 
 @jax.named_scope("composite")

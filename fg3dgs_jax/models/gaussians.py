@@ -7,10 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.spatial import cKDTree
 
+from fg3dgs_jax.rasterizer.sh import SH_BAND_0
 from fg3dgs_jax.types import Array, GaussianDeltas, Gaussians
-
-SH_BAND_0 = 0.28209479177387814  # the constant spherical harmonic: colour = SH_BAND_0 * sh[0] + 0.5
-
 
 INITIAL_OPACITY = 0.1
 

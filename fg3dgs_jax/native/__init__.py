@@ -31,8 +31,11 @@ BUILD_COMMAND = "pip install -e . (in the checkout; needs a C++17 compiler)"
 
 
 def _search_dirs() -> list[Path]:
-    """Where a library may lie, best first: FG3DGS_NATIVE_DIR; beside this file (wheel); on sys.path
-    (an editable install: the checkout holds the Python files, site-packages the library)."""
+    """Folders that may hold a library, best first.
+
+    FG3DGS_NATIVE_DIR, then the package (a wheel), then sys.path. In an editable install the
+    checkout holds the Python files and site-packages the library.
+    """
     dirs = [Path(d) for d in [os.environ.get("FG3DGS_NATIVE_DIR")] if d]
     dirs.append(Path(__file__).parents[1] / "_native")
     dirs += [Path(entry or ".") / "fg3dgs_jax" / "_native" for entry in sys.path]
@@ -40,7 +43,7 @@ def _search_dirs() -> list[Path]:
 
 
 def library_path(backend: str) -> Path | None:
-    """The library of "cpu" or "cuda", or None where it is not built."""
+    """Path of the library of "cpu" or "cuda", or None where it is not built."""
     for folder in _search_dirs():
         path = folder / f"libfg3dgs_{backend}.so"
         if path.is_file():
@@ -50,7 +53,7 @@ def library_path(backend: str) -> Path | None:
 
 @functools.cache
 def _register(backend: str) -> frozenset[str]:
-    """Loads one library and registers its handlers with XLA; the names of those it has."""
+    """Loads one library and registers its handlers with XLA. Returns the names of those it has."""
     path = library_path(backend)
     if path is None:
         return frozenset()
@@ -59,18 +62,24 @@ def _register(backend: str) -> frozenset[str]:
     except OSError as error:
         warnings.warn(f"{path} does not load ({error}); rebuild it: {BUILD_COMMAND}", stacklevel=2)
         return frozenset()
-    found = [name for group in TARGETS.values() for name in group if hasattr(library, name)]
-    for name in found:
+    targets = [name for group in TARGETS.values() for name in group if hasattr(library, name)]
+    for name in targets:
         handler = jax.ffi.pycapsule(getattr(library, name))
         jax.ffi.register_ffi_target(name, handler, platform=PLATFORMS[backend])
-    return frozenset(found)
+    return frozenset(targets)
 
 
 def buffer_bytes(area: str, *sizes: int) -> int:
-    """Bytes that one image (or call) of these sizes brings to a buffer of the CUDA library; `area`
-    is state, bin, blend_grad, project_grad or encode_grad.
+    """Bytes that one image (or call) of these sizes brings to a buffer of the CUDA library.
 
     XLA allocates these buffers as results, so that a captured graph holds all it needs.
+
+    Args:
+      area: state, bin, blend_grad, project_grad or encode_grad.
+      *sizes: the arguments of the library's function fg3dgs_<area>_bytes.
+
+    Raises:
+      ValueError: the CUDA library is not built.
     """
     path = library_path("cuda")
     if path is None:
@@ -81,12 +90,12 @@ def buffer_bytes(area: str, *sizes: int) -> int:
 
 
 def has_targets(group: str, backend: str = "cpu") -> bool:
-    """Whether the library of `backend` is there and has all of `group` (a key of TARGETS)."""
+    """Whether the library of `backend` is built and has all of `group` (a key of TARGETS)."""
     return set(TARGETS[group]) <= _register(backend)
 
 
 def available_backends(group: str = "rasterizer") -> tuple[str, ...]:
-    """The backends that can run `group` here, best first; "reference" (plain JAX) always can."""
+    """Backends that can run `group` here, best first. "reference" (plain JAX) always can."""
     cuda = jax.default_backend() == "gpu" and has_targets(group, "cuda")
     cpu = has_targets(group, "cpu")
     return (*(["cuda"] * cuda), *(["cpu"] * cpu), "reference")
@@ -102,11 +111,17 @@ def _warn_missing(group: str, backend: str) -> None:
 
 
 def resolve_backend(requested: str = "auto", group: str = "rasterizer") -> str:
-    """The backend to run: "cpu", "cuda" or "reference".
+    """Chooses the backend to run: "cpu", "cuda" or "reference".
 
     "auto" means FG3DGS_BACKEND if that is set, else the compiled one for JAX's default platform,
     else the reference.
-    Raises ValueError where a backend is asked for by name and is not there.
+
+    Args:
+      requested: one of BACKENDS.
+      group: what has to run, a key of TARGETS.
+
+    Raises:
+      ValueError: an unknown backend, or one that was named and is not built.
     """
     source = "backend"
     if requested == "auto":

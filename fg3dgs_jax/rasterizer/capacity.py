@@ -1,4 +1,7 @@
-"""How long the lists of a GPU are: a program's static number, chosen by what pictures needed."""
+"""How long the lists of (tile, Gaussian) pairs are on a GPU.
+
+The length is a static number of a program, chosen by what pictures needed.
+"""
 
 from collections.abc import Mapping
 
@@ -6,7 +9,7 @@ FILL = 0.8  # the most of a list that pictures may need before it grows
 
 
 def suggest_capacity(n_isects: int) -> int:
-    """The least power of two of which `n_isects` (tile, Gaussian) pairs fill at most FILL."""
+    """Chooses the least power of two of which `n_isects` pairs fill at most FILL."""
     capacity = 1
     while n_isects > FILL * capacity:
         capacity *= 2
@@ -16,16 +19,28 @@ def suggest_capacity(n_isects: int) -> int:
 class CapacityMonitor:
     """Keeps the `isect_capacity` of pictures, each known by a name, ahead of what they need.
 
-    A capacity shapes the program, so growing one means compiling again: ask `update` between
-    dispatches. Only names given at the start are watched; a CPU's lists grow by themselves, so
+    A capacity shapes the program, so growing one means compiling again. Call `update` between
+    dispatches. Only names given at the start are watched. A CPU's lists grow by themselves, so
     there the monitor is given none.
+
+    Attributes:
+      capacities: pairs by name.
     """
 
-    def __init__(self, capacities: Mapping[str, int]):
+    capacities: dict[str, int]
+
+    def __init__(self, capacities: Mapping[str, int]) -> None:
         self.capacities = dict(capacities)
 
     def update(self, n_isects: Mapping[str, int]) -> bool:
-        """Grows what `n_isects`, by name, fill beyond FILL; whether any capacity has changed."""
+        """Grows each capacity that its picture fills beyond FILL.
+
+        Args:
+          n_isects: pairs that the pictures needed, by name.
+
+        Returns:
+          Whether any capacity has changed.
+        """
         grown = {
             name: suggest_capacity(n_isects[name])
             for name, capacity in self.capacities.items()

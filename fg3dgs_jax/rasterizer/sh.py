@@ -3,16 +3,16 @@
 A colour is their sum + 0.5, clamped below at 0.
 """
 
-import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float
 
-from fg3dgs_jax.geometry import short_spread, short_sum
-
-Array = jax.Array
+from fg3dgs_jax.geometry import camera_center, short_spread, short_sum
+from fg3dgs_jax.types import Array, Camera
 
 MAX_DEGREE = 3
+# The constant harmonic, 1 / (2 sqrt(pi)): the colour of degree 0 is SH_BAND_0 * sh[0] + 0.5.
+SH_BAND_0 = 0.28209479177387814
 
-_C0 = 0.28209479177387814  # 1 / (2 sqrt(pi))
 _C1 = 0.4886025119029199  # sqrt(3 / (4 pi))
 _C2 = (1.0925484305920792, 0.31539156525252005, 0.5462742152960396)
 _C3 = (
@@ -24,15 +24,19 @@ _C3 = (
 )
 
 
-def sh_basis(dirs: Array, degree: int) -> Array:
-    """The K = (degree + 1)^2 basis values [..., K] of unit vectors dirs [..., 3]; by l, then m."""
+def sh_basis(dirs: Float[Array, "*batch 3"], degree: int) -> Float[Array, "*batch k"]:
+    """The K = (degree + 1)^2 basis values of unit vectors, ordered by l, then m.
+
+    Raises:
+      ValueError: a degree outside 0 to 3.
+    """
     _check_degree(degree)
     x, y, z = dirs[..., 0], dirs[..., 1], dirs[..., 2]
-    values = [jnp.full_like(x, _C0)]
+    values = [jnp.full_like(x, SH_BAND_0)]
     if degree >= 1:
         values += [-_C1 * y, _C1 * z, -_C1 * x]
+    xx, yy, zz = x * x, y * y, z * z
     if degree >= 2:
-        xx, yy, zz = x * x, y * y, z * z
         values += [
             _C2[0] * x * y,
             -_C2[0] * y * z,
@@ -53,11 +57,24 @@ def sh_basis(dirs: Array, degree: int) -> Array:
     return jnp.stack(values, axis=-1)
 
 
-def eval_sh(sh: Array, dirs: Array, degree: int) -> Array:
-    """Colours [..., N, 3] of coefficients sh [..., N, K, 3] seen along dirs [..., N, 3].
+def eval_sh(
+    sh: Float[Array, "*#batch k 3"], dirs: Float[Array, "*#batch 3"], degree: int
+) -> Float[Array, "*#batch 3"]:
+    """Colours of SH coefficients seen along directions.
 
-    dirs point from the camera to the Gaussian, of any length. Only the first (degree + 1)^2
-    coefficients are read, so the degree can grow during training with K fixed.
+    Only the first (degree + 1)^2 coefficients are read, so that the degree can grow during
+    training while K stays fixed.
+
+    Args:
+      sh: the coefficients, band 0 first.
+      dirs: from the camera to the Gaussian, of any length.
+      degree: 0 to 3.
+
+    Returns:
+      Colours, at least 0.
+
+    Raises:
+      ValueError: a degree outside 0 to 3, or fewer coefficients than it needs.
     """
     _check_degree(degree)
     bases = (degree + 1) ** 2
@@ -66,13 +83,40 @@ def eval_sh(sh: Array, dirs: Array, degree: int) -> Array:
             f"sh has shape {tuple(sh.shape)}; "
             f"expected [..., N, K, 3] with K >= {bases} for degree {degree}"
         )
-    basis = sh_basis(_normalize(dirs), degree)
+    basis = sh_basis(_unit(dirs), degree)
     color = short_sum(short_spread(basis, -1, 3) * sh[..., :bases, :], -2)
     return jnp.maximum(color + 0.5, 0.0)
 
 
-def _normalize(v: Array) -> Array:
-    """Unit vectors; the zero vector stays zero, with a finite gradient."""
+def view_colors(
+    sh: Float[Array, "*#batch n k 3"],
+    means: Float[Array, "*#batch n 3"],
+    camera: Camera,
+    degree: int,
+    visible: Bool[Array, "*#batch n"] | None = None,
+) -> Float[Array, "*#batch n 3"]:
+    """Colours of Gaussians as a camera sees them.
+
+    Args:
+      sh: SH coefficients.
+      means: centres, metres.
+      camera: whose pose gives the directions.
+      degree: 0 to 3.
+      visible: which Gaussians are drawn (None: all). The others get a constant direction, so that
+        unsound centres bring no NaN into a gradient.
+
+    Returns:
+      Colours, at least 0.
+    """
+    center = camera_center(camera.world_to_camera)[..., None, :]
+    if visible is None:
+        return eval_sh(sh, means - center, degree)
+    keep = visible[..., None]
+    return eval_sh(sh, jnp.where(keep, jnp.where(keep, means, 0.0) - center, 1.0), degree)
+
+
+def _unit(v: Float[Array, "*batch 3"]) -> Float[Array, "*batch 3"]:
+    """Unit vectors. The zero vector stays zero, with a finite gradient."""
     squared = short_sum(v * v, -1)[..., None]
     nonzero = squared > 0.0
     return jnp.where(nonzero, v / jnp.sqrt(jnp.where(nonzero, squared, 1.0)), 0.0)

@@ -1,50 +1,74 @@
 """What passes between the rasterizer's stages, and the checks at its doors.
 
-Letters: N Gaussians, D channels, H x W pixels; leading batch dimensions are `...`, and each may be
-1 where another argument has B.
+Letters: n Gaussians, d channels, h x w pixels, k SH bases. In an annotation `*batch` are leading
+dimensions, and `*#batch` ones that may each be 1 where another argument has more.
 """
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float, Int
 
-from fg3dgs_jax.types import Camera
+from fg3dgs_jax.types import Array, Camera
 
-Array = jax.Array
-
-MAX_CHANNELS = 32  # what one pass blends; the kernels keep that many sums a pixel
+MAX_CHANNELS = 32  # what one pass blends: the kernels keep that many sums a pixel
 
 
 class Projection(NamedTuple):
-    """Gaussians seen by a camera. A culled one has radii 0, and zeros everywhere else."""
+    """Gaussians seen by a camera. A culled one has radii 0, and zeros everywhere else.
 
-    means2d: Array  # [..., N, 2] px; pixel (row i, column j) has its centre at (j + 0.5, i + 0.5)
-    depths: Array  # [..., N] camera z, metres
-    conics: Array  # [..., N, 3] A, B, C of A dx^2 + 2 B dx dy + C dy^2, 1/px^2
-    radii: Array  # [..., N, 2] int32 px, half the box where alpha can reach 1/255; 0 = culled
-    compensations: Array  # [..., N] what antialiasing multiplies the opacity by; 1 without it
+    Attributes:
+      means2d: centres, px. Pixel (row i, column j) has its own at (j + 0.5, i + 0.5).
+      depths: z in the camera's frame, metres.
+      conics: A, B, C of A dx^2 + 2 B dx dy + C dy^2, 1/px^2.
+      radii: half the box where alpha can reach 1/255, px. 0 means culled.
+      compensations: what antialiasing multiplies the opacity by. 1 without it.
+    """
+
+    means2d: Float[Array, "*batch n 2"]
+    depths: Float[Array, "*batch n"]
+    conics: Float[Array, "*batch n 3"]
+    radii: Int[Array, "*batch n 2"]
+    compensations: Float[Array, "*batch n"]
 
 
 class RasterAux(NamedTuple):
-    """What the density control and the capacity monitor read; carries no gradient."""
+    """What the density control and the capacity monitor read. It carries no gradient.
 
-    radii: Array  # [..., N, 2] int32 px
-    n_isects: Array  # [...] int32, (tile, Gaussian) pairs that the image needed
-    overflow: Array  # [...] bool: the capacity was too small, the farthest pairs were dropped
+    Attributes:
+      radii: those of the projection, px.
+      n_isects: how many (tile, Gaussian) pairs the image needed.
+      overflow: whether the capacity was too small, so that the farthest pairs were dropped.
+    """
+
+    radii: Int[Array, "*batch n 2"]
+    n_isects: Int[Array, "*batch"]
+    overflow: Bool[Array, "*batch"]
 
 
 class RenderOutput(NamedTuple):
-    """A picture, premultiplied, over its background when one was given."""
+    """A picture, premultiplied, over its background when one was given.
 
-    image: Array  # [..., H, W, D]
-    alpha: Array  # [..., H, W] = 1 - what the background keeps
-    depth: Array | None  # [..., H, W] metres
+    Attributes:
+      image: the blended channels.
+      alpha: 1 - what the background keeps.
+      depth: expected depth, metres. None unless asked for.
+      aux: counts and radii.
+    """
+
+    image: Float[Array, "*batch h w d"]
+    alpha: Float[Array, "*batch h w"]
+    depth: Float[Array, "*batch h w"] | None
     aux: RasterAux
 
 
-def check_gaussians(means, quats, scales, opacities) -> None:
-    """Refuses all but float [..., N, 3], [..., N, 4], [..., N, 3], [..., N] of one N."""
+def check_gaussians(means: Array, quats: Array, scales: Array, opacities: Array) -> None:
+    """Refuses all but float [..., N, 3], [..., N, 4], [..., N, 3], [..., N] of one N.
+
+    Raises:
+      ValueError: one line that names the argument, its shape and the expected one.
+    """
     _check_array("means", means, ("N", 3))
     _check_array("quats", quats, ("N", 4))
     _check_array("scales", scales, ("N", 3))
@@ -67,7 +91,11 @@ def check_gaussians(means, quats, scales, opacities) -> None:
 
 
 def check_camera(camera: Camera) -> None:
-    """Refuses a pose that is not float [..., 4, 4], intrinsics that do not broadcast with it."""
+    """Refuses a pose that is not float [..., 4, 4], intrinsics that do not broadcast with it.
+
+    Raises:
+      ValueError: no Camera, or one that does not fit.
+    """
     if not all(hasattr(camera, field) for field in Camera._fields):
         raise ValueError(
             f"camera is a {type(camera).__name__}; "
@@ -81,8 +109,14 @@ def check_camera(camera: Camera) -> None:
     _check_leading(leading)
 
 
-def check_rasterize(projection: Projection, colors, opacities, background) -> None:
-    """Refuses colours [..., N, D], opacities [..., N], a background [..., D] that do not fit."""
+def check_rasterize(
+    projection: Projection, colors: Array, opacities: Array, background: Array | None
+) -> None:
+    """Refuses colours [..., N, D], opacities [..., N], a background [..., D] that do not fit.
+
+    Raises:
+      ValueError: one line that names the argument, its shape and the expected one.
+    """
     if not all(hasattr(projection, field) for field in Projection._fields):
         raise ValueError(
             f"projection is a {type(projection).__name__}; expected what project() returns"
@@ -120,8 +154,12 @@ def check_rasterize(projection: Projection, colors, opacities, background) -> No
     _check_leading(leading)
 
 
-def check_size(width, height) -> None:
-    """Refuses a picture size that is not two positive static ints (they shape the program)."""
+def check_size(width: int, height: int) -> None:
+    """Refuses a picture size that is not two positive static ints. They shape the program.
+
+    Raises:
+      ValueError: a traced or non-integer size, or one below 1 px.
+    """
     for name, value in (("width", width), ("height", height)):
         if isinstance(value, bool) or not hasattr(value, "__index__"):
             raise ValueError(f"{name} is a {type(value).__name__}; expected a static int, in px")
@@ -129,12 +167,12 @@ def check_size(width, height) -> None:
             raise ValueError(f"{name} is {int(value)}; expected at least 1 px")
 
 
-def leading_shape(*shapes) -> tuple[int, ...]:
-    """The batch dimensions that `shapes` (batch dimensions only) broadcast to."""
+def leading_shape(*shapes: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape that leading dimensions broadcast to."""
     return jnp.broadcast_shapes(*shapes)
 
 
-def _check_array(name: str, value, core: tuple) -> None:
+def _check_array(name: str, value: Any, core: tuple[int | str, ...]) -> None:
     """`core`: the trailing dimensions, an int where the length is fixed, a letter if free."""
     expected = "[" + ", ".join(("...", *map(str, core))) + "]"
     if not hasattr(value, "shape") or not hasattr(value, "dtype"):
@@ -151,17 +189,17 @@ def _check_array(name: str, value, core: tuple) -> None:
         raise ValueError(f"{name} has shape {tuple(value.shape)}; expected {expected}")
 
 
-def _check_same(what: str, lengths: dict[str, int]) -> None:
+def _check_same(what: str, lengths: Mapping[str, int]) -> None:
     if len(set(lengths.values())) > 1:
-        found = ", ".join(f"{name} {length}" for name, length in lengths.items())
-        raise ValueError(f"{what} differs: {found}; expected one value")
+        listed = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        raise ValueError(f"{what} differs: {listed}; expected one value")
 
 
-def _check_leading(leading: dict[str, tuple]) -> None:
+def _check_leading(leading: Mapping[str, tuple[int, ...]]) -> None:
     try:
         leading_shape(*leading.values())
     except ValueError:
-        found = ", ".join(f"{name} {tuple(shape)}" for name, shape in leading.items())
+        listed = ", ".join(f"{name} {tuple(shape)}" for name, shape in leading.items())
         raise ValueError(
-            f"batch dimensions do not broadcast: {found}; expected equal lengths or 1"
+            f"batch dimensions do not broadcast: {listed}; expected equal lengths or 1"
         ) from None

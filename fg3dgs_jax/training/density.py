@@ -12,7 +12,7 @@ import optax
 
 from fg3dgs_jax import geometry
 from fg3dgs_jax.config.defaults import Density
-from fg3dgs_jax.models.gaussians import SH_BAND_0
+from fg3dgs_jax.rasterizer.sh import SH_BAND_0
 from fg3dgs_jax.types import Array, Gaussians
 
 SPLIT_SHRINK = 1.6  # 3DGS: children are this much smaller than their parent

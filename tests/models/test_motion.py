@@ -8,6 +8,7 @@ import pytest
 
 from fg3dgs_jax.models import gaussians as gaussians_lib
 from fg3dgs_jax.models import motion as motion_lib
+from fg3dgs_jax.rasterizer.sh import SH_BAND_0
 from fg3dgs_jax.types import REGIONS, Conditions, GaussianDeltas
 
 EXPECTED_PARAMS = {"face": 73_741, "eyes": 195_496, "mouth": 227_912}
@@ -218,9 +219,7 @@ def test_initial_scale_is_ln_of_one_plus_neighbour_distance():
     drawn = gaussians_lib.activate(gaussians, alive=alive)
     np.testing.assert_allclose(drawn.scales[:27], 0.007968, rtol=1e-4)
     assert gaussians.sh.shape == (32, 16, 3)
-    np.testing.assert_allclose(
-        gaussians.sh[0, 0] * gaussians_lib.SH_BAND_0 + 0.5, [0.2, 0.5, 1.0], rtol=1e-5
-    )
+    np.testing.assert_allclose(gaussians.sh[0, 0] * SH_BAND_0 + 0.5, [0.2, 0.5, 1.0], rtol=1e-5)
     assert all(bool(jnp.all(jnp.isfinite(x))) for x in jax.tree.leaves(gaussians))
 
 

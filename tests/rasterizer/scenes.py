@@ -58,15 +58,24 @@ def rotation_about(axis, angle):
 def draw(backend, scene, width, height, probe=None):
     """(projection, output) of a backend, hashable, with project and rasterize."""
     projection = backend.project(
-        scene.means, scene.quats, scene.scales, scene.opacities, scene.camera,
-        width=width, height=height,
-    )  # fmt: skip
+        scene.means,
+        scene.quats,
+        scene.scales,
+        scene.opacities,
+        scene.camera,
+        width=width,
+        height=height,
+    )
     if probe is not None:
         projection = projection._replace(means2d=projection.means2d + probe)
     output = backend.rasterize(
-        projection, scene.colors, scene.opacities,
-        width=width, height=height, background=scene.background,
-    )  # fmt: skip
+        projection,
+        scene.colors,
+        scene.opacities,
+        width=width,
+        height=height,
+        background=scene.background,
+    )
     return projection, output
 
 

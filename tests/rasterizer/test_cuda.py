@@ -41,9 +41,18 @@ def gpu(test):
 
 def render(scene, backend="cuda", **options):
     return rasterizer.render(
-        scene.means, scene.quats, scene.scales, scene.opacities, scene.colors, scene.camera,
-        width=WIDTH, height=HEIGHT, background=scene.background, backend=backend, **options,
-    )  # fmt: skip
+        scene.means,
+        scene.quats,
+        scene.scales,
+        scene.opacities,
+        scene.colors,
+        scene.camera,
+        width=WIDTH,
+        height=HEIGHT,
+        background=scene.background,
+        backend=backend,
+        **options,
+    )
 
 
 def draw_with_gradients(scene, **options):
@@ -69,7 +78,10 @@ def digest():
     rng = np.random.default_rng(0)
     tables = jnp.float32(rng.normal(size=levels.num_params))
     coords = jnp.float32(rng.uniform(-0.15, 0.15, (100, 3)))
-    value = lambda t, c: jnp.sum(jnp.sin(hash_encoding_ffi.encode(t, c, levels=levels)))  # noqa: E731
+
+    def value(t, c):
+        return jnp.sum(jnp.sin(hash_encoding_ffi.encode(t, c, levels=levels)))
+
     results = (results, jax.jit(jax.grad(value, (0, 1)))(tables, coords))
     data = b"".join(np.asarray(x).tobytes() for x in jax.tree.leaves(results))
     return hashlib.sha256(data).hexdigest()
@@ -155,7 +167,10 @@ def test_training_steps_inside_scan_equal_the_loop():
     """On a GPU, XLA makes the body of the scan a command buffer (a CUDA graph)."""
     scene = make_scene(30, WIDTH, HEIGHT, seed=6)
     step = jax.grad(lambda means: loss(render(scene._replace(means=means))))
-    body = lambda means, _: (means - 1e-3 * step(means), None)  # noqa: E731
+
+    def body(means, _):
+        return means - 1e-3 * step(means), None
+
     scanned = jax.jit(lambda means: jax.lax.scan(body, means, None, length=4)[0])(scene.means)
     looped = scene.means
     for _ in range(4):
@@ -180,7 +195,10 @@ def test_encoding_equals_its_definition():
     coords = jnp.float32(rng.uniform(-0.16, 0.16, (300, 3))).at[0].set(jnp.nan)
 
     def run(encode):
-        value = lambda t, c: jnp.sum(jnp.sin(3.0 * encode(t, c, levels=levels)))  # noqa: E731
+
+        def value(t, c):
+            return jnp.sum(jnp.sin(3.0 * encode(t, c, levels=levels)))
+
         gradients = jax.jit(jax.grad(value, (0, 1)))(tables, coords[1:])
         return encode(tables, coords, levels=levels), *gradients
 
@@ -214,9 +232,12 @@ def host_library(tmp_path_factory):
 
 def run_on_host(folder, *arguments, **environment):
     environment = {
-        **os.environ, "FG3DGS_NATIVE_DIR": str(folder), "FG3DGS_BACKEND": "cuda",
-        "JAX_PLATFORMS": "cpu", **environment,
-    }  # fmt: skip
+        **os.environ,
+        "FG3DGS_NATIVE_DIR": str(folder),
+        "FG3DGS_BACKEND": "cuda",
+        "JAX_PLATFORMS": "cpu",
+        **environment,
+    }
     command = [sys.executable, *arguments]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
@@ -290,11 +311,17 @@ def test_a_training_step_lowers_for_cuda(monkeypatch):
     def value(tables, scene):
         moved = jnp.sum(hash_encoding_ffi.encode(tables, scene.means[0], levels=levels), -1)
         scene = scene._replace(means=scene.means + moved[:, None])
-        one = lambda fields: loss(render(type(scene)(**fields)))  # noqa: E731
+
+        def one(fields):
+            return loss(render(type(scene)(**fields)))
+
         return jnp.sum(jax.vmap(one, (axes,))(scene._asdict()))
 
     def steps(tables, scene):
-        step = lambda t, _: (t - jax.grad(value)(t, scene), None)  # noqa: E731
+
+        def step(t, _):
+            return t - jax.grad(value)(t, scene), None
+
         return jax.lax.scan(step, tables, None, length=3)[0]
 
     checks = [jax.export.DisabledSafetyCheck.custom_call(name) for name in TARGETS]
@@ -318,9 +345,15 @@ def test_buffers_grow_with_what_they_hold():
 def test_reference_and_kernels_count_the_same_pairs():
     scene = make_scene(60, WIDTH, HEIGHT, seed=8)
     projection = rasterizer.project(
-        scene.means, scene.quats, scene.scales, scene.opacities, scene.camera,
-        width=WIDTH, height=HEIGHT, backend="cuda",
-    )  # fmt: skip
+        scene.means,
+        scene.quats,
+        scene.scales,
+        scene.opacities,
+        scene.camera,
+        width=WIDTH,
+        height=HEIGHT,
+        backend="cuda",
+    )
     options = {"width": WIDTH, "height": HEIGHT, "background": scene.background}
     expected = reference.rasterize(projection, scene.colors, scene.opacities, **options)
     assert int(render(scene).aux.n_isects) == int(expected.aux.n_isects)

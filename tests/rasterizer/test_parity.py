@@ -66,9 +66,14 @@ def test_check_grads_of_the_custom_call():
     def value(means, quats, scales, opacities, colors, background, world_to_camera):
         camera = scene.camera._replace(world_to_camera=world_to_camera)
         scene_here = scene._replace(
-            means=means, quats=quats, scales=scales, opacities=0.2 + 0.5 * opacities,
-            colors=colors, background=background, camera=camera,
-        )  # fmt: skip
+            means=means,
+            quats=quats,
+            scales=scales,
+            opacities=0.2 + 0.5 * opacities,
+            colors=colors,
+            background=background,
+            camera=camera,
+        )
         return 100.0 * loss(draw(NATIVE, scene_here, 16, 12)[1])
 
     arrays = (*(getattr(scene, name) for name in DIFFERENTIATED), scene.camera.world_to_camera)
@@ -138,9 +143,15 @@ def test_antialiased_projection():
 
     def shape(backend, means, quats, scales):
         seen = backend.project(
-            means, quats, scales, scene.opacities, scene.camera,
-            width=32, height=32, antialiased=True,
-        )  # fmt: skip
+            means,
+            quats,
+            scales,
+            scene.opacities,
+            scene.camera,
+            width=32,
+            height=32,
+            antialiased=True,
+        )
         return jnp.sum(jnp.sin(jnp.arange(100.0)) * seen.compensations), seen
 
     def run(backend):
@@ -197,7 +208,10 @@ def test_nested_vmap_over_geometry_and_appearance():
             return loss(draw(backend, scene_here, 24, 20)[1])
 
         grid = jax.vmap(jax.vmap(value, (None, 0, None)), (0, None, None))
-        total = lambda *arrays: jnp.sum(jnp.arange(1.0, 7).reshape(2, 3) * grid(*arrays))  # noqa: E731
+
+        def total(*arrays):
+            return jnp.sum(jnp.arange(1.0, 7).reshape(2, 3) * grid(*arrays))
+
         arrays = (means, colors, scene.scales)
         return grid(*arrays), jax.jit(jax.grad(total, (0, 1, 2)))(*arrays)
 
@@ -217,9 +231,18 @@ def test_render_draws_depth_and_sh_like_the_reference():
         def value(means, sh, world_to_camera):
             camera = scene.camera._replace(world_to_camera=world_to_camera)
             output = rasterizer.render(
-                means, scene.quats, scene.scales, scene.opacities, sh, camera,
-                width=32, height=24, sh_degree=3, depth=True, backend=backend,
-            )  # fmt: skip
+                means,
+                scene.quats,
+                scene.scales,
+                scene.opacities,
+                sh,
+                camera,
+                width=32,
+                height=24,
+                sh_degree=3,
+                depth=True,
+                backend=backend,
+            )
             return loss(output) + jnp.mean(output.depth**2), output
 
         arrays = (scene.means, sh, scene.camera.world_to_camera)

@@ -90,9 +90,14 @@ def test_alpha_clamp_gates_every_gradient_but_the_color():
     @jax.jit
     def pixel(opacity, scale, color):
         seen = reference.project(
-            jnp.array([[0.0, 0.0, 1.0]]), jnp.array([[1.0, 0, 0, 0]]), scale[None], opacity[None],
-            camera, width=5, height=5,
-        )  # fmt: skip
+            jnp.array([[0.0, 0.0, 1.0]]),
+            jnp.array([[1.0, 0, 0, 0]]),
+            scale[None],
+            opacity[None],
+            camera,
+            width=5,
+            height=5,
+        )
         return reference.rasterize(seen, color[None], opacity[None], width=5, height=5).image[
             2, 2, 0
         ]
@@ -209,9 +214,12 @@ def test_batches_equal_the_loop():
     assert output.image.shape == (3, 18, 20, 3)
     for i in range(3):
         one = shared._replace(
-            means=scene.means[i], quats=scene.quats[i], scales=scene.scales[i],
-            colors=scene.colors[0], background=scene.background[i],
-        )  # fmt: skip
+            means=scene.means[i],
+            quats=scene.quats[i],
+            scales=scene.scales[i],
+            colors=scene.colors[0],
+            background=scene.background[i],
+        )
         _, expected = draw(reference, one, 20, 18)
         np.testing.assert_allclose(output.image[i], expected.image, atol=1e-6)
         assert int(output.aux.n_isects[i]) == int(expected.aux.n_isects)
@@ -222,9 +230,15 @@ def test_antialiasing_keeps_the_brightness_of_a_needle():
     camera = Camera(jnp.eye(4), *map(jnp.float32, (100.0, 100.0, 16.0, 16.0)))
     scale = jnp.array([[0.05, 0.002, 0.002]])  # 5 x 0.2 px at 1 m
     seen = reference.project(
-        jnp.array([[0.0, 0.0, 1.0]]), jnp.array([[1.0, 0, 0, 0]]), scale, jnp.array([0.5]),
-        camera, width=32, height=32, antialiased=True,
-    )  # fmt: skip
+        jnp.array([[0.0, 0.0, 1.0]]),
+        jnp.array([[1.0, 0, 0, 0]]),
+        scale,
+        jnp.array([0.5]),
+        camera,
+        width=32,
+        height=32,
+        antialiased=True,
+    )
     sharp, blurred = 5.0 * 0.2, np.sqrt((25.0 + 0.3) * (0.04 + 0.3))
     assert float(seen.compensations[0]) == pytest.approx(sharp / blurred, rel=1e-4)
 

@@ -8,6 +8,7 @@ import pytest
 
 from fg3dgs_jax.config.defaults import Density
 from fg3dgs_jax.models import gaussians as gaussians_lib
+from fg3dgs_jax.rasterizer.sh import SH_BAND_0
 from fg3dgs_jax.training import density
 
 RULES = {
@@ -74,7 +75,7 @@ def test_prunes(what):
     if what == "huge":
         gaussians = gaussians.replace(raw_scales=gaussians.raw_scales.at[2].set(0.0))
     if what == "green":
-        color = (np.array([0.0, 1.0, 0.0]) - 0.5) / gaussians_lib.SH_BAND_0
+        color = (np.array([0.0, 1.0, 0.0]) - 0.5) / SH_BAND_0
         gaussians = gaussians.replace(sh=gaussians.sh.at[2, 0].set(color))
     _, _, alive, report = control(gaussians, moments, alive, np.zeros(8))
     np.testing.assert_array_equal(alive, [1, 1, 0, 1, 0, 0, 0, 0])

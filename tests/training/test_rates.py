@@ -121,7 +121,7 @@ def test_a_frozen_leaf_gets_no_gradient_and_the_others_the_same(folder):
 def test_a_parameter_that_no_pattern_covers_is_named(regions):
     table = dict(Config().stages.motion.rates)
     del table[".*/gaussians/quats"]
-    with pytest.raises(ValueError, match="no learning rate covers .*/gaussians/quats"):
+    with pytest.raises(ValueError, match=r"no learning rate covers .*/gaussians/quats"):
         rates.table(regions, table)
 
 

@@ -9,12 +9,12 @@ constexpr int kMaxChannels = 32;            // colour channels blended in one pa
 constexpr float kAlphaMax = 0.99f;          // keeps 1 - alpha away from 0; zero slope above
 constexpr float kAlphaMin = 1.0f / 255.0f;  // below one grey level a Gaussian is skipped
 constexpr float kTransmittanceMin = 1e-4f;  // a pixel stops before it would fall below this
-constexpr float kFrustumMargin =
-    0.3f;  // the Jacobian is clamped this share of tan(fov/2) outside the image
-constexpr float kCompensationMin =
-    0.005f;  // least antialiasing factor (keeps its square root's slope finite)
-constexpr float kMinPower =
-    -16.0f;  // exponents are clamped here: alpha is long below kAlphaMin, and no denormals
+// The Jacobian is clamped this share of tan(fov/2) outside the image.
+constexpr float kFrustumMargin = 0.3f;
+// Least antialiasing factor: it keeps its square root's slope finite.
+constexpr float kCompensationMin = 0.005f;
+// Exponents are clamped here: alpha is long below kAlphaMin, and no denormals.
+constexpr float kMinPower = -16.0f;
 
 constexpr int kSlotHead = 6;  // sums of a (tile, Gaussian) pair before those of its D colours
 

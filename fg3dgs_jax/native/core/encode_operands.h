@@ -1,17 +1,45 @@
-// The checks at the encoding's doors, on either platform.
+// The doors of the encoding's custom calls that both platforms share: what a call takes and gives,
+// and the checks of its operands.
 #pragma once
 
 #include "core/encode_math.h"
-#include "xla/ffi/api/ffi.h"
+#include "core/operands.h"
 
 namespace fg {
 
-namespace ffi = xla::ffi;
+using Ints = ffi::Span<const int32_t>;
+using Floats = ffi::Span<const float>;
 
-inline ffi::Error check_encoding(ffi::Span<const int32_t> resolutions,
-                                 ffi::Span<const float> scales, ffi::Span<const int32_t> offsets,
-                                 float bound, const ffi::Buffer<ffi::F32>& tables,
-                                 const ffi::Buffer<ffi::F32>& coords, Levels* out) {
+// The signatures. A platform appends its own results and its context.
+
+inline auto encode_fwd_call() {
+  return ffi::Ffi::Bind()
+      .Arg<F32>()  // tables [entries]
+      .Arg<F32>()  // coords [N, 3]
+      .Ret<F32>()  // features [N, 3 * levels]
+      .Attr<Ints>("resolutions")
+      .Attr<Floats>("scales")
+      .Attr<Ints>("offsets")
+      .Attr<float>("bound");
+}
+
+inline auto encode_bwd_call() {
+  return ffi::Ffi::Bind()
+      .Arg<F32>()  // tables [entries]
+      .Arg<F32>()  // coords [N, 3]
+      .Arg<F32>()  // cotangent of features [N, 3 * levels]
+      .Ret<F32>()  // gradient of tables [entries]
+      .Ret<F32>()  // ... coords [N, 3]
+      .Attr<Ints>("resolutions")
+      .Attr<Floats>("scales")
+      .Attr<Ints>("offsets")
+      .Attr<float>("bound");
+}
+
+// The checks.
+
+inline ffi::Error check_encoding(Ints resolutions, Floats scales, Ints offsets, float bound,
+                                 const F32& tables, const F32& coords, Levels* out) {
   const size_t count = resolutions.size();
   if (count < 1 || count > kMaxLevels)
     return ffi::Error::InvalidArgument("hash encoding: 1 to 32 levels");
@@ -32,6 +60,25 @@ inline ffi::Error check_encoding(ffi::Span<const int32_t> resolutions,
     return ffi::Error::InvalidArgument("hash encoding: tables must have 3 * offsets[-1] entries");
   if (coords.dimensions().size() != 2 || coords.dimensions()[1] != 3)
     return ffi::Error::InvalidArgument("hash encoding: coords must be [N, 3]");
+  return ffi::Error::Success();
+}
+
+inline ffi::Error check_features(const Levels& levels, const F32& coords, const F32& features) {
+  if (static_cast<int64_t>(features.element_count()) != coords.dimensions()[0] * levels.features())
+    return ffi::Error::InvalidArgument("hash encoding: features must be [N, 3 * levels]");
+  return ffi::Error::Success();
+}
+
+inline ffi::Error check_cotangents(const Levels& levels, const F32& tables, const F32& coords,
+                                   const F32& v_features, const F32& v_tables,
+                                   const F32& v_coords) {
+  const int64_t count = coords.dimensions()[0] * levels.features();
+  if (static_cast<int64_t>(v_features.element_count()) != count ||
+      v_tables.element_count() != tables.element_count() ||
+      v_coords.element_count() != coords.element_count()) {
+    return ffi::Error::InvalidArgument(
+        "hash encoding: cotangents do not have the shapes of their arguments");
+  }
   return ffi::Error::Success();
 }
 

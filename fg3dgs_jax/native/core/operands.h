@@ -12,8 +12,17 @@ namespace fg {
 namespace ffi = xla::ffi;
 using F32 = ffi::Buffer<ffi::F32>;
 using S32 = ffi::Buffer<ffi::S32>;
+using U8 = ffi::Buffer<ffi::U8>;
 using F32Out = ffi::Result<F32>;
 using S32Out = ffi::Result<S32>;
+using U8Out = ffi::Result<U8>;
+
+#define FG_TRY(call) \
+  if (auto error = (call); error.failure()) return error
+
+inline ffi::Error refuse(const std::string& what) {
+  return ffi::Error::InvalidArgument("fg3dgs: " + what);
+}
 
 struct Batch {
   const int64_t* dims;
@@ -21,12 +30,15 @@ struct Batch {
   int64_t count;
 };
 
+// The leading dims of `buffer`, whose last `core` dims belong to one image. `expected` names the
+// buffer and its dims, for the message.
 template <typename Buffer>
-Batch batch_of(const Buffer& result, int core) {
-  const auto dims = result.dimensions();
-  Batch batch = {dims.begin(), static_cast<int>(dims.size()) - core, 1};
-  for (int d = 0; d < batch.rank; ++d) batch.count *= batch.dims[d];
-  return batch;
+ffi::Error batch_of(const char* expected, const Buffer& buffer, int core, Batch* out) {
+  const auto dims = buffer.dimensions();
+  *out = {dims.begin(), static_cast<int>(dims.size()) - core, 1};
+  if (out->rank < 0) return refuse(std::string("expected ") + expected);
+  for (int d = 0; d < out->rank; ++d) out->count *= out->dims[d];
+  return ffi::Error::Success();
 }
 
 // Checks that `operand` is [leading..., core...] for this batch.
@@ -42,15 +54,9 @@ ffi::Error bind(const char* name, const Buffer& operand, const Batch& batch,
     out->size *= c;
   }
   ok = ok && make_leading(batch.dims, dims.begin(), batch.rank, &out->leading);
-  if (!ok)
-    return ffi::Error::InvalidArgument(std::string("fg3dgs: operand ") + name +
-                                       " has an unexpected shape");
+  if (!ok) return refuse(std::string("operand ") + name + " has an unexpected shape");
   out->data = operand.typed_data();
   return ffi::Error::Success();
 }
-
-#define FG_BIND(T, var, buffer, ...) \
-  Batched<T> var;                    \
-  if (auto error = bind<T>(#var, buffer, batch, __VA_ARGS__, &var); error.failure()) return error
 
 }  // namespace fg

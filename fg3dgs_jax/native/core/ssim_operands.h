@@ -1,13 +1,9 @@
 // The checks at the door of SSIM, on either platform.
 #pragma once
 
-#include "xla/ffi/api/ffi.h"
+#include "core/operands.h"
 
 namespace fg {
-
-namespace ffi = xla::ffi;
-using F32 = ffi::Buffer<ffi::F32>;
-using F32Out = ffi::Result<F32>;
 
 struct SsimSize {
   int64_t pictures, height, width, channels;

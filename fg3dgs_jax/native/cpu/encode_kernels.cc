@@ -11,7 +11,7 @@ typedef Simd::F F;
 typedef Simd::I I;
 constexpr int L = Simd::kLanes;
 
-// A vector of places in one plane; see Place in hash_encoding.h. Outside: 0, and not inside.
+// A vector of places in one plane; see Place in core/encode_math.h. Outside: 0, and not inside.
 struct Places {
   F u, v;
   Simd::M inside;

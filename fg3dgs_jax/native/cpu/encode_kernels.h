@@ -3,8 +3,8 @@
 
 #include <cstdint>
 
-#include "cpu/isa.h"
 #include "core/encode_math.h"
+#include "cpu/isa.h"
 
 namespace fg {
 

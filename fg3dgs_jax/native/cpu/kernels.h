@@ -25,8 +25,8 @@ static constexpr int64_t slot_stride(int64_t channels) { return lines_of(kSlotHe
 constexpr int kChunkBits = 10, kChunk = 1 << kChunkBits;  // Gaussians an item of a parallel loop
 
 struct ProjectArgs {
-  const float *means, *quats, *scales,
-      *opacities;  // [N, 3], [N, 4], [N, 3], [N] (opacities: forward only)
+  const float *means, *quats, *scales;  // [N, 3], [N, 4], [N, 3]
+  const float* opacities;               // [N], forward only
   View view;
 };
 

@@ -6,8 +6,7 @@
 #include <cuda_runtime_api.h>
 #include <stdint.h>
 
-#include "core/gaussian_math.h"
-#include "core/strides.h"
+#include "core/rasterizer_inputs.h"
 #include "core/tiles.h"
 #include "cuda/layout.h"
 
@@ -26,11 +25,6 @@ struct Run {
 struct Entry {  // of a tile's list
   int32_t item;
   uint32_t slot;
-};
-
-struct Splats {
-  Batched<float> means2d, depths, conics, colors, opacities;  // [N, 2], [N], [N, 3], [N, D], [N]
-  Batched<int32_t> radii;                                     // [N, 2]
 };
 
 struct State {
@@ -53,28 +47,20 @@ struct Counts {
   int32_t *needed, *dropped;  // [batch] pairs
 };
 
-struct ProjectIn {
-  Batched<float> means, quats, scales, opacities, pose, intrinsics;  // opacities: forward only
-  int64_t width, height;
-  float eps2d, near, far;
-  bool antialiased;
-};
-
 struct ProjectOut {
   float *means2d, *depths, *conics, *compensations;  // [B, N, 2], [B, N], [B, N, 3], [B, N]
   int32_t* radii;                                    // [B, N, 2]
 };
 
 struct ProjectGrad {
-  Batched<int32_t> radii;
-  Batched<float> v_means2d, v_depths, v_conics, v_compensations;
+  ProjectCotangents v;
   float *v_means, *v_quats, *v_scales, *v_pose;  // [B, N, 3], [B, N, 4], [B, N, 3], [B, 4, 4]
   float* partial;                                // [B, blocks, 12]
 };
 
 struct BlendGradIn {
-  Batched<float> image, alpha, v_image, v_alpha;  // [H, W, D], [H, W]
-  float *slot_sums, *tile_sums;                   // [pool, kSlotHead + D], [tiles, D]
+  PictureGrad picture;
+  float *slot_sums, *tile_sums;  // [pool, kSlotHead + D], [tiles, D]
 };
 
 struct BlendGradOut {

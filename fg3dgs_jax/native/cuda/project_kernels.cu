@@ -8,18 +8,13 @@ namespace {
 constexpr int kWarps = kProjectThreads / 32;
 constexpr int kCameraSums = 12;  // gradients of R (9) and t (3)
 
-__device__ View view_at(const ProjectIn& in, int64_t b) {
-  return view_of(in.pose.at(b), in.intrinsics.at(b), in.width, in.height, in.eps2d, in.near, in.far,
-                 in.antialiased);
-}
-
 __global__ void __launch_bounds__(kProjectThreads)
     project_kernel(int64_t n, ProjectIn in, ProjectOut out) {
   const int64_t b = blockIdx.y, i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (i >= n) return;
   const Splat<Scalar> s =
       project<Scalar>(in.means.at(b) + 3 * i, in.quats.at(b) + 4 * i, in.scales.at(b) + 3 * i,
-                      in.opacities.at(b)[i], view_at(in, b));
+                      in.opacities.at(b)[i], in.view(b));
   const int64_t item = b * n + i;
   out.means2d[2 * item] = s.u, out.means2d[2 * item + 1] = s.v;
   out.depths[item] = s.depth;
@@ -35,12 +30,12 @@ __global__ void __launch_bounds__(kProjectThreads)
   const int64_t b = blockIdx.y, i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   GaussianGrad<Scalar> out = {};
-  if (i < n && g.radii.at(b)[2 * i] > 0) {
-    const float *m = g.v_means2d.at(b) + 2 * i, *q = g.v_conics.at(b) + 3 * i;
-    const SplatGrad<Scalar> v = {m[0], m[1], g.v_depths.at(b)[i],       q[0],
-                                 q[1], q[2], g.v_compensations.at(b)[i]};
+  if (i < n && g.v.radii.at(b)[2 * i] > 0) {
+    const float *m = g.v.v_means2d.at(b) + 2 * i, *q = g.v.v_conics.at(b) + 3 * i;
+    const SplatGrad<Scalar> v = {m[0], m[1], g.v.v_depths.at(b)[i],       q[0],
+                                 q[1], q[2], g.v.v_compensations.at(b)[i]};
     out = project_vjp<Scalar>(in.means.at(b) + 3 * i, in.quats.at(b) + 4 * i,
-                              in.scales.at(b) + 3 * i, view_at(in, b), v);
+                              in.scales.at(b) + 3 * i, in.view(b), v);
   }
   if (i < n) {
     const int64_t item = b * n + i;

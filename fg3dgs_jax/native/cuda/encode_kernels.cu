@@ -1,7 +1,7 @@
 // The tri-plane encoding on a GPU. The gradient of the tables adds without atomics: (point, plane,
 // level) triples are sorted by cell, and a warp for each table entry sums the four cells around it
 // in that order, so the same inputs give the same bits.
-#include "cuda/encode.h"
+#include "cuda/encode_kernels.h"
 #include "cuda/kernels.h"
 #include "cuda/warp.cuh"
 

@@ -126,10 +126,10 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
   for (int d = 0; d < kBound; ++d) v[d] = 0.0f;
   if (at.inside) {
-    const float *v_image = in.v_image.at(at.b) + at.pixel * D,
-                *image = in.image.at(at.b) + at.pixel * D;
-    left = 1.0f - in.alpha.at(at.b)[at.pixel];
-    behind = -left * in.v_alpha.at(at.b)[at.pixel];
+    const float *v_image = in.picture.v_image.at(at.b) + at.pixel * D,
+                *image = in.picture.image.at(at.b) + at.pixel * D;
+    left = 1.0f - in.picture.alpha.at(at.b)[at.pixel];
+    behind = -left * in.picture.v_alpha.at(at.b)[at.pixel];
 #pragma unroll
     for (int d = 0; d < kBound; ++d) {
       if (d < D) v[d] = v_image[d], behind += v[d] * image[d];

@@ -3,8 +3,8 @@
 
 #include <cuda_runtime_api.h>
 
-#include "cuda/layout.h"
 #include "core/encode_math.h"
+#include "cuda/layout.h"
 
 namespace fg {
 

@@ -5,17 +5,16 @@
 // only the box around what differs is computed. Layers of eyes and mouth on key colour differ in a
 // few percent of a picture.
 
-#include "core/ssim_math.h"
-
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <memory>
 #include <vector>
 
+#include "core/ssim_math.h"
+#include "core/ssim_operands.h"
 #include "cpu/parallel.h"
 #include "cpu/ssim_band.h"
-#include "core/ssim_operands.h"
 
 namespace fg {
 
@@ -47,7 +46,7 @@ Rect grown(const Rect& box, int64_t by, int64_t height, int64_t width) {
 
 ffi::Error ssim(ffi::ThreadPool pool, F32 x, F32 y, F32Out distance, F32Out v_x) {
   SsimSize size;
-  if (ffi::Error error = check_ssim(x, y, *distance, *v_x, &size); error.failure()) return error;
+  FG_TRY(check_ssim(x, y, *distance, *v_x, &size));
   const auto kernel = FG_CHOOSE(ssim_band);
   const int64_t pixels = size.height * size.width, n = pixels * size.channels;
   const int64_t workers = worker_count(pool);
