@@ -17,5 +17,6 @@ if [ -z "${FG3DGS_WEIGHTS:-}" ] && [ -d ../shared/models ]; then
   FG3DGS_WEIGHTS=$(cd ../shared/models && pwd)
   export FG3DGS_WEIGHTS
 fi
-# One process takes a whole file, so that its tests share what they prepare.
+# A whole file goes to one process, so that its tests share what they prepare. Files keep their order,
+# because the longest ones have few tests.
 python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder "$@"
