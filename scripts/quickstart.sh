@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # From a fresh clone to a talking video: installs into .venv, makes the embedded subject, trains an
-# avatar of it, measures it on held-out frames and lets it say something new. About 10 minutes on
-# two cores; interrupted, it goes on where it was. Needs Python 3.11-3.13 and a C++17 compiler.
+# avatar of it, measures it on held-out frames and lets it speak new sound. About 10 minutes on two
+# cores. After an interruption it continues where it was. Needs Python 3.11-3.13 and a C++17 compiler.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/setup.sh
@@ -22,6 +22,6 @@ python -m fg3dgs_jax.synthesize --workdir "$run" --audio "$speech" --out "$run/t
 cat << END
 done in $((SECONDS / 60)) min $((SECONDS % 60)) s
   $run/talk.mp4            new speech, spoken by the avatar
-  $run/contact_sheet.png   truth and render, side by side
+  $run/contact_sheet.png   ground truth and render, side by side
   $run/eval/metrics.json   the figures above; $run/eval/report.html shows them
 END

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what the tests use into .venv, checks the style and runs the tests in two processes; arguments
+# Installs what the tests use into .venv, checks the style and runs the tests in two processes. Arguments
 # go to pytest (-n 0: in one process). FG3DGS_TEST_ORACLES=0 leaves out torch, transformers and gsplat:
 # the tests that compare with them then skip.
 set -euo pipefail
@@ -17,5 +17,6 @@ if [ -z "${FG3DGS_WEIGHTS:-}" ] && [ -d ../shared/models ]; then
   FG3DGS_WEIGHTS=$(cd ../shared/models && pwd)
   export FG3DGS_WEIGHTS
 fi
-# By files, whose modules share what they prepare, and in their order: the fewest tests take longest.
+# A whole file goes to one process, so that its tests share what they prepare. Files keep their order,
+# because the longest ones have few tests.
 python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder "$@"
