@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 import jax
+from clu import parameter_overview
 from flax import linen as nn
 
 from fg3dgs_jax import config as config_lib
@@ -115,7 +116,9 @@ def prepare(config: Config, workdir: pathlib.Path, say: Callable[..., None] = pr
     warm = latest is None
     regions, alive = init_regions(jax.random.key(config.seed), clip, on_device, config, nets, warm)
     state = step.init_state(regions, alive)
-    counts = {r: param_count(v.motion["params"]) for r, v in regions.items()}
+    counts = {
+        r: parameter_overview.count_parameters(v.motion["params"]) for r, v in regions.items()
+    }
     say("motion nets:", ", ".join(f"{r} {n:,} parameters" for r, n in counts.items()))
     run = hooks.Run(config, workdir, clip, on_device, state, hooks.monitor_lists(state.alive, clip))
     if latest is not None:
@@ -128,11 +131,6 @@ def prepare(config: Config, workdir: pathlib.Path, say: Callable[..., None] = pr
         batches.with_pictures(on_device, clip) if resident else on_device
     )
     return Job(run, nets, networks, resident, replicated, checkpoints)
-
-
-def param_count(params: object) -> int:
-    """How many numbers a tree of parameters holds."""
-    return sum(x.size for x in jax.tree.leaves(params))
 
 
 def run_stage(

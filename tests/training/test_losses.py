@@ -182,7 +182,9 @@ GRADED = {  # a loss as a function of one array, its shape, where it may pull
     ),
     "guides": (lambda x: losses.guide_loss(0.01 * x, FRAME), (2, 3), None),
     "lpips": (
-        lambda x: losses.patch_loss(perceptual, jax.random.key(0), x, IMAGES[1], Patches(0.0, 5, 50)),
+        lambda x: losses.patch_loss(
+            perceptual, jax.random.key(0), x, IMAGES[1], Patches(0.0, 5, 50)
+        ),
         (12, 14, 3), None,
     ),
 }  # fmt: skip
