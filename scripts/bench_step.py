@@ -14,7 +14,6 @@ import argparse
 import collections
 import glob
 import gzip
-import importlib
 import json
 import pathlib
 import re
@@ -27,11 +26,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fg3dgs_jax import native, train
+from fg3dgs_jax import config as config_lib
+from fg3dgs_jax import native
 from fg3dgs_jax.avatar import draw, play, store
 from fg3dgs_jax.clip.open import open_clip
 from fg3dgs_jax.media import video
-from fg3dgs_jax.training import batches, feed, first_gaussians, objective, parallel, step
+from fg3dgs_jax.training import batches, feed, first_gaussians, loop, objective, parallel, step
 
 # The first pattern that is found in an operation's name or custom call decides. Names are those of
 # jax.named_scope and of the Flax modules.
@@ -70,14 +70,6 @@ def parse(argv):
     if flags.steps < 1 or flags.repeats < 1:
         parser.error("--steps and --repeats must be 1 or more")
     return flags
-
-
-def load_config(name):
-    """The ConfigDict of FILE[:VARIANT]."""
-    file, _, variant = name.partition(":")
-    sys.path.insert(0, str(pathlib.Path(file).resolve().parent.parent))
-    module = importlib.import_module(f"configs.{pathlib.Path(file).stem}")
-    return module.get_config(variant) if variant else module.get_config()
 
 
 def part_of(name) -> str:
@@ -172,12 +164,14 @@ class Run:
 def bench_stage(subject, flags, name, progress):
     """One stage's step at `progress` of it."""
     config = subject.config
-    stage, number = config.stages[name], list(train.stages_in_order(config))
-    number = [n for n, _ in number].index(name)
-    one = step.make_train_step(config, stage, number, subject.nets, subject.frozen, subject.size)
+    stage = getattr(config.stages, name)
+    number = [n for n, _ in loop.stages_in_order(config)].index(name)
+    one = step.make_train_step(
+        objective.Setup(config, stage, number, subject.nets, subject.networks, subject.size)
+    )
 
     def many(state, clip, index):
-        return jax.lax.scan(lambda s, i: one(s, clip, i), state, index)
+        return jax.lax.scan(lambda s, i: one(s, clip, step.Inputs(i)), state, index)
 
     at = jnp.int32(progress * stage.steps)
     pick = feed.make_picker(config, stage, number, config.batch * jax.device_count())
@@ -243,16 +237,14 @@ class Subject:
     """A config's clip on the device, its nets, and Gaussians to draw."""
 
     def __init__(self, config, workdir):
-        clip = open_clip(config.data.path, config.data.max_side)
+        clip = open_clip(config.data.path, config.data.max_side or 0)
         self.config, self.size = config, (clip.height, clip.width)
-        self.on_device = batches.device_clip(
-            clip, config.data.audio_extractor, config.data.expression
-        )
+        self.on_device = batches.device_clip(clip, config.data)
         self.nets = draw.make_nets(config)
-        self.frozen = objective.Frozen(train.load_perceptual(config))
+        self.networks = objective.Networks(loop.load_perceptual(config))
         if config.stages.alignment.steps:
-            self.frozen, self.on_device = train.ready_for_alignment(
-                config, self.frozen, clip, self.on_device
+            self.networks, self.on_device = loop.ready_for_alignment(
+                config, self.networks, clip, self.on_device
             )
         if workdir:
             trained = store.load(workdir)
@@ -278,7 +270,7 @@ def main(argv=None) -> int:
     """Runs the program; 0 on success, 1 with one line on bad input."""
     flags = parse(argv)
     try:
-        config = load_config(flags.config)
+        config = config_lib.load(flags.config)
         config.data.path = flags.data or config.data.path
         subject = Subject(config, flags.workdir)
     except (ValueError, OSError, ModuleNotFoundError) as error:
@@ -295,7 +287,7 @@ def main(argv=None) -> int:
         "cases": {},
     }
     for case in flags.cases:
-        if case in config.stages and not config.stages[case].steps:
+        if case in dict(config.stages.items()) and not getattr(config.stages, case).steps:
             continue
         bench, *arguments = CASES[case]
         results["cases"][case] = bench(subject, flags, *arguments)

@@ -28,13 +28,13 @@ import time
 
 import numpy as np
 
-from fg3dgs_jax import train
 from fg3dgs_jax.avatar import store as avatar_store
 from fg3dgs_jax.avatar import subject as subject_lib
 from fg3dgs_jax.clip import format
 from fg3dgs_jax.experts.face import mediapipe_runtime
 from fg3dgs_jax.media import clock
 from fg3dgs_jax.preprocessing.track import bundle_adjustment, head_pose, photometric
+from fg3dgs_jax.training import loop
 from fg3dgs_jax.weights import store
 
 TRACKS = ("mediapipe", "stored", "landmarks", "aligned")
@@ -196,16 +196,15 @@ def static_psnr(folder, poses, valid, focal, args, seed):
         (copy / "meta.json").write_text(json.dumps(meta))
         sys.path.insert(0, str(ROOT))  # configs/ is not part of the package
         config = importlib.import_module("configs.obama").get_config("static")
-        config.data.update(
-            path=str(copy), scale=min(1.0, args.side / meta["height"]), audio_extractor="mel"
-        )
+        config.data.path, config.data.audio_extractor = str(copy), "mel"
+        config.data.max_side = args.side
         config.seed = seed
         config.stages.static.steps = config.stages.fusion.steps = args.steps // 4
         config.stages.motion.steps = args.steps
-        for stage in config.stages.values():
+        for _, stage in config.stages.items():
             stage.losses.lpips = 0.0
-        config.log.update(samples_every=10**6, checkpoint_every=10**6)
-        train.fit(config, workdir)
+        config.log.samples_every = config.log.checkpoint_every = 10**6
+        loop.fit(config, workdir)
         subject = subject_lib.open_subject(avatar_store.load(workdir), copy)
         index, rows = subject.clip.split("test"), []
         for i, drawn in zip(index, subject.draw(index), strict=True):

@@ -4,10 +4,11 @@ sound's features.
 
 from typing import NamedTuple
 
-import ml_collections
 import numpy as np
 
 from fg3dgs_jax.clip import format, landmarks
+from fg3dgs_jax.config import Config
+from fg3dgs_jax.config.defaults import Data
 from fg3dgs_jax.media import clock, video
 from fg3dgs_jax.media import windows as windows_lib
 
@@ -97,15 +98,9 @@ class Avatar:
     """Paints the mouth that its middle window asks for; remembers the batches it was given."""
 
     def __init__(self, data, extractor="mel", noise=0.02):
-        self.config = ml_collections.ConfigDict(
-            {
-                "data": {
-                    "path": str(data),
-                    "max_side": 0,
-                    "audio_extractor": extractor,
-                    "expression": ("AU01", "AU45"),
-                }
-            }
+        self.config = Config()
+        self.config.data = Data(
+            path=str(data), audio_extractor=extractor, expression=("AU01", "AU45")
         )
         self.noise, self.batches = noise, []
         self.short = 0  # frames of a batch whose list was too short

@@ -22,7 +22,7 @@ def define() -> flags.FlagHolder:
 
 
 def parse(argv: list[str]) -> list[str]:
-    """absl's parser; a config or key that does not exist is one line, exit code 2."""
+    """Absl's parser; a config or key that does not exist is one line, exit code 2."""
     if {"--help", "-help", "-h"} & set(argv[1:]):  # absl would exit with 1
         app.usage(shorthelp=True, writeto_stdout=True)
         sys.exit(0)

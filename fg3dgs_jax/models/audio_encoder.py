@@ -35,6 +35,7 @@ class AudioNet(nn.Module):
 
     @nn.compact
     def __call__(self, windows: Array) -> Array:
+        """Embeds each window."""
         widths = self.config.widths
         longest = 2 ** len(widths)
         if not 1 <= windows.shape[-2] <= longest:
@@ -51,6 +52,7 @@ class AudioAttention(nn.Module):
 
     @nn.compact
     def __call__(self, embeddings: Array) -> Array:
+        """Weighs the embeddings and sums them."""
         x = embeddings
         for i, width in enumerate((16, 8, 4, 2, 1)):
             x = activate(_conv(width, 1, 1.0, f"conv_{i}")(x))
@@ -72,6 +74,7 @@ class AudioEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, windows: Array) -> AudioCode:
+        """Standardises the windows, embeds and pools them."""
         channels = windows.shape[-1:]
         mean = self.variable("statistics", "mean", jnp.zeros, channels).value
         scale = self.variable("statistics", "scale", jnp.ones, channels).value
@@ -103,8 +106,9 @@ def _conv(width, stride, scale, name):
 
 
 def _convolve(x, kernel, strides, padding, **_):
-    """x [B, L, C], kernel [3, C, F] -> [B, L', F] as one product; XLA's CPU convolutions of a few
-    rows take ten times as long.
+    """Convolves x [B, L, C] with kernel [3, C, F] as one product, [B, L', F].
+
+    XLA's CPU convolutions of a few rows take ten times as long.
     """
     (stride,), (pad,), (taps, channels, width) = strides, padding, kernel.shape
     padded = jnp.pad(x, ((0, 0), pad, (0, 0)))

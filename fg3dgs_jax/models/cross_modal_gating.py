@@ -24,6 +24,7 @@ class AudioTokens(nn.Module):
 
     @nn.compact
     def __call__(self, windows: Array) -> Array:
+        """Makes one token a window, and the null token."""
         code = self.param("position", _embedding, (windows.shape[0], self.d_model))
         null = self.param("null", _embedding, (1, self.d_model))
         return jnp.concatenate([Linear(self.d_model, name="project")(windows) + code, null])
@@ -36,6 +37,7 @@ class ExpressionTokens(nn.Module):
 
     @nn.compact
     def __call__(self, values: Array) -> Array:
+        """Makes one token a channel, and the null token."""
         direction = self.param("direction", _embedding, (values.shape[0], self.d_model))
         identity = self.param("identity", _embedding, (values.shape[0], self.d_model))
         null = self.param("null", _embedding, (1, self.d_model))
@@ -53,6 +55,7 @@ class CrossModalAttention(nn.Module):
 
     @nn.compact
     def __call__(self, queries: Array, tokens: Array) -> Array:
+        """Attends from every Gaussian to the tokens."""
         width = queries.shape[-1]
         if width % self.heads:
             raise ValueError(f"d_model {width} is not divisible by heads {self.heads}")
@@ -80,6 +83,7 @@ class CrossModalGating(nn.Module):
     def __call__(
         self, h: Array, tokens: Array, condition: Array | None = None
     ) -> tuple[GaussianDeltas, Array]:
+        """Moves every Gaussian; eqs. (10)-(12)."""
         config = self.config
         by_condition = config.gate_from == GateFrom.CONDITION and condition is not None
         gate_input = condition[None] if by_condition else h

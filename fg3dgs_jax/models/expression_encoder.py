@@ -19,6 +19,7 @@ class ExpressionEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, expression: Array) -> Array:
+        """Encodes all channels but the last."""
         others, blink = expression[..., :-1], expression[..., -1:]
         if others.shape[-1] == 0:
             return blink

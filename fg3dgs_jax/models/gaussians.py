@@ -23,7 +23,9 @@ class Drawable(NamedTuple):
     sh: Array  # [N, K, 3]
 
 
-def activate(gaussians: Gaussians, deltas: GaussianDeltas | None = None, alive=None) -> Drawable:
+def activate(
+    gaussians: Gaussians, deltas: GaussianDeltas | None = None, alive: Array | None = None
+) -> Drawable:
     """G + Delta G, made drawable; slots outside `alive` [N] bool (None: all) get opacity 0."""
     means, quats, raw_scales = gaussians.means, gaussians.quats, gaussians.raw_scales
     if deltas is not None:
@@ -36,23 +38,9 @@ def activate(gaussians: Gaussians, deltas: GaussianDeltas | None = None, alive=N
     return Drawable(means, quats, jax.nn.softplus(raw_scales), opacities, gaussians.sh)
 
 
-def init_gaussians(key, capacity, num, center=(0.0, 0.0, 0.0), half_extent=0.1, sh_degree=2):
-    """`num` grey Gaussians, uniform in a box, in arrays of `capacity` slots.
-
-    Args:
-      center: [3] metres, or [M, 3] for M boxes that share the points evenly (two eyes).
-      half_extent: metres, a number or [3].
-
-    Returns:
-      (Gaussians, alive [capacity] bool).
-    """
-    centers = jnp.atleast_2d(jnp.asarray(center, jnp.float32))
-    offsets = jax.random.uniform(key, (num, 3), minval=-1.0) * jnp.asarray(half_extent, jnp.float32)
-    points = centers[jnp.arange(num) % len(centers)] + offsets
-    return init_gaussians_from_points(points, jnp.full((num, 3), 0.5), capacity, sh_degree)
-
-
-def init_gaussians_from_points(points, colors, capacity, sh_degree=2):
+def init_gaussians_from_points(
+    points: np.ndarray, colors: np.ndarray, capacity: int, sh_degree: int = 2
+) -> tuple[Gaussians, Array]:
     """A Gaussian at each of `points` [P, 3] metres, of `colors` [P, 3] in [0, 1].
 
     Sized by the mean distance d to the three nearest others: raw scale log d, so scale ln(1 + d).

@@ -34,10 +34,12 @@ class Levels(NamedTuple):
 
     @property
     def num_features(self) -> int:
+        """Length of a position's feature."""
         return len(PLANES) * len(self.resolutions)
 
     @property
     def num_params(self) -> int:
+        """Entries of the tables of all planes."""
         return len(PLANES) * self.offsets[-1]
 
 
@@ -110,6 +112,7 @@ class TriPlaneHashEncoding(nn.Module):
 
     @nn.compact
     def __call__(self, means: Array) -> Array:
+        """Looks the means up in the grids."""
         spec = make_levels(self.config)
         tables = self.param("tables", _uniform_tables, (spec.num_params,))
         compiled = means.dtype == jnp.float32 and hash_encoding_ffi.is_available()

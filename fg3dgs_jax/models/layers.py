@@ -28,7 +28,7 @@ def activate(x: Array) -> Array:
 
 @jax.custom_vjp
 def product(x: Array, kernel: Array) -> Array:
-    """x [..., C] times kernel [C, M].
+    """X [..., C] times kernel [C, M].
 
     The gradient of the kernel sums over thousands of rows. Left to fuse it with what is around it,
     XLA's CPU compiler writes transposed copies that take five times as long as the product.
@@ -61,6 +61,7 @@ class Linear(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
+        """Multiplies and adds the bias."""
         bias_init = uniform_bias(x.shape[-1])
         return nn.Dense(
             self.features,
@@ -82,6 +83,8 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, gain: Array | None = None) -> Array:
+        """Applies the layers."""
+
         def scaled(x, kernel, *_, **__):
             return product(x, gain[:, None] * kernel)
 
@@ -103,4 +106,5 @@ class FeedForward(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
+        """Applies both layers."""
         return Linear(x.shape[-1], name="down")(activate(Linear(self.hidden, name="up")(x)))

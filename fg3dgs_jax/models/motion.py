@@ -36,6 +36,7 @@ class FaceMotion(nn.Module):
 
     @nn.compact
     def __call__(self, means: Array, conditions: Conditions) -> tuple[GaussianDeltas, Gates]:
+        """Moves, turns and scales the Gaussians of the face."""
         face = self.config.face
         h = TriPlaneHashEncoding(face.encoding, name="encoding")(means)
         f_a = AudioEncoder(self.config.audio, name="audio")(conditions.audio).pooled  # eq. (5)
@@ -61,6 +62,7 @@ class HighFrequencyMotion(nn.Module):
 
     @nn.compact
     def __call__(self, means: Array, conditions: Conditions) -> tuple[GaussianDeltas, Gates]:
+        """Moves the Gaussians of the region."""
         region = self.config.mouth if self.region == "mouth" else self.config.eyes
         concat = region.motion == Motion.CONCAT
         h = TriPlaneHashEncoding(region.encoding, name="encoding")(means)  # eq. (9)

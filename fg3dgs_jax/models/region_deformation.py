@@ -35,6 +35,7 @@ class RegionDeformation(nn.Module):
 
     @nn.compact
     def __call__(self, h: Array, f_a: Array, f_e: Array) -> tuple[GaussianDeltas, Gates]:
+        """Gates both conditions by place and turns them into motion."""
         config = self.config
         s_a = MLP((config.audio_gate_width, f_a.shape[-1]), name="audio_gate")(h)  # eq. (6)
         s_e = MLP((config.expression_gate_width, f_e.shape[-1]), name="expression_gate")(h)
@@ -57,6 +58,7 @@ class ConcatDeformation(nn.Module):
 
     @nn.compact
     def __call__(self, h: Array, condition: Array) -> GaussianDeltas:
+        """Turns place and condition side by side into motion."""
         repeated = jnp.broadcast_to(condition, (len(h), condition.shape[-1]))
         out = MLP((*self.widths, self.num_outputs), self.last_layer_scale, name="deformation")(
             jnp.concatenate([h, repeated], -1)

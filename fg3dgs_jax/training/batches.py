@@ -113,7 +113,7 @@ def cameras_of(clip: processed.Clip, frames) -> Camera:
 
 
 def learnt_frames(clip: processed.Clip, seconds: float | None = None) -> np.ndarray:
-    """bool [T]: the train split, or the most informative so many seconds of it (None: all)."""
+    """Bool [T]: the train split, or the most informative so many seconds of it (None: all)."""
     frames = clip.split("train")
     blink = clip.expression_channels(["AU45"])[frames]
     seen = np.concatenate([clip.mouth_openings()[frames, None], blink], 1)
@@ -127,6 +127,7 @@ def with_pictures(device: DeviceClip, clip: processed.Clip) -> DeviceClip:
 
 
 def without_pictures(device: DeviceClip) -> DeviceClip:
+    """The same without pictures."""
     return device._replace(frames=None, labels=None, torso=None)
 
 
@@ -215,13 +216,16 @@ def sample_frames(
 
 def _pick(key, clip: DeviceClip, region: str, far, count: int):
     """Frames [count] of a region: any of those at distance `far` 0, else the nearest."""
+    # Random order among equals: distances (of scores in [0, 1]) outweigh the noise by far, and
+    # frames that are not eligible lie farther than any distance.
     far = jnp.where(clip.eligible[region], 1e3 * far, 1e6)
     return jax.lax.top_k(jax.random.gumbel(key, clip.eligible[region].shape) * 1e-3 - far, count)[1]
 
 
 def guide_frames(key: Array, clip: DeviceClip, rule: Guides) -> tuple[Batch, Conditions]:
-    """A Batch of [rule.frames] random train frames, to take landmarks from, and what lids are to
-    follow in them.
+    """A Batch of [rule.frames] random train frames, and what lids are to follow in them.
+
+    Landmarks are taken from them.
 
     The first is of a random depth of blink, half as often again of the deepest: lids are shut in a
     few frames of a thousand, and a net that hardly ever met them does not shut them. What else so

@@ -5,7 +5,7 @@ of a random frame's mask is lifted onto the head (the face's landmarks, an ellip
 them) and takes that pixel's colour, so that optimisation starts from a picture of the person.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,7 @@ DEPTH_JITTER = {"face": 0.01, "eyes": 0.005, "mouth": 0.012}  # on the ellipsoid
 MESH_JITTER = 0.3  # of that on the mesh, which is nearer the truth
 BEHIND = {"face": 0.0, "eyes": 0.004, "mouth": 0.008}  # metres behind either
 MESH_FRAMES = 200  # that landmarks are triangulated from
+LIFT_FRAMES = 24  # whose pixels are lifted
 
 
 def init_regions(
@@ -77,9 +78,10 @@ def init_regions(
     return regions, alive
 
 
-def face_mesh(clip: Clip):
-    """The landmarks [478, 3] of a clip's train split in the head's frame, metres, as they are on
-    average: lips and lids a little open.
+def face_mesh(clip: Clip) -> np.ndarray:
+    """The landmarks [478, 3] of a clip's train split in the head's frame, metres.
+
+    They are an average: lips and lids are a little open.
     """
     seen = np.flatnonzero((clip.valid & clip.landmarks_valid)[clip.split("train")])
     seen = seen[np.linspace(0, len(seen) - 1, min(MESH_FRAMES, len(seen))).astype(int)]
@@ -87,11 +89,31 @@ def face_mesh(clip: Clip):
     return np.asarray(geometry.triangulate(jnp.asarray(clip.landmarks[seen]), camera), np.float64)
 
 
-def lift(rng, clip: Clip, mesh, frames, region, classes, num, num_frames=24):
-    """`num` points [num, 3] metres with colours [num, 3] in [0, 1] from pixels of a region, whose
-    label classes are `classes`.
+def lift(
+    rng: np.random.Generator,
+    clip: Clip,
+    mesh: np.ndarray,
+    frames: np.ndarray,
+    region: str,
+    classes: Sequence[int],
+    num: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Points [num, 3] metres with colours [num, 3] in [0, 1] from pixels of a region.
+
+    Args:
+      rng: is used up.
+      clip: the processed folder.
+      mesh: of `face_mesh`.
+      frames: numbers of the frames that may be looked at.
+      region: its name.
+      classes: its label classes.
+      num: how many points.
+
+    Raises:
+      ValueError: no frame shows the region.
     """
-    chosen = frames[np.linspace(0, len(frames) - 1, min(num_frames, len(frames))).astype(int)]
+    count = min(LIFT_FRAMES, len(frames))
+    chosen = frames[np.linspace(0, len(frames) - 1, count).astype(int)]
     share = -(-num // len(chosen))
     points, colors = [], []
     fx, fy, cx, cy = clip.intrinsics
@@ -116,8 +138,9 @@ def lift(rng, clip: Clip, mesh, frames, region, classes, num, num_frames=24):
 
 
 def _on_head(rng, rays, pose, mesh, region):
-    """Where rays [P, 3] (camera axes, z = 1) meet the face, or the front of the ellipsoid beside
-    it, in world axes.
+    """Where rays [P, 3] (camera axes, z = 1) meet the face, in world axes.
+
+    Beside the face it is the front of the ellipsoid.
     """
     center = pose[:3, 3]
     at_center = rays * center[2]

@@ -107,7 +107,7 @@ def d_ssim(prediction: Array, target: Array) -> Array:
 
 
 def alpha_loss(alpha: Array, inside: Array) -> Array:
-    """mean of (1 - alpha) inside + mean of alpha outside; alpha, inside [..., H, W].
+    """Mean of (1 - alpha) inside + mean of alpha outside; alpha, inside [..., H, W].
 
     A layer fills its region and leaves the rest clear.
     """

@@ -9,18 +9,22 @@ share the work changes nothing but rounding.
 
 import os
 import re
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from fg3dgs_jax.types import Array
+
 AXIS = "frames"
 
 EMULATED = re.compile(r"--xla_force_host_platform_device_count=(\d+)")
 
 
-def give_threads():
+def give_threads() -> None:
     """Threads enough for the CPU devices that XLA_FLAGS emulates; before anything touches one.
 
     XLA's pool has a thread a core, and a device that waits for another in a collective holds some
@@ -30,13 +34,18 @@ def give_threads():
         os.environ.setdefault("NPROC", str(max(os.cpu_count() or 1, 8 * int(found[1]))))
 
 
-def connect(coordinator=None, num_processes=None, process_id=None):
+def connect(
+    coordinator: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+) -> None:
     """Joins the processes of one run; before anything else touches a device.
 
     Args:
       coordinator: HOST:PORT of process 0, else $JAX_COORDINATOR_ADDRESS.
-      num_processes, process_id: else $JAX_NUM_PROCESSES and $JAX_PROCESS_ID. What neither tells,
-        JAX asks the cluster for (Slurm, Open MPI, Kubernetes, TPU pods).
+      num_processes: how many take part, else $JAX_NUM_PROCESSES. JAX asks the cluster (Slurm, Open
+        MPI, Kubernetes, TPU pods) for what is not given.
+      process_id: number of this one, else $JAX_PROCESS_ID.
 
     Raises:
       ValueError: one line, if it cannot be found out who takes part, or someone does not come.
@@ -50,15 +59,15 @@ def connect(coordinator=None, num_processes=None, process_id=None):
         )
         jax.distributed.initialize(coordinator, count, number)
     except (ValueError, RuntimeError) as error:
-        told = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0]
         raise ValueError(
-            f"the processes of the run do not find each other ({told}); expected --coordinator "
+            f"the processes of the run do not find each other ({reason}); expected --coordinator "
             "HOST:PORT, --num_processes N and --process_id 0..N-1, or JAX_COORDINATOR_ADDRESS, "
             "JAX_NUM_PROCESSES and JAX_PROCESS_ID"
         ) from error
 
 
-def disconnect():
+def disconnect() -> None:
     """Leaves the run, after the others have come to its end too; nothing in a run by itself."""
     if jax.process_count() > 1:
         jax.distributed.shutdown()
@@ -69,7 +78,7 @@ def writes() -> bool:
     return jax.process_index() == 0
 
 
-def pmap(function, **options):
+def pmap(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
     """`jax.pmap` over the leading device dimension, the axis named `AXIS`."""
     return jax.pmap(function, axis_name=AXIS, **options)
 
@@ -78,7 +87,7 @@ def _sharding():
     return NamedSharding(Mesh(jax.local_devices(), (AXIS,)), PartitionSpec(AXIS))
 
 
-def replicate(tree):
+def replicate(tree: Any) -> Any:
     """A copy for every local device, along a new leading dimension, placed as `pmap` returns it.
 
     (Placed otherwise, the second call of a pmapped function would compile it again, and every call
@@ -92,22 +101,23 @@ def replicate(tree):
     return jax.tree.map(copy, tree)
 
 
-def deal(tree):
+def deal(tree: Any) -> Any:
     """Host arrays with a leading dimension of local devices, each part on its device."""
     return jax.device_put(tree, _sharding())
 
 
-def ours(global_frames):
-    """This process's part [L, K, B, ...] of numbers [K, G, ...] for K steps of G frames: L local
-    devices, B frames on each.
+def ours(global_frames: Array | np.ndarray) -> np.ndarray:
+    """This process's part [L, K, B, ...] of numbers [K, G, ...] for K steps of G frames.
+
+    L are the local devices, B the frames on each.
     """
-    found = np.asarray(global_frames)
-    steps, _, *rest = found.shape
-    found = found.reshape(steps, jax.process_count(), jax.local_device_count(), -1, *rest)
-    return np.moveaxis(found[:, jax.process_index()], 1, 0)
+    frames = np.asarray(global_frames)
+    steps, _, *rest = frames.shape
+    frames = frames.reshape(steps, jax.process_count(), jax.local_device_count(), -1, *rest)
+    return np.moveaxis(frames[:, jax.process_index()], 1, 0)
 
 
-def host_device():
+def host_device() -> jax.Device:
     """A CPU, whatever else computes, or the default device where JAX was told to use no CPU."""
     try:
         return jax.local_devices(backend="cpu")[0]
@@ -115,25 +125,27 @@ def host_device():
         return jax.local_devices()[0]
 
 
-def first(tree):
+def first(tree: Any) -> Any:
     """The first device's copy."""
     return jax.tree.map(lambda x: x[0], tree)
 
 
-def frame_keys(key, count: int):
+def frame_keys(key: Array, count: int) -> Array:
     """[count] keys for a device's frames, each of the frame's number within the whole step."""
     numbers = jax.lax.axis_index(AXIS) * count + jnp.arange(count)
     return jax.vmap(lambda number: jax.random.fold_in(key, number))(numbers)
 
 
-def mean(tree):
+def mean(tree: Any) -> Any:
+    """The mean over every device."""
     return jax.lax.pmean(tree, AXIS)
 
 
-def gather(tree):
+def gather(tree: Any) -> Any:
     """Every device's values, along a new leading dimension."""
     return jax.lax.all_gather(tree, AXIS)
 
 
-def total(tree):
+def total(tree: Any) -> Any:
+    """The sum over every device."""
     return jax.lax.psum(tree, AXIS)

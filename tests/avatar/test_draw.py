@@ -1,5 +1,8 @@
 """Compositing (eq. 14) and the avatar file."""
 
+import copy
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -43,8 +46,9 @@ def trained():
     nets = draw_lib.make_nets(config)
     regions, alive = {}, {}
     for i, r in enumerate(REGIONS):
-        key = jax.random.key(i)
-        gaussians, alive[r] = gaussians_lib.init_gaussians(key, 32, 20, half_extent=0.05)
+        key, rng = jax.random.key(i), np.random.default_rng(i)
+        points, colors = rng.uniform(-0.05, 0.05, (20, 3)), np.full((20, 3), 0.5)
+        gaussians, alive[r] = gaussians_lib.init_gaussians_from_points(points, colors, 32)
         conditions = Conditions(jnp.zeros((8, 16, 80)), jnp.zeros(8))
         regions[r] = draw_lib.Region(gaussians, nets[r].init(key, gaussians.means, conditions))
     return config, regions, alive
@@ -61,7 +65,7 @@ def draw(drawer):
 
 def test_a_saved_avatar_draws_the_same_frame(trained, tmp_path):
     config, regions, alive = trained
-    (tmp_path / store.CONFIG_FILE).write_text(config.to_json())
+    (tmp_path / store.CONFIG_FILE).write_text(json.dumps(config.to_dict()))
     store.save(tmp_path, regions, alive)
     before, after = draw(draw_lib.Avatar(config, regions, alive)), draw(store.load(tmp_path))
     assert after.image.shape == (1, 32, 32, 3) and before.alphas["face"].max() > 0.05
@@ -70,8 +74,8 @@ def test_a_saved_avatar_draws_the_same_frame(trained, tmp_path):
 
 def test_a_region_without_a_layer_is_clear(trained):
     config, regions, alive = trained
-    config = config.copy_and_resolve_references()
-    config.layers = ("face",)
+    config = copy.deepcopy(config)
+    config.regions = ("face",)
     frame = draw(draw_lib.Avatar(config, {"face": regions["face"]}, {"face": alive["face"]}))
     assert frame.alphas["face"].max() > 0.05
     for region in ("eyes", "mouth"):

@@ -3,10 +3,10 @@
 import hashlib
 
 import jax
-import ml_collections
 import numpy as np
 import pytest
 
+from fg3dgs_jax.config.defaults import Data
 from fg3dgs_jax.experts.audio import (
     audio_features,
     ave,
@@ -139,12 +139,12 @@ def test_what_cannot_be_extracted_is_one_line(registry):
 
 
 def test_windows_of_another_shape_are_refused():
-    settings = ml_collections.ConfigDict({"audio_extractor": "mel"})
+    settings = Data(audio_extractor="mel")
     good, bad = (16, 80), (16, 29)
     audio_features.check_window(settings, good, "here")
     with pytest.raises(audio_features.FeatureMismatch, match=r"here has 'mel'.*29\].*\[16, 80\]"):
         audio_features.check_window(settings, bad, "here")
-    settings = ml_collections.ConfigDict({"audio_extractor": "mel", "audio_window": [16, 29]})
+    settings = Data(audio_extractor="mel", audio_window=(16, 29))
     audio_features.check_window(settings, bad, "here")
     with pytest.raises(audio_features.FeatureMismatch, match=r"trained on \[16, 29\]"):
         audio_features.check_window(settings, good, "here")

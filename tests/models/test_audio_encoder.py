@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fg3dgs_jax.config import defaults
 from fg3dgs_jax.models.audio_encoder import AudioEncoder, _convolve, with_statistics
 
-ENCODER = AudioEncoder()
+ENCODER = AudioEncoder(defaults.AudioEncoder())
 apply = jax.jit(ENCODER.apply)
 
 

@@ -2,12 +2,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fg3dgs_jax.config import defaults
 from fg3dgs_jax.models.expression_encoder import ExpressionEncoder
 
 
 def test_blink_passes_unchanged_and_the_others_through_the_mlp():
     expression = jnp.array([0.5, 0.0, 1.5, 0.2, 3.0, 1.7])
-    encoder = ExpressionEncoder()
+    encoder = ExpressionEncoder(defaults.ExpressionEncoder())
     variables = encoder.init(jax.random.key(0), expression)
     assert sum(leaf.size for leaf in jax.tree.leaves(variables)) == 160
     layers = variables["params"]["mlp"]
@@ -18,7 +19,7 @@ def test_blink_passes_unchanged_and_the_others_through_the_mlp():
 
 
 def test_batches_and_a_single_channel():
-    encoder = ExpressionEncoder()
+    encoder = ExpressionEncoder(defaults.ExpressionEncoder())
     batch = jax.random.normal(jax.random.key(0), (4, 6))
     variables = encoder.init(jax.random.key(1), batch[0])
     assert encoder.apply(variables, batch).shape == (4, 6)

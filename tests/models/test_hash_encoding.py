@@ -3,10 +3,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fg3dgs_jax.config.defaults import Encoding
 from fg3dgs_jax.models import hash_encoding
 from fg3dgs_jax.models.hash_encoding import TriPlaneHashEncoding, make_levels
 
-FACE, MOUTH = make_levels(16, 38.4), make_levels(64, 57.6)
+FACE, MOUTH = make_levels(Encoding(16, 38.4)), make_levels(Encoding(64, 57.6))
 
 encode = jax.jit(hash_encoding.encode, static_argnames="levels")
 
@@ -95,11 +96,11 @@ def test_gradients_are_those_of_a_bilinear_function():
 
 
 def test_module_starts_near_zero_and_refuses_a_level_that_needs_hashing():
-    module = TriPlaneHashEncoding(16, 38.4)
+    module = TriPlaneHashEncoding(Encoding(16, 38.4))
     variables = module.init(jax.random.key(0), jnp.zeros((1, 3)))
     tables = variables["params"]["tables"]
     assert tables.shape == (28_392,) and tables.dtype == jnp.float32
     assert 0.9e-4 < float(jnp.abs(tables).max()) <= 1e-4
     assert module.apply(variables, jnp.zeros((5, 3))).shape == (5, 36)
     with pytest.raises(ValueError, match="log2_table_size"):
-        make_levels(64, 512)
+        make_levels(Encoding(64, 512))

@@ -12,14 +12,15 @@ import numpy as np
 import pytest
 
 from fg3dgs_jax import native
+from fg3dgs_jax.config.defaults import Encoding
 from fg3dgs_jax.models import hash_encoding, hash_encoding_ffi
 
 needs_native = pytest.mark.skipif(
     not hash_encoding_ffi.is_available(),
     reason="no compiled hash encoding: not built (pip install -e .), or FG3DGS_BACKEND=reference",
 )
-FACE = hash_encoding.make_levels(16, 38.4)
-MOUTH = hash_encoding.make_levels(64, 57.6)
+FACE = hash_encoding.make_levels(Encoding(16, 38.4))
+MOUTH = hash_encoding.make_levels(Encoding(64, 57.6))
 
 
 def make_inputs(levels, n, seed=0):

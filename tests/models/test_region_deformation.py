@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fg3dgs_jax.config.defaults import FaceMotion
 from fg3dgs_jax.models.region_deformation import ConcatDeformation, RegionDeformation
 
 
@@ -20,18 +21,17 @@ def mlp(x, params):
     return x
 
 
-@pytest.mark.parametrize("outputs, expected", [(11, 9_536), (10, 9_472)])
-def test_parameter_counts(outputs, expected):
-    net = RegionDeformation(num_outputs=outputs)
+def test_parameter_counts():
+    net = RegionDeformation(FaceMotion())
     variables = jax.eval_shape(net.init, jax.random.key(0), *inputs())
     sizes = {k: sum(x.size for x in jax.tree.leaves(v)) for k, v in variables["params"].items()}
-    assert sizes == {"audio_gate": 2_176, "expression_gate": 672, "deformation": expected}
+    assert sizes == {"audio_gate": 2_176, "expression_gate": 672, "deformation": 9_472}
 
 
 @pytest.mark.parametrize("offset", [0.0, 0.3])
 def test_equations_6_to_8(offset):
     h, f_a, f_e = inputs()
-    net = RegionDeformation(expression_gate_offset=offset)
+    net = RegionDeformation(FaceMotion(expression_gate_offset=offset))
     variables = jax.jit(net.init)(jax.random.key(1), h, f_a, f_e)
     deltas, gates = jax.jit(net.apply)(variables, h, f_a, f_e)
     params, h = variables["params"], np.asarray(h)
@@ -48,7 +48,7 @@ def test_equations_6_to_8(offset):
 
 def test_gradients_are_finite_where_gates_are_closed():
     h, f_a, f_e = inputs()
-    net = RegionDeformation()
+    net = RegionDeformation(FaceMotion())
     variables = jax.jit(net.init)(jax.random.key(1), h, f_a, f_e)
 
     def loss(h):
@@ -60,7 +60,7 @@ def test_gradients_are_finite_where_gates_are_closed():
 
 def test_last_layer_scale_and_axis_gain():
     h, f_a, f_e = inputs()
-    full, small = (RegionDeformation(last_layer_scale=s) for s in (1.0, 0.1))
+    full, small = (RegionDeformation(FaceMotion(last_layer_scale=s)) for s in (1.0, 0.1))
     outs = [
         n.apply(jax.jit(n.init)(jax.random.key(1), h, f_a, f_e), h, f_a, f_e)[0].means
         for n in (full, small)
@@ -73,5 +73,3 @@ def test_last_layer_scale_and_axis_gain():
     np.testing.assert_allclose(
         concat.apply(variables, h, f_a).means, plain * jnp.array([0.2, 1, 0.2]), rtol=1e-5
     )
-    with pytest.raises(ValueError, match="num_outputs"):
-        jax.jit(RegionDeformation(num_outputs=3).init)(jax.random.key(0), h, f_a, f_e)

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from fg3dgs_jax import native, rasterizer
+from fg3dgs_jax.config.defaults import Encoding
 from fg3dgs_jax.models import hash_encoding, hash_encoding_ffi
 from fg3dgs_jax.rasterizer import blending, reference
 from tests import host_cuda
@@ -74,7 +75,7 @@ def assert_same_bits(found, expected):
 def digest():
     """Of a picture, its gradients and those of the encoding; also called in other processes."""
     results = draw_with_gradients(make_scene(120, WIDTH, HEIGHT, seed=1, batch=(2,)))
-    levels = hash_encoding.make_levels(4, 8, levels=2)
+    levels = hash_encoding.make_levels(Encoding(4, 8, levels=2))
     rng = np.random.default_rng(0)
     tables = jnp.float32(rng.normal(size=levels.num_params))
     coords = jnp.float32(rng.uniform(-0.15, 0.15, (100, 3)))
@@ -189,7 +190,7 @@ def test_a_gradient_mapped_without_its_forward_is_refused():
 
 @gpu
 def test_encoding_equals_its_definition():
-    levels = hash_encoding.make_levels(8, 16, levels=3)
+    levels = hash_encoding.make_levels(Encoding(8, 16, levels=3))
     rng = np.random.default_rng(0)
     tables = jnp.float32(rng.normal(size=levels.num_params))
     coords = jnp.float32(rng.uniform(-0.16, 0.16, (300, 3))).at[0].set(jnp.nan)
@@ -303,7 +304,7 @@ def test_a_training_step_lowers_for_cuda(monkeypatch):
     """Gradients, batch and scan lower without a GPU, and the module holds all six custom calls."""
     monkeypatch.setenv("FG3DGS_BACKEND", "cuda")
     scene = make_scene(50, 64, 48, seed=0, batch=(2,))
-    levels = hash_encoding.make_levels(16, 38.4)
+    levels = hash_encoding.make_levels(Encoding(16, 38.4))
     tables = jnp.zeros(levels.num_params)
 
     axes = {name: 0 for name in scene._fields} | {"camera": None}

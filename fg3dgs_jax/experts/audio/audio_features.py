@@ -7,7 +7,7 @@ shape (`data.audio_window`); features of another shape are refused by `check_win
 
 import functools
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -75,7 +75,7 @@ def require(name: str) -> pathlib.Path | None:
     return store.require(needed) if needed else None
 
 
-def check_window(settings: Mapping[str, Any], window: Sequence[int], source: object) -> None:
+def check_window(settings: Any, window: Sequence[int], source: object) -> None:
     """Refuses features whose `window` (W, D) is not that of those the avatar was trained on.
 
     Args:
