@@ -6,7 +6,7 @@ are written `...`. World units are metres, the head is centred at the origin; ca
 OpenCV's (x right, y down, z forward).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from flax import struct
@@ -76,9 +76,9 @@ class Batch(NamedTuple):
     index: Array  # pyright: ignore[reportIncompatibleMethodOverride]  # [...] int32, frame number
     conditions: Conditions
     camera: Camera
-    image: Array  # [..., H, W, 3] in [0, 1]
-    labels: Array  # [..., H, W] uint8, see clip/processed.py
-    background: Array  # [..., H, W, 3] in [0, 1]: torso over plate
+    image: Any  # [..., H, W, 3] in [0, 1]; None where no picture was asked for, as the next two
+    labels: Any  # [..., H, W] uint8, see clip/processed.py
+    background: Any  # [..., H, W, 3] in [0, 1]: torso over plate
     lips_box: Array  # [..., 4] int32: row0, row1, col0, col1 (half open, inside the image)
     eyes_box: Array  # [..., 2, 4] int32: one box an eye
     guides: Array  # [..., P, 3] metres: lips, lids and chin where they are on average

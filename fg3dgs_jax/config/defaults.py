@@ -266,6 +266,7 @@ SHAPES: Rates = {
     ".*/gaussians/quats": constant(1e-3),
 }
 FROZEN: Rates = {".*": None}
+MOTION_RATES = (5e-3, 1e-4, 1e-5)  # of tables, attentive networks and others at iteration 0
 
 
 def gaussian_rates(means: Schedule) -> Rates:
@@ -311,23 +312,22 @@ def halving(start: float, half: int = 40_000, tenth: int = 50_000) -> Schedule:
 
 def _talking_gaussian_rates() -> Rates:
     """The mouth's nets fall earlier than the others'."""
-    mouth = (halving(r, 39_000, 49_000) for r in (5e-3, 1e-4, 1e-5))
-    others = (halving(r) for r in (5e-3, 1e-4, 1e-5))
-    return motion_rates(*mouth, region="mouth") | motion_rates(*others)
+    tables, attentive, other = (halving(r, 39_000, 49_000) for r in MOTION_RATES)
+    mouth = motion_rates(tables, attentive, other, "mouth")
+    tables, attentive, other = (halving(r) for r in MOTION_RATES)
+    return mouth | motion_rates(tables, attentive, other)
 
 
 # Floors of opacities: 0.05 + 0.25 x iteration / 49,000, a mouth's / 45,000, which are also the
 # iterations at which density control stops (TalkingGaussian).
-def _density(**changes: dict[str, object]) -> dict[str, Density]:
-    rules = {
-        "face": Density(grad_threshold=5e-4),
-        "eyes": Density(),
-        "mouth": Density(min_opacity=(0.05, 0.0667)),
+def _density(start: int, stops: Range, floors: tuple[Range, Range]) -> dict[str, Density]:
+    """Rules of all regions; of `stops` and `floors` the second is the mouth's."""
+    (stop, mouth_stop), (floor, mouth_floor) = stops, floors
+    return {
+        "face": Density(start, stop, 5e-4, min_opacity=floor),
+        "eyes": Density(start, stop, min_opacity=floor),
+        "mouth": Density(start, mouth_stop, min_opacity=mouth_floor),
     }
-    for region, values in changes.items():
-        for name, value in values.items():
-            setattr(rules[region], name, value)
-    return rules
 
 
 def _static() -> Stage:
@@ -344,15 +344,13 @@ def _static() -> Stage:
             "eyes": Sampling("blink", 1, (0.0, 0.0), (0.15, 0.15)),
             "mouth": Sampling("opening", 1, (0.8, 0.8), (1.0, 1.0)),
         },
-        density=_density(),
+        density=_density(500, (1.0, 1.0), ((0.05, 0.0653), (0.05, 0.0667))),
         patches=Patches(1.0, 32, 8),
     )
 
 
 def _motion() -> Stage:
     """Eqs. (5)-(13): motion nets and Gaussians together."""
-    end = {"start": 0, "stop": 0.9787, "min_opacity": (0.0653, 0.3051)}
-    mouth_end = {"start": 0, "stop": 0.8936, "min_opacity": (0.0667, 0.3278)}
     return Stage(
         steps=47_000,
         draws=Draws.LAYERS,
@@ -364,7 +362,7 @@ def _motion() -> Stage:
             "eyes": Sampling("blink", 7, (0.0, 0.0), (0.1, 1.0)),
             "mouth": Sampling("opening", 7, (0.9, 0.0), (1.0, 1.0)),
         },
-        density=_density(face=end, eyes=end, mouth=mouth_end),
+        density=_density(0, (0.9787, 0.8936), ((0.0653, 0.3051), (0.0667, 0.3278))),
         noise=Noise(blink=0.05),
         patches=Patches(0.94, 64, 8),
         hair_every=7,

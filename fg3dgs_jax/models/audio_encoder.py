@@ -21,7 +21,7 @@ class AudioCode(NamedTuple):
     """The codes of one frame's sound."""
 
     windows: Array  # [..., 8, dim], one embedding a window, before pooling
-    pooled: Array | None  # [..., dim]: f_a
+    pooled: Array  # [..., dim]: f_a; empty where it was not asked for
 
 
 class AudioNet(nn.Module):
@@ -65,8 +65,7 @@ class AudioEncoder(nn.Module):
 
     The channels of pretrained features differ in size by an order of magnitude, so they are first
     standardised with the collection "statistics" (mean 0, scale 1 until `with_statistics` fills it
-    in). Whoever attends to the windows directly sets `pool` False and gets None for the pooled
-    vector.
+    in). Whoever attends to the windows directly sets `pool` False and gets no pooled vector.
     """
 
     config: config_lib.AudioEncoder
@@ -80,7 +79,9 @@ class AudioEncoder(nn.Module):
         scale = self.variable("statistics", "scale", jnp.ones, channels).value
         windows = jnp.clip((windows - mean) / scale, -LARGEST, LARGEST)
         embeddings = AudioNet(self.config, name="net")(windows)
-        pooled = AudioAttention(name="attention")(embeddings) if self.pool else None
+        pooled = (
+            AudioAttention(name="attention")(embeddings) if self.pool else embeddings[..., 0, :0]
+        )
         return AudioCode(embeddings, pooled)
 
 

@@ -85,8 +85,8 @@ class CrossModalGating(nn.Module):
     ) -> tuple[GaussianDeltas, Array]:
         """Moves every Gaussian; eqs. (10)-(12)."""
         config = self.config
-        by_condition = config.gate_from == GateFrom.CONDITION and condition is not None
-        gate_input = condition[None] if by_condition else h
+        literal = config.gate_from == GateFrom.CONDITION
+        gate_input = condition[None] if literal and condition is not None else h
         gate = nn.sigmoid(MLP((config.gate_width, 1), name="gate")(gate_input))  # eq. (10)
         q = Linear(config.d_model, name="input")(h)
         z = gate * CrossModalAttention(config.heads, name="attention")(q, tokens)  # eq. (11)

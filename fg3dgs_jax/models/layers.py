@@ -1,6 +1,7 @@
 """Small layers that the networks share, started as PyTorch does: the learning rates assume it."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -85,8 +86,8 @@ class MLP(nn.Module):
     def __call__(self, x: Array, gain: Array | None = None) -> Array:
         """Applies the layers."""
 
-        def scaled(x, kernel, *_, **__):
-            return product(x, gain[:, None] * kernel)
+        def scaled(x: Array, kernel: Array, *_: Any, **__: Any) -> Array:
+            return product(x, kernel if gain is None else gain[:, None] * kernel)
 
         for i, width in enumerate(self.widths):
             last = i == len(self.widths) - 1

@@ -6,8 +6,8 @@ the memory-mapped files and come with each dispatch (`training/feed.py`).
 """
 
 import os
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,9 +26,9 @@ RESIDENT_SHARE = 0.5  # of the free memory: what pictures may take, a step's wor
 class Pictures(NamedTuple):
     """What is seen of some frames; they stay uint8 until they are used."""
 
-    frames: Array | None  # uint8 [..., H, W, 3]
-    labels: Array | None  # uint8 [..., H, W]
-    torso: Array | None  # uint8 [..., H, W, 4]
+    frames: Array | np.ndarray | None  # uint8 [..., H, W, 3]
+    labels: Array | np.ndarray | None  # uint8 [..., H, W]
+    torso: Array | np.ndarray | None  # uint8 [..., H, W, 4]
 
 
 class DeviceClip(NamedTuple):
@@ -55,7 +55,7 @@ class DeviceClip(NamedTuple):
 def device_clip(
     clip: processed.Clip,
     data: Data,
-    classes: dict[str, Sequence[int]] | None = None,
+    classes: Mapping[str, Sequence[int]] | None = None,
     resident: bool = True,
 ) -> DeviceClip:
     """Uploads a clip; frames outside the train split are never eligible.
@@ -67,7 +67,7 @@ def device_clip(
         inside of the mouth.
       resident: with its pictures.
     """
-    classes = {"eyes": format.EYE_LABELS, "mouth": format.MOUTH_LABELS} | (classes or {})
+    classes = {"eyes": format.EYE_LABELS, "mouth": format.MOUTH_LABELS} | dict(classes or {})
     train = learnt_frames(clip, data.seconds)
     pixels = MIN_PIXELS * clip.height * clip.width
     seen = {"face": train & clip.valid} | {
@@ -252,7 +252,7 @@ def guide_frames(key: Array, clip: DeviceClip, rule: Guides) -> tuple[Batch, Con
 def take(
     clip: DeviceClip,
     index: Array,
-    key: Array | None = None,
+    key: Any = None,
     noise: Noise = Noise(),  # noqa: B008 (nothing changes it)
     pictures: Pictures | None = None,
 ) -> Batch:

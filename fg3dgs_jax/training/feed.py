@@ -81,7 +81,7 @@ def feed(
     count = config.batch * jax.device_count()
     shown = [shows(stage, r) for r in shared(config, stage)]
     seen = {name: int(on_device.eligible[name].sum()) for name in shown}
-    fewest = min(seen, key=seen.get)
+    fewest = min(seen, key=lambda name: seen[name])
     if count > seen[fewest]:
         raise ValueError(
             f"a step takes {count} frames (batch {config.batch} on {jax.device_count()} devices), "

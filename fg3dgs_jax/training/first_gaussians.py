@@ -6,6 +6,7 @@ them) and takes that pixel's colour, so that optimisation starts from a picture 
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -64,9 +65,9 @@ def init_regions(
         gaussians, alive[r] = gaussians_lib.init_gaussians_from_points(
             points, colors, sizes.capacity, config.sh_degree
         )
-        windows = np.zeros((8, *on_device.audio.shape[1:]), np.float32)
-        expression = np.zeros(on_device.expression.shape[1], np.float32)
-        motion = nets[r].init(key_r, gaussians.means, Conditions(windows, expression))
+        windows = jnp.zeros((8, *on_device.audio.shape[1:]))
+        expression = jnp.zeros(on_device.expression.shape[1])
+        motion: Any = nets[r].init(key_r, gaussians.means, Conditions(windows, expression))
         motion = with_statistics(motion, on_device.audio[clip.split("train")])
         if "lips" in motion.get("statistics", {}):
             lips = on_device.guides[np.array([GUIDES.index(point) for point in motion_lib.LIPS])]

@@ -146,10 +146,13 @@ def draw_samples(run: Run, dispatch: Dispatch) -> None:
     state = parallel.first(run.state)
     drawer = draw.Avatar(run.config, state.regions, state.alive)
     rows = []
-    for i in np.linspace(*run.clip.split("test")[[0, -1]], SAMPLES).astype(int):
+    test = run.clip.split("test")
+    for i in np.linspace(test[0], test[-1], SAMPLES).astype(int):
         batch = batches.take(run.on_device, i, pictures=batches.read_pictures(run.clip, i))
         one = jax.tree.map(lambda x: x[None], batch)
-        drawn = drawer.draw(*one.conditions[:2], one.camera, one.background)
+        drawn = drawer.draw(
+            one.conditions.audio, one.conditions.expression, one.camera, one.background
+        )
         drawn = jax.device_get(jax.tree.map(lambda x: x[0], drawn))
         truth = np.asarray(batch.image)
         rows.append(log_lib.sample_picture(truth, drawn.image, drawn.layers, drawn.alphas))

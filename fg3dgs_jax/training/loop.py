@@ -174,7 +174,7 @@ def run_stage(
         finished = hooks.Dispatch(steps, seconds, metrics, each, run.done, done == stage.steps)
         for hook in between:
             hook(run, finished)
-        if run.lists.update({r: metrics[f"{r}/isects"] for r in config.regions}):
+        if run.lists.update({r: int(metrics[f"{r}/isects"]) for r in config.regions}):
             setup = dataclasses.replace(setup, capacities=run.lists.capacities)
             dispatch = step.make_dispatch(setup)
         begin = time.perf_counter()

@@ -65,10 +65,9 @@ def _blur(images):
     rows = sum(w * rows[..., i : i + height, :] for i, w in enumerate(_window()))
     rows = jax.lax.optimization_barrier(rows)
     starts = [i * channels for i in range(SSIM_WINDOW)]
-    rows = sum(
-        w * rows[..., i : i + width * channels] for i, w in zip(starts, _window(), strict=True)
-    )
-    return rows.reshape(images.shape)
+    columns = [rows[..., i : i + width * channels] for i in starts]
+    rows = sum(w * x for x, w in zip(columns, _window(), strict=True))
+    return jnp.reshape(rows, images.shape)
 
 
 def _blur_forward(images):
@@ -119,7 +118,7 @@ def motion_loss(deltas: GaussianDeltas, alive: Array | None = None) -> Array:
     """Sum over the fields of `deltas` (GaussianDeltas) of mean |field| over `alive` [N] slots."""
     fields = [f for f in jax.tree.leaves(deltas) if f is not None]
     alive = jnp.ones(fields[0].shape[:-1]) if alive is None else alive
-    return sum(masked_mean(jnp.abs(field), alive) for field in fields)
+    return jnp.asarray(sum(masked_mean(jnp.abs(field), alive) for field in fields))
 
 
 def guide_loss(deltas: Array, batch: Batch) -> Array:
@@ -191,8 +190,9 @@ def patch_loss(
     `perceptual(x, y) -> [K]` takes [K, side, side, 3] in [0, 1]; both images [H, W, 3] are cut at
     the same places. LPIPS-Alex needs a side of 32 or more.
     """
-    side = min(patches.side, *target.shape[:2])
-    corners = patch_corners(key, *target.shape[:2], side, patches.count)
+    height, width = target.shape[:2]
+    side = min(patches.side, height, width)
+    corners = patch_corners(key, height, width, side, patches.count)
     cut = gather_patches(prediction, corners, side), gather_patches(target, corners, side)
     return jnp.mean(perceptual(*cut))
 

@@ -88,7 +88,7 @@ def frame_loss(
     """
     draw_and_view = _whole_frame if setup.stage.draws == Draws.FRAME else _layers
     views, drawn = draw_and_view(setup, regions, alive, probes, frames, key, step)
-    loss, metrics = 0.0, {}
+    loss, metrics = jnp.zeros(()), {}
     for prefix, view in views.items():
         part, terms = weigh(setup.stage, view)
         loss = loss + part
@@ -104,7 +104,7 @@ def weigh(stage: Stage, view: losses.View) -> tuple[Array, dict[str, Array]]:
         value = term(view) if getattr(stage.losses, name) else None
         if value is not None:
             terms[name] = value
-    return sum(getattr(stage.losses, n) * t for n, t in terms.items()), terms
+    return jnp.asarray(sum(getattr(stage.losses, n) * t for n, t in terms.items())), terms
 
 
 def _layers(setup, regions, alive, probes, frames, key, step):
@@ -228,7 +228,7 @@ def lead(view: StepView) -> tuple[Array, dict[str, Array]] | None:
         guides.guides_loss(setup.nets[r], view.regions[r].motion, rows, *frames)
         for r, rows in guides.guided(setup.config).items()
     ]
-    return sum(terms), {}
+    return jnp.asarray(sum(terms)), {}
 
 
 # name in `config.Losses` -> StepView -> (scalar, further metrics), or None.

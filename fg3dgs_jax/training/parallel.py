@@ -117,7 +117,7 @@ def ours(global_frames: Array | np.ndarray) -> np.ndarray:
     return np.moveaxis(frames[:, jax.process_index()], 1, 0)
 
 
-def host_device() -> jax.Device:
+def host_device() -> Any:
     """A CPU, whatever else computes, or the default device where JAX was told to use no CPU."""
     try:
         return jax.local_devices(backend="cpu")[0]

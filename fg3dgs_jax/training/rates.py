@@ -40,7 +40,7 @@ class LeafRate:
         """Whether any part of the parameter is learnt."""
         return any(schedule is not None for schedule in self.schedules)
 
-    def at(self, progress: Array, value: Array) -> Array:
+    def at(self, progress: Array, value: Array) -> Array | float:
         """The rate at `progress` in [0, 1] of the stage, to multiply a step of `value` with."""
         rates = [0.0 if s is None else at(s, progress) for s in self.schedules]
         if len(rates) == 1:
@@ -55,9 +55,12 @@ def at(schedule: Schedule, progress: Array) -> Array:
     pieces, begins = [], []
     for (begin, start), (end, stop) in itertools.pairwise(knots):
         if end > begin:  # else a jump
-            pieces.append(optax.exponential_decay(start, end - begin, stop / start))
+            # In shares of the stage instead of steps: optax takes floats where its types say int.
+            decay: Any = optax.exponential_decay
+            pieces.append(decay(start, end - begin, stop / start))
             begins.append(begin)
-    return optax.join_schedules(pieces, begins[1:])(progress)
+    rate: Any = optax.join_schedules(pieces, begins[1:])(progress)
+    return rate
 
 
 def table(regions: Any, rates: Rates) -> Any:

@@ -149,4 +149,4 @@ def test_windows_of_another_shape_are_refused():
     with pytest.raises(audio_features.FeatureMismatch, match=r"trained on \[16, 29\]"):
         audio_features.check_window(settings, good, "here")
     # An extractor of someone else's, in a run that does not tell its shape.
-    audio_features.check_window({"audio_extractor": "words"}, bad, "here")
+    audio_features.check_window(Data(audio_extractor="words"), bad, "here")
