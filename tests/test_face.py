@@ -113,6 +113,20 @@ def test_paths_are_strings(painted):
         fg.synthesize(f"{folder}/run", f"{folder}/new.wav", f"{folder}/talk.mp4", crf=52)
 
 
+def lines_of_the_docstring():
+    """The ten lines that train, draw and speak."""
+    found = re.search(r"    import fg3dgs_jax as fg\n.*?(?=\nNames:)", fg.__doc__, re.DOTALL)[0]
+    return textwrap.dedent(found).strip()
+
+
+def test_the_readme_has_the_same_lines():
+    readme = ROOT.parent / "README.md"
+    if not readme.is_file():
+        pytest.skip("the README is not in this installation")
+    blocks = re.findall(r"```python\n(.*?)```", readme.read_text(), re.DOTALL)
+    assert lines_of_the_docstring() in [block.strip() for block in blocks]
+
+
 @pytest.mark.slow
 def test_the_lines_of_the_docstring_train_draw_and_speak(tmp_path, monkeypatch, capsys):
     """On the embedded subject, by the quickstart's tiny config; it needs no video."""
@@ -126,11 +140,11 @@ def test_the_lines_of_the_docstring_train_draw_and_speak(tmp_path, monkeypatch, 
     monkeypatch.setattr(fg, "preprocess", make)
     samples, _ = subject.synthesize_speech(1, 1.0)
     video.write_wav("new.wav", samples)
-    lines = re.search(r"    import fg3dgs_jax as fg\n.*?(?=\nNames:)", fg.__doc__, re.DOTALL)[0]
+    lines = lines_of_the_docstring()
     tiny = f"{ROOT.parent}/configs/quickstart.py:tiny"
     assert lines.count('"tuned,small"') == 1
     names = {}
-    exec(textwrap.dedent(lines).replace("tuned,small", tiny), names)
+    exec(lines.replace("tuned,small", tiny), names)
     psnr = float(re.search(r"^PSNR (.*)$", capsys.readouterr().out, re.MULTILINE)[1])
     assert psnr > 18
     assert len(names["frames"]) == 25 and names["frames"][0].shape == (96, 96, 3)

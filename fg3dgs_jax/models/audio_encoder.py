@@ -94,7 +94,7 @@ def with_statistics(variables: dict[str, Any], features: Array) -> dict[str, Any
     return {**variables, "statistics": {**found, "audio": values}}
 
 
-def _conv(width, stride, scale, name):
+def _conv(width: int, stride: int, scale: float, name: str) -> nn.Conv:
     return nn.Conv(
         width,
         (3,),
@@ -106,7 +106,7 @@ def _conv(width, stride, scale, name):
     )
 
 
-def _convolve(x, kernel, strides, padding, **_):
+def _convolve(x: Array, kernel: Array, strides: Any, padding: Any, **_: Any) -> Array:
     """Convolves x [B, L, C] with kernel [3, C, F] as one product, [B, L', F].
 
     XLA's CPU convolutions of a few rows take ten times as long.

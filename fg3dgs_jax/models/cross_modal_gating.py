@@ -98,13 +98,13 @@ class CrossModalGating(nn.Module):
         return deltas, jnp.broadcast_to(gate[:, 0], h.shape[:1])
 
 
-def _embedding(key, shape):
+def _embedding(key: Array, shape: tuple[int, ...]) -> Array:
     return jax.random.normal(key, shape) * shape[-1] ** -0.5
 
 
-def _projection(key, shape):
+def _projection(key: Array, shape: tuple[int, ...]) -> Array:
     return uniform_fan_in()(key, (shape[0], shape[1] * shape[2])).reshape(shape)
 
 
-def _projection_out(key, shape):
+def _projection_out(key: Array, shape: tuple[int, ...]) -> Array:
     return uniform_fan_in()(key, (shape[0] * shape[1], shape[2])).reshape(shape)

@@ -74,7 +74,7 @@ def init_gaussians_from_points(
     return gaussians, jnp.arange(capacity) < num
 
 
-def _neighbour_distances(points, neighbours=3):
+def _neighbour_distances(points: np.ndarray, neighbours: int = 3) -> np.ndarray:
     """Mean distance [P] to the nearest others, 0.3 mm or more; 1 cm for a lone point."""
     count = min(neighbours, len(points) - 1)
     if count == 0:
@@ -83,7 +83,7 @@ def _neighbour_distances(points, neighbours=3):
     return np.maximum(distances[:, 1:].mean(1), 3e-4).astype(np.float32)
 
 
-def _fill(rows, capacity, value):
+def _fill(rows: np.ndarray, capacity: int, value: float) -> np.ndarray:
     out = np.empty((capacity, *rows.shape[1:]), np.float32)
     out[: len(rows)], out[len(rows) :] = rows, value
     return out

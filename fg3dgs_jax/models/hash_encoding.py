@@ -119,6 +119,6 @@ class TriPlaneHashEncoding(nn.Module):
         return (hash_encoding_ffi.encode if compiled else encode)(tables, means, levels=spec)
 
 
-def _uniform_tables(key, shape):
+def _uniform_tables(key: Array, shape: tuple[int, ...]) -> Array:
     """Near zero, so that training starts from almost no motion."""
     return jax.random.uniform(key, shape, jnp.float32, -1e-4, 1e-4)

@@ -6,6 +6,7 @@ custom call sorts instead. The table layout is `hash_encoding.Levels`.
 """
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +22,7 @@ def is_available() -> bool:
     return native.resolve_backend(group="hash_encoding") != "reference"
 
 
-def encode(tables: jax.Array, coords: jax.Array, *, levels) -> jax.Array:
+def encode(tables: jax.Array, coords: jax.Array, *, levels: Any) -> jax.Array:
     """Features [N, 3 * L] of coords [N, 3] metres; zeros in a plane whose square they miss.
 
     Args:
@@ -43,18 +44,18 @@ def encode(tables: jax.Array, coords: jax.Array, *, levels) -> jax.Array:
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _encode(static, tables, coords):
+def _encode(static: Any, tables: jax.Array, coords: jax.Array) -> jax.Array:
     levels = static[1]
     features = jax.ShapeDtypeStruct((coords.shape[0], levels.num_features), jnp.float32)
     call = jax.ffi.ffi_call("fg3dgs_encode_fwd", features, vmap_method="sequential")
     return call(tables, coords, **_attributes(levels))
 
 
-def _encode_fwd(static, tables, coords):
+def _encode_fwd(static: Any, tables: jax.Array, coords: jax.Array) -> Any:
     return _encode(static, tables, coords), (tables, coords)
 
 
-def _encode_bwd(static, residuals, v_features):
+def _encode_bwd(static: Any, residuals: Any, v_features: jax.Array) -> Any:
     backend, levels = static
     results = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in residuals]
     if backend == "cuda":
@@ -68,7 +69,7 @@ def _encode_bwd(static, residuals, v_features):
 _encode.defvjp(_encode_fwd, _encode_bwd)
 
 
-def _attributes(levels):
+def _attributes(levels: Any) -> dict[str, Any]:
     return {
         "resolutions": np.array(levels.resolutions, np.int32),
         "scales": np.array(levels.scales, np.float32),

@@ -37,11 +37,11 @@ def product(x: Array, kernel: Array) -> Array:
     return x @ kernel
 
 
-def _product_forward(x, kernel):
+def _product_forward(x: Array, kernel: Array) -> Any:
     return x @ kernel, (x, kernel)
 
 
-def _product_backward(residuals, v):
+def _product_backward(residuals: Any, v: Array) -> Any:
     x, v = jax.lax.optimization_barrier((residuals[0], v))
     rows = tuple(range(x.ndim - 1))
     return v @ residuals[1].T, jax.lax.dot_general(x, v, ((rows, rows), ((), ())))
@@ -50,7 +50,7 @@ def _product_backward(residuals, v):
 product.defvjp(_product_forward, _product_backward)
 
 
-def _dot_general(x, kernel, *_, **__):  # as nn.Dense calls it
+def _dot_general(x: Array, kernel: Array, *_: Any, **__: Any) -> Array:  # as nn.Dense calls it
     return product(x, kernel)
 
 

@@ -51,7 +51,7 @@ def _window():
 
 
 @jax.custom_vjp
-def _blur(images):
+def _blur(images: Array) -> Array:
     """11 x 11 Gaussian blur of [..., H, W, C], zero padded: one pass of shifted adds a direction.
 
     Faster on CPU than banded matrix products and ten times faster than convolutions. The barriers
@@ -70,11 +70,11 @@ def _blur(images):
     return jnp.reshape(rows, images.shape)
 
 
-def _blur_forward(images):
+def _blur_forward(images: Array) -> tuple[Array, None]:
     return _blur(images), None
 
 
-def _blur_backward(_, cotangent):
+def _blur_backward(_: None, cotangent: Array) -> tuple[Array]:
     return (_blur(cotangent),)  # the window is symmetric and the padding zero: its own transpose
 
 
