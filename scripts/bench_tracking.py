@@ -94,9 +94,14 @@ def make_track(name, folder, frames, faces):
     points = head_pose.fit_head(sighting).points.astype(np.float64)
     for _ in range(2):  # its head frame is not ours: a loose tie, and time to get there
         points = bundle_adjustment.solve_points(
-            bundle_adjustment.Unknowns(poses, points, focal), points, faces["pixels"], valid,
-            np.array(size[::-1]) / 2, 4e-3 * size[0], 0.1,
-        )  # fmt: skip
+            bundle_adjustment.Unknowns(poses, points, focal),
+            points,
+            faces["pixels"],
+            valid,
+            np.array(size[::-1]) / 2,
+            4e-3 * size[0],
+            0.1,
+        )
     return poses, points, focal
 
 

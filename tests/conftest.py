@@ -16,6 +16,9 @@ from tests import annotations
 _CHECKED = (
     "fg3dgs_jax.geometry",
     "fg3dgs_jax.rasterizer",
+    "fg3dgs_jax.models",
+    "fg3dgs_jax.training.losses",
+    "fg3dgs_jax.avatar",
 )
 jaxtyping.install_import_hook(_CHECKED, f"{annotations.__name__}.check")
 

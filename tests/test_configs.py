@@ -96,24 +96,57 @@ def test_a_misspelt_setting_is_refused_with_a_suggestion():
 def test_a_run_of_version_0_1_still_tells_its_networks():
     """As its `config.json` had them; its stages are not read."""
     encoding = {"levels": 12, "bound": 0.15, "log2_table_size": 17}
-    gated = {"motion": "gated", "gate_from": "spatial", "d_model": 64, "heads": 2,
-             "ffn_width": 128, "gate_width": 16, "motion_width": 32, "last_layer_scale": 0.1,
-             "num_outputs": 3, "concat_widths": [32, 32]}  # fmt: skip
+    gated = {
+        "motion": "gated",
+        "gate_from": "spatial",
+        "d_model": 64,
+        "heads": 2,
+        "ffn_width": 128,
+        "gate_width": 16,
+        "motion_width": 32,
+        "last_layer_scale": 0.1,
+        "num_outputs": 3,
+        "concat_widths": [32, 32],
+    }
     high = {"encoding": encoding | {"base_resolution": 64.0, "desired_resolution": 57.6}}
-    face = {"encoding": encoding | {"base_resolution": 16.0, "desired_resolution": 38.4},
-            "motion": "concat", "audio_gate_width": 32, "expression_gate_width": 16,
-            "expression_gate_offset": 0.3, "widths": [64, 64], "num_outputs": 10,
-            "last_layer_scale": 1.0}  # fmt: skip
+    face = {
+        "encoding": encoding | {"base_resolution": 16.0, "desired_resolution": 38.4},
+        "motion": "concat",
+        "audio_gate_width": 32,
+        "expression_gate_width": 16,
+        "expression_gate_offset": 0.3,
+        "widths": [64, 64],
+        "num_outputs": 10,
+        "last_layer_scale": 1.0,
+    }
     old = {
-        "name": "obama", "seed": 3, "moves": True, "lips_in": "face", "sh_degree": 2,
-        "layers": ["face", "mouth"], "key_color": [], "stages": {"motion": {"fused": False}},
-        "data": {"path": "d", "max_side": 0, "seconds": 0.0, "audio_extractor": "mel",
-                 "expression": ["AU45"], "resident": "True", "audio_window": [16, 80]},
-        "model": {"audio": {"dim": 32, "widths": [32, 32, 64, 64]}, "expression": {"hidden": 16},
-                  "face": face, "eyes": gated | high | {"axis_gain": [1.0, 1.0, 1.0]},
-                  "mouth": gated | high | {"axis_gain": [0.2, 1.0, 0.2], "follows_lips": True,
-                                           "num_outputs": 10}},
-    }  # fmt: skip
+        "name": "obama",
+        "seed": 3,
+        "moves": True,
+        "lips_in": "face",
+        "sh_degree": 2,
+        "layers": ["face", "mouth"],
+        "key_color": [],
+        "stages": {"motion": {"fused": False}},
+        "data": {
+            "path": "d",
+            "max_side": 0,
+            "seconds": 0.0,
+            "audio_extractor": "mel",
+            "expression": ["AU45"],
+            "resident": "True",
+            "audio_window": [16, 80],
+        },
+        "model": {
+            "audio": {"dim": 32, "widths": [32, 32, 64, 64]},
+            "expression": {"hidden": 16},
+            "face": face,
+            "eyes": gated | high | {"axis_gain": [1.0, 1.0, 1.0]},
+            "mouth": gated
+            | high
+            | {"axis_gain": [0.2, 1.0, 0.2], "follows_lips": True, "num_outputs": 10},
+        },
+    }
     config = from_dict(old)
     assert config.regions == ("face", "mouth") and config.seed == 3
     assert config.data.max_side is None and config.data.audio_window == (16, 80)
@@ -141,16 +174,25 @@ def test_rates_and_floors_are_talkinggaussians_iteration_by_iteration():
         return getattr(stages, name), done
 
     for iteration, expected in [
-        (0, 1.6e-4), (2999, 1.177e-4), (3000, 1.177e-4), (10_000, 5.75e-5), (20_000, 2.07e-5),
-        (30_000, 7.43e-6), (45_000, 1.6e-6),
-    ]:  # fmt: skip
+        (0, 1.6e-4),
+        (2999, 1.177e-4),
+        (3000, 1.177e-4),
+        (10_000, 5.75e-5),
+        (20_000, 2.07e-5),
+        (30_000, 7.43e-6),
+        (45_000, 1.6e-6),
+    ]:
         stage, done = at(iteration)
         assert rate(stage, "face/gaussians/means", done) == pytest.approx(0.2 * expected, rel=3e-3)
     for iteration, face, mouth in [
-        (3000, 0.9493, 0.9481), (10_000, 0.8409, 0.8372), (20_000, 0.7071, 0.7009),
-        (39_999, 0.5, 0.1526), (40_000, 0.1585, 0.1526), (45_000, 0.1259, 0.1207),
+        (3000, 0.9493, 0.9481),
+        (10_000, 0.8409, 0.8372),
+        (20_000, 0.7071, 0.7009),
+        (39_999, 0.5, 0.1526),
+        (40_000, 0.1585, 0.1526),
+        (45_000, 0.1259, 0.1207),
         (49_999, 0.1, 0.0954),
-    ]:  # fmt: skip
+    ]:
         stage, done = at(iteration)
         for name, start in (
             ("motion/attention/query", 1e-4),
@@ -162,8 +204,10 @@ def test_rates_and_floors_are_talkinggaussians_iteration_by_iteration():
                 found = rate(stage, f"{region}/motion/params/{name}", done)
                 assert found == pytest.approx(share * at_start, rel=4e-4), (iteration, name, region)
     for iteration, face, mouth in [
-        (9000, 0.0959, 0.1), (25_000, 0.1776, 0.1889), (45_000, 0.2796, 0.3)
-    ]:  # fmt: skip
+        (9000, 0.0959, 0.1),
+        (25_000, 0.1776, 0.1889),
+        (45_000, 0.2796, 0.3),
+    ]:
         stage, done = at(iteration)
         for region, expected in (("face", face), ("mouth", mouth)):
             low, high = stage.density[region].min_opacity

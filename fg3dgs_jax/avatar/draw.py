@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax.typing import ArrayLike
+from jaxtyping import Float
 
 from fg3dgs_jax.avatar.subject import open_subject
 from fg3dgs_jax.config import Config
@@ -174,7 +175,9 @@ def draw_layer(
 
 
 @jax.named_scope("composite")
-def composite(layers: Mapping[str, Layer], background: Array) -> Array:
+def composite(
+    layers: Mapping[str, Layer], background: Float[Array, "h w c"]
+) -> Float[Array, "h w c"]:
     """Composites face over mouth over eyes over the real background (eq. 14).
 
     Args:

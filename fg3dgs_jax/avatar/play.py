@@ -3,7 +3,7 @@
 import dataclasses
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ from fg3dgs_jax.types import Camera
 BATCH = 4
 
 
+@runtime_checkable
 class Drawable(Protocol):
     """What draws frames: `draw.Avatar`."""
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from fg3dgs_jax.config import defaults as config_lib
 from fg3dgs_jax.models.layers import Linear, activate, uniform_fan_in
@@ -34,7 +35,7 @@ class AudioNet(nn.Module):
     config: config_lib.AudioEncoder
 
     @nn.compact
-    def __call__(self, windows: Array) -> Array:
+    def __call__(self, windows: Float[Array, "*b A D"]) -> Float[Array, "*b C"]:
         """Embeds each window."""
         widths = self.config.widths
         longest = 2 ** len(widths)
@@ -51,7 +52,7 @@ class AudioAttention(nn.Module):
     """Embeddings [..., K, dim] of consecutive windows -> their weighted mean [..., dim]."""
 
     @nn.compact
-    def __call__(self, embeddings: Array) -> Array:
+    def __call__(self, embeddings: Float[Array, "*b K C"]) -> Float[Array, "*b C"]:
         """Weighs the embeddings and sums them."""
         x = embeddings
         for i, width in enumerate((16, 8, 4, 2, 1)):
@@ -72,7 +73,7 @@ class AudioEncoder(nn.Module):
     pool: bool = True
 
     @nn.compact
-    def __call__(self, windows: Array) -> AudioCode:
+    def __call__(self, windows: Float[Array, "*b K A D"]) -> AudioCode:
         """Standardises the windows, embeds and pools them."""
         channels = windows.shape[-1:]
         mean = self.variable("statistics", "mean", jnp.zeros, channels).value

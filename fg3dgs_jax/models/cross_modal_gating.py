@@ -10,6 +10,7 @@ lets a Gaussian listen to nothing.
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from fg3dgs_jax.config.defaults import GateFrom, HighFrequencyMotion
 from fg3dgs_jax.models.layers import MLP, FeedForward, Linear, uniform_fan_in
@@ -23,7 +24,7 @@ class AudioTokens(nn.Module):
     d_model: int = 64
 
     @nn.compact
-    def __call__(self, windows: Array) -> Array:
+    def __call__(self, windows: Float[Array, "K C"]) -> Float[Array, "K+1 D"]:
         """Makes one token a window, and the null token."""
         code = self.param("position", _embedding, (windows.shape[0], self.d_model))
         null = self.param("null", _embedding, (1, self.d_model))
@@ -36,7 +37,7 @@ class ExpressionTokens(nn.Module):
     d_model: int = 64
 
     @nn.compact
-    def __call__(self, values: Array) -> Array:
+    def __call__(self, values: Float[Array, "E"]) -> Float[Array, "E+1 D"]:
         """Makes one token a channel, and the null token."""
         direction = self.param("direction", _embedding, (values.shape[0], self.d_model))
         identity = self.param("identity", _embedding, (values.shape[0], self.d_model))
@@ -54,7 +55,9 @@ class CrossModalAttention(nn.Module):
     heads: int = 2
 
     @nn.compact
-    def __call__(self, queries: Array, tokens: Array) -> Array:
+    def __call__(
+        self, queries: Float[Array, "N C"], tokens: Float[Array, "K C"]
+    ) -> Float[Array, "N C"]:
         """Attends from every Gaussian to the tokens."""
         width = queries.shape[-1]
         if width % self.heads:
@@ -81,8 +84,11 @@ class CrossModalGating(nn.Module):
 
     @nn.compact
     def __call__(
-        self, h: Array, tokens: Array, condition: Array | None = None
-    ) -> tuple[GaussianDeltas, Array]:
+        self,
+        h: Float[Array, "N C"],
+        tokens: Float[Array, "K D"],
+        condition: Float[Array, "A"] | None = None,
+    ) -> tuple[GaussianDeltas, Float[Array, "N"]]:
         """Moves every Gaussian; eqs. (10)-(12)."""
         config = self.config
         literal = config.gate_from == GateFrom.CONDITION

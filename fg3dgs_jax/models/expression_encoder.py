@@ -2,6 +2,7 @@
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from fg3dgs_jax.config import defaults as config_lib
 from fg3dgs_jax.models.layers import MLP
@@ -18,7 +19,7 @@ class ExpressionEncoder(nn.Module):
     config: config_lib.ExpressionEncoder
 
     @nn.compact
-    def __call__(self, expression: Array) -> Array:
+    def __call__(self, expression: Float[Array, "*b E"]) -> Float[Array, "*b E"]:
         """Encodes all channels but the last."""
         others, blink = expression[..., :-1], expression[..., -1:]
         if others.shape[-1] == 0:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from fg3dgs_jax.config.defaults import Encoding
 from fg3dgs_jax.models import hash_encoding_ffi
@@ -68,7 +69,9 @@ def make_levels(encoding: Encoding) -> Levels:
     )
 
 
-def encode(tables: Array, coords: Array, *, levels: Levels) -> Array:
+def encode(
+    tables: Float[Array, "P"], coords: Float[Array, "N 3"], *, levels: Levels
+) -> Float[Array, "N C"]:
     """Looks positions up: the definition, whose values and gradients a compiled version must give.
 
     Args:
@@ -111,7 +114,7 @@ class TriPlaneHashEncoding(nn.Module):
     config: Encoding
 
     @nn.compact
-    def __call__(self, means: Array) -> Array:
+    def __call__(self, means: Float[Array, "N 3"]) -> Float[Array, "N C"]:
         """Looks the means up in the grids."""
         spec = make_levels(self.config)
         tables = self.param("tables", _uniform_tables, (spec.num_params,))

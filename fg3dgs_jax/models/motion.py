@@ -5,6 +5,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from fg3dgs_jax.config.defaults import GateFrom, Model, Motion
 from fg3dgs_jax.models.audio_encoder import AudioEncoder
@@ -35,7 +36,9 @@ class FaceMotion(nn.Module):
     config: Model
 
     @nn.compact
-    def __call__(self, means: Array, conditions: Conditions) -> tuple[GaussianDeltas, Gates]:
+    def __call__(
+        self, means: Float[Array, "N 3"], conditions: Conditions
+    ) -> tuple[GaussianDeltas, Gates]:
         """Moves, turns and scales the Gaussians of the face."""
         face = self.config.face
         h = TriPlaneHashEncoding(face.encoding, name="encoding")(means)
@@ -61,7 +64,9 @@ class HighFrequencyMotion(nn.Module):
     config: Model
 
     @nn.compact
-    def __call__(self, means: Array, conditions: Conditions) -> tuple[GaussianDeltas, Gates]:
+    def __call__(
+        self, means: Float[Array, "N 3"], conditions: Conditions
+    ) -> tuple[GaussianDeltas, Gates]:
         """Moves the Gaussians of the region."""
         region = self.config.mouth if self.region == "mouth" else self.config.eyes
         concat = region.motion == Motion.CONCAT

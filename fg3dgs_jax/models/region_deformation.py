@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from fg3dgs_jax.config.defaults import FaceMotion
 from fg3dgs_jax.geometry import safe_norm
@@ -34,7 +35,9 @@ class RegionDeformation(nn.Module):
     config: FaceMotion
 
     @nn.compact
-    def __call__(self, h: Array, f_a: Array, f_e: Array) -> tuple[GaussianDeltas, Gates]:
+    def __call__(
+        self, h: Float[Array, "N C"], f_a: Float[Array, "A"], f_e: Float[Array, "E"]
+    ) -> tuple[GaussianDeltas, Gates]:
         """Gates both conditions by place and turns them into motion."""
         config = self.config
         s_a = MLP((config.audio_gate_width, f_a.shape[-1]), name="audio_gate")(h)  # eq. (6)
@@ -57,7 +60,7 @@ class ConcatDeformation(nn.Module):
     last_layer_scale: float = 1.0
 
     @nn.compact
-    def __call__(self, h: Array, condition: Array) -> GaussianDeltas:
+    def __call__(self, h: Float[Array, "N C"], condition: Float[Array, "D"]) -> GaussianDeltas:
         """Turns place and condition side by side into motion."""
         repeated = jnp.broadcast_to(condition, (len(h), condition.shape[-1]))
         out = MLP((*self.widths, self.num_outputs), self.last_layer_scale, name="deformation")(

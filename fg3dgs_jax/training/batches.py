@@ -253,7 +253,7 @@ def take(
     clip: DeviceClip,
     index: Array,
     key: Any = None,
-    noise: Noise = Noise(),  # noqa: B008 (nothing changes it)
+    noise: Noise | None = None,
     pictures: Pictures | None = None,
 ) -> Batch:
     """Frame `index` [] of the clip as a Batch without batch dimension.
@@ -272,6 +272,7 @@ def take(
     windows = clip.audio[jnp.clip(rows, 0, total - 1)]
     windows = jnp.where(((rows >= 0) & (rows < total))[:, None, None], windows, 0.0)
     expression = clip.expression[index]
+    noise = noise or Noise()
     if noise.audio or noise.blink:
         key_audio, key_blink = jax.random.split(key)
     if noise.audio:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Int, Shaped
 
 from fg3dgs_jax import geometry
 from fg3dgs_jax.avatar.draw import Layer
@@ -26,13 +27,16 @@ SSIM_WINDOW, SSIM_SIGMA = 11, 1.5
 SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2
 GUIDE_DEPTH = 0.1
 
+Images = Float[Array, "*b h w c"]
+Scalar = Float[Array, ""]
 
-def l1(prediction: Array, target: Array) -> Array:
+
+def l1(prediction: Images, target: Images) -> Scalar:
     """Mean absolute difference."""
     return jnp.mean(jnp.abs(prediction - target))
 
 
-def psnr(prediction: Array, target: Array) -> Array:
+def psnr(prediction: Images, target: Images) -> Scalar:
     """Peak signal-to-noise ratio in dB for the range [0, 1]; 100 for equal images."""
     return -10.0 * jnp.log10(jnp.maximum(jnp.mean(jnp.square(prediction - target)), 1e-10))
 
@@ -81,7 +85,7 @@ def _blur_backward(_: None, cotangent: Array) -> tuple[Array]:
 _blur.defvjp(_blur_forward, _blur_backward)
 
 
-def ssim_map(prediction: Array, target: Array) -> Array:
+def ssim_map(prediction: Images, target: Images) -> Images:
     """SSIM of every pixel and channel [..., H, W, C]."""
     fields = jnp.concatenate(
         [prediction, target, prediction**2 + target**2, prediction * target], -1
@@ -93,19 +97,19 @@ def ssim_map(prediction: Array, target: Array) -> Array:
     return numerator / ((mean_squares + SSIM_C1) * (squares - mean_squares + SSIM_C2))
 
 
-def ssim(prediction: Array, target: Array) -> Array:
+def ssim(prediction: Images, target: Images) -> Scalar:
     """Mean SSIM: 11 x 11 Gaussian of sigma 1.5, zero padded, biased moments."""
     return jnp.mean(ssim_map(prediction, target))
 
 
-def d_ssim(prediction: Array, target: Array) -> Array:
+def d_ssim(prediction: Images, target: Images) -> Scalar:
     """L_DS of eqs. (3), (13), (15): 1 - SSIM."""
     if ssim_ffi.is_available(prediction, target):
         return jnp.mean(ssim_ffi.distance(prediction, target))
     return 1.0 - ssim(prediction, target)
 
 
-def alpha_loss(alpha: Array, inside: Array) -> Array:
+def alpha_loss(alpha: Float[Array, "*b h w"], inside: Shaped[Array, "*b h w"]) -> Scalar:
     """Mean of (1 - alpha) inside + mean of alpha outside; alpha, inside [..., H, W].
 
     A layer fills its region and leaves the rest clear.
@@ -121,7 +125,7 @@ def motion_loss(deltas: GaussianDeltas, alive: Array | None = None) -> Array:
     return jnp.asarray(sum(masked_mean(jnp.abs(field), alive) for field in fields))
 
 
-def guide_loss(deltas: Array, batch: Batch) -> Array:
+def guide_loss(deltas: Float[Array, "P 3"], batch: Batch) -> Scalar:
     """Mean distance, in widths of the picture, of the moved guides from where the frame shows them.
 
     Pictures move a Gaussian only across what it touches; landmarks tell lips, lids and chin where
@@ -134,7 +138,11 @@ def guide_loss(deltas: Array, batch: Batch) -> Array:
     return (distance + GUIDE_DEPTH * depth) / batch.labels.shape[-1]
 
 
-def attention_loss(gates: Array, lips_box: Array, hair: Array) -> Array:
+def attention_loss(
+    gates: Float[Array, "*b h w 2"],
+    lips_box: Int[Array, "*b 4"],
+    hair: Shaped[Array, "*b h w"],
+) -> Scalar:
     """Keeps expressions from moving the lips, and both conditions from moving hair.
 
     Args:
@@ -147,7 +155,7 @@ def attention_loss(gates: Array, lips_box: Array, hair: Array) -> Array:
     return masked_mean(gates[..., 1], lips) + on_hair
 
 
-def patch_corners(key: Array, height: int, width: int, side: int, count: int) -> Array:
+def patch_corners(key: Array, height: int, width: int, side: int, count: int) -> Int[Array, "K 2"]:
     """Row and column [K, 2] of different cells of a grid at a random offset; K = min(count, cells).
 
     The grid holds as many whole patches of side `side` as fit at any offset, so K does not depend
@@ -172,7 +180,9 @@ def patch_corners(key: Array, height: int, width: int, side: int, count: int) ->
     return offset + side * jnp.stack([cells // cols, cells % cols], -1)
 
 
-def gather_patches(image: Array, corners: Array, side: int) -> Array:
+def gather_patches(
+    image: Float[Array, "h w c"], corners: Int[Array, "K 2"], side: int
+) -> Float[Array, "K side side c"]:
     """[H, W, C], [K, 2] -> [K, side, side, C]."""
     size = (side, side, image.shape[-1])
     return jax.vmap(lambda c: jax.lax.dynamic_slice(image, (c[0], c[1], 0), size))(corners)
@@ -181,10 +191,10 @@ def gather_patches(image: Array, corners: Array, side: int) -> Array:
 def patch_loss(
     perceptual: Callable[[Array, Array], Array],
     key: Array,
-    prediction: Array,
-    target: Array,
+    prediction: Float[Array, "h w 3"],
+    target: Float[Array, "h w 3"],
     patches: Patches,
-) -> Array:
+) -> Scalar:
     """L_LP of eq. (15): mean of a perceptual distance over random patches.
 
     `perceptual(x, y) -> [K]` takes [K, side, side, 3] in [0, 1]; both images [H, W, 3] are cut at

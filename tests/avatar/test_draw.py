@@ -23,7 +23,7 @@ def layer(color, alpha):
 def test_composite_is_equation_14():
     colors = {r: np.random.default_rng(i).random(3) for i, r in enumerate(REGIONS)}
     a = {"face": 0.3, "eyes": 0.6, "mouth": 0.2}
-    background = np.random.default_rng(9).random((2, 2, 3))
+    background = jnp.asarray(np.random.default_rng(9).random((2, 2, 3)))
     image = draw_lib.composite({r: layer(colors[r], a[r]) for r in REGIONS}, background)
     under = (1 - a["eyes"]) * background + a["eyes"] * colors["eyes"]  # C_e, over the background
     expected = (1 - a["mouth"]) * under + a["mouth"] * colors["mouth"]

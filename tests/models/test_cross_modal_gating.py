@@ -94,8 +94,10 @@ def test_the_ablation_turns_and_scales_too():
     net, variables, h, tokens, _ = setup(turns_and_scales=True)
     deltas, _ = net.apply(variables, h, tokens)
     assert [x.shape for x in (deltas.means, deltas.quats, deltas.raw_scales)] == [
-        (9, 3), (9, 4), (9, 3),
-    ]  # fmt: skip
+        (9, 3),
+        (9, 4),
+        (9, 3),
+    ]
 
 
 def test_tokens():

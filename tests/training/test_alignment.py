@@ -71,10 +71,12 @@ def test_wav2lips_expert_pulls_at_the_mouth_and_nowhere_else(folder):
     towers = {
         name: wav2lip.Tower(blocks).init(jax.random.key(i), jnp.zeros(shape))
         for i, (name, blocks, shape) in enumerate(
-            [("face", wav2lip.FACE_BLOCKS, (1, 48, 96, 15)),
-             ("sound", wav2lip.SOUND_BLOCKS, (1, 80, 16, 1))]
+            [
+                ("face", wav2lip.FACE_BLOCKS, (1, 48, 96, 15)),
+                ("sound", wav2lip.SOUND_BLOCKS, (1, 80, 16, 1)),
+            ]
         )
-    }  # fmt: skip
+    }
     variables = {
         kind: {name: tower[kind] for name, tower in towers.items()}
         for kind in ("params", "batch_stats")

@@ -151,11 +151,17 @@ BOX = jnp.array([2, 6, 3, 9])
 INSIDE = masks.box_mask(BOX, 12, 14)
 HAIR = jnp.zeros((12, 14), bool).at[:2].set(True)
 FRAME = Batch(
-    index=None, conditions=None, image=None, background=None, lips_box=BOX, eyes_box=None,
+    index=None,
+    conditions=None,
+    image=None,
+    background=None,
+    lips_box=BOX,
+    eyes_box=None,
     camera=Camera(jnp.eye(4).at[2, 3].set(1.0), *jnp.array([90.0, 90.0, 7.0, 6.0])),
-    labels=jnp.zeros((12, 14), jnp.uint8), guides=jnp.array([[0.0, 0.01, 0.0], [0.02, 0.0, 0.01]]),
+    labels=jnp.zeros((12, 14), jnp.uint8),
+    guides=jnp.array([[0.0, 0.01, 0.0], [0.02, 0.0, 0.01]]),
     guide_pixels=jnp.array([[6.0, 8.0], [9.5, 5.0]]),
-)  # fmt: skip
+)
 
 
 def perceptual(x, y):
@@ -166,18 +172,24 @@ GRADED = {  # a loss as a function of one array, its shape, where it may pull
     "l1": (lambda x: losses.l1(x, IMAGES[1]), (12, 14, 3), None),
     "d_ssim": (lambda x: losses.d_ssim(x, IMAGES[1]), (12, 14, 3), None),
     "detail": (
-        lambda x: losses.masked_mean(jnp.abs(x - IMAGES[1]), INSIDE), (12, 14, 3), INSIDE[..., None]
+        lambda x: losses.masked_mean(jnp.abs(x - IMAGES[1]), INSIDE),
+        (12, 14, 3),
+        INSIDE[..., None],
     ),
     "alpha": (lambda x: losses.alpha_loss(x, INSIDE), (12, 14), None),
     "attention, audio": (
-        lambda x: losses.attention_loss(jnp.stack([x, 0 * x], -1), BOX, HAIR), (12, 14), HAIR
+        lambda x: losses.attention_loss(jnp.stack([x, 0 * x], -1), BOX, HAIR),
+        (12, 14),
+        HAIR,
     ),
     "attention, expression": (
-        lambda x: losses.attention_loss(jnp.stack([0 * x, x], -1), BOX, HAIR), (12, 14),
+        lambda x: losses.attention_loss(jnp.stack([0 * x, x], -1), BOX, HAIR),
+        (12, 14),
         HAIR | INSIDE,
     ),
     "motion": (
-        lambda x: losses.motion_loss(GaussianDeltas(x), jnp.array([1.0, 0.0, 1.0])), (3, 3),
+        lambda x: losses.motion_loss(GaussianDeltas(x), jnp.array([1.0, 0.0, 1.0])),
+        (3, 3),
         jnp.array([[True], [False], [True]]),
     ),
     "guides": (lambda x: losses.guide_loss(0.01 * x, FRAME), (2, 3), None),
@@ -185,9 +197,10 @@ GRADED = {  # a loss as a function of one array, its shape, where it may pull
         lambda x: losses.patch_loss(
             perceptual, jax.random.key(0), x, IMAGES[1], Patches(0.0, 5, 50)
         ),
-        (12, 14, 3), None,
+        (12, 14, 3),
+        None,
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", GRADED)

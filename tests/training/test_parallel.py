@@ -38,8 +38,12 @@ def program(folder, workdir, *flags, devices=1):
     return subprocess.Popen(
         [sys.executable, "-m", "fg3dgs_jax.train", f"--config={file}", f"--workdir={workdir}"]
         + list(flags),
-        env=environment, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+        env=environment,
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
 
 
 def finish(process):

@@ -44,7 +44,7 @@ CASES = {
     "box inside": in_boxes(70, 60, [(slice(30, 37), slice(20, 33))]),
     "corners": in_boxes(64, 80, [(slice(0, 3), slice(0, 4)), (slice(60, 64), slice(77, 80))]),
     "one value": in_boxes(40, 40, [(slice(20, 21), slice(39, 40))]),
-}  # fmt: skip
+}
 
 
 def by_definition(x, y):
@@ -122,9 +122,12 @@ def test_worker_count_does_not_change_a_bit():
     digests = {digest()}
     for workers in ("1", "3", "8"):
         done = subprocess.run(
-            [sys.executable, "-c", program], cwd=Path(__file__).parents[2],
-            env={**os.environ, "FG3DGS_NUM_THREADS": workers}, capture_output=True, text=True,
-        )  # fmt: skip
+            [sys.executable, "-c", program],
+            cwd=Path(__file__).parents[2],
+            env={**os.environ, "FG3DGS_NUM_THREADS": workers},
+            capture_output=True,
+            text=True,
+        )
         assert done.returncode == 0, done.stderr
         digests.add(done.stdout.strip())
     assert len(digests) == 1
@@ -143,7 +146,10 @@ def test_every_instruction_set_agrees(isa):
         "np.testing.assert_allclose(gradient, wanted[0], atol=2e-5 * np.abs(wanted[0]).max())\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], cwd=Path(__file__).parents[2],
-        env={**os.environ, "FG3DGS_ISA": isa}, capture_output=True, text=True,
-    )  # fmt: skip
+        [sys.executable, "-c", program],
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "FG3DGS_ISA": isa},
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
