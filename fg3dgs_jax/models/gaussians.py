@@ -83,7 +83,7 @@ def _neighbour_distances(points: np.ndarray, neighbours: int = 3) -> np.ndarray:
     return np.maximum(distances[:, 1:].mean(1), 3e-4).astype(np.float32)
 
 
-def _fill(rows: np.ndarray, capacity: int, value: float | np.ndarray) -> np.ndarray:
+def _fill(rows: np.ndarray, capacity: int, value: float | np.floating | np.ndarray) -> np.ndarray:
     out = np.empty((capacity, *rows.shape[1:]), np.float32)
     out[: len(rows)], out[len(rows) :] = rows, value
     return out
