@@ -34,7 +34,7 @@ Names are imported when they are first used: `import fg3dgs_jax` alone does not 
 
 import importlib
 import sys
-import types
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-class _Face(types.ModuleType):
+class _Face(ModuleType):
     """This package: a program never takes the name of the function that it calls.
 
     `fg3dgs_jax/train.py` is the program, `fg3dgs_jax.train` the function. The import system sets a
@@ -101,7 +101,7 @@ class _Face(types.ModuleType):
     """
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if _HOMES.get(name, ("", None))[1] is None or not isinstance(value, types.ModuleType):
+        if _HOMES.get(name, ("", None))[1] is None or not isinstance(value, ModuleType):
             super().__setattr__(name, value)
 
 

@@ -3,16 +3,18 @@
 import json
 import os
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
+from jax.typing import ArrayLike
 
 from fg3dgs_jax.avatar.draw import Avatar, Region
 from fg3dgs_jax.config.loading import from_dict
 from fg3dgs_jax.media.whole_files import whole
-from fg3dgs_jax.types import Array, Gaussians
+from fg3dgs_jax.types import Gaussians
 
 # The resolved config of a workdir.
 CONFIG_FILE = "config.json"
@@ -25,7 +27,7 @@ class AvatarError(ValueError):
 
 
 def save(
-    workdir: os.PathLike[str] | str, regions: dict[str, Region], alive: dict[str, Array]
+    workdir: os.PathLike[str] | str, regions: dict[str, Region], alive: Mapping[str, ArrayLike]
 ) -> None:
     """Writes the avatar of a workdir, whole or not at all.
 

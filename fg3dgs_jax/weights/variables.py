@@ -48,7 +48,8 @@ def load(
 def read_npz(path: os.PathLike | str) -> dict[str, np.ndarray]:
     """An npz's arrays under their own keys; one that needs a pickle, or is none, is refused."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        # Opened here: where NumPy refuses a file that it has opened, it leaves it open.
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             return {key: arrays[key] for key in arrays.files}
     except (OSError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise CheckpointError(

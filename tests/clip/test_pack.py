@@ -9,6 +9,7 @@ import pytest
 
 from fg3dgs_jax.clip import format, pack, pack_streams, processed
 from fg3dgs_jax.clip.open import open_clip
+from fg3dgs_jax.config.defaults import Data
 from fg3dgs_jax.preprocess import main as preprocess
 from fg3dgs_jax.synthetic import subject
 from fg3dgs_jax.training import batches
@@ -81,7 +82,7 @@ def test_readers_of_folders_read_the_file_and_unpack_it_once(packed, cache, caps
     assert "(once)" in capsys.readouterr().err
     monkeypatch.setattr(pack, "unpack", None)
     again = open_clip(str(packed))
-    on_device = batches.device_clip(again, "mel", ("AU45",))
+    on_device = batches.device_clip(again, Data(expression=("AU45",)))
     assert on_device.frames.shape == (10, 62, 62, 3)
     assert (clip.path / "audio.wav").exists()
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from fg3dgs_jax.clip import format, processed
+from fg3dgs_jax.config.defaults import Data
 from fg3dgs_jax.experts.face import face_landmarker
 from fg3dgs_jax.media import video
 from fg3dgs_jax.preprocess import main as preprocess
@@ -155,7 +156,7 @@ def test_the_result_is_a_processed_folder(truth, theirs, tmp_path, capsys):
     assert clip.audio_features("hubert").shape == (44, 2, 1024)
     assert "aud.npy has the windows of deepspeech" in told and "39 rows for 44 frames" in told
     assert clip.expression_channels(["AU01"]) == pytest.approx(0.2)
-    batches.device_clip(clip, "deepspeech", ("AU01", "AU45"))
+    batches.device_clip(clip, Data(audio_extractor="deepspeech", expression=("AU01", "AU45")))
     assert "put right" in told and (out / "report.html").exists()
 
 

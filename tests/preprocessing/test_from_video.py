@@ -1,5 +1,6 @@
 """The program: what it refuses, and a folder made of a real clip."""
 
+import io
 import json
 import os
 import pathlib
@@ -157,7 +158,7 @@ def test_every_wanted_extractor_gets_its_file_once(tmp_path, monkeypatch):
 
 
 def test_missing_consent_is_not_guessed(tmp_path, monkeypatch):
-    monkeypatch.setattr("sys.stdin", open(os.devnull))
+    monkeypatch.setattr("sys.stdin", io.StringIO())
     with pytest.raises(SystemExit) as caught:
         preprocess(["--video", "v", "--out", str(tmp_path / "o")])
     assert caught.value.code == 2

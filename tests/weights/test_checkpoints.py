@@ -380,6 +380,9 @@ def test_nothing_of_a_hostile_file_runs(tmp_path, container, name):
     assert not canary.exists()
 
 
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning", "ignore:unclosed file"
+)
 def test_the_canary_would_sing(tmp_path):
     canary = tmp_path / "canary"
     pickle.loads(pickle.dumps(_hostile(canary)["eval"], 2))
@@ -669,6 +672,7 @@ def test_transposed_convolutions(rank, k, stride, p, q):
     _assert_agrees(layer.apply(params, y), module(x))
 
 
+@pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated:FutureWarning")
 @pytest.mark.parametrize("dim", [0, 2, None])
 @pytest.mark.parametrize("new", [True, False])
 def test_weight_norm_is_folded(dim, new):
