@@ -17,6 +17,7 @@ def get_config(variant: str = "") -> Config:
     methods.smaller(config, {"static": 600, "motion": 3000, "fusion": 600, "alignment": 0})
     methods.tuned(config)
     config.data.path = "data/quickstart"
+    config.data.made_by = "python scripts/make_subject.py --out data/quickstart"
     config.gaussians.face.num, config.gaussians.face.capacity = 3000, 5120
     config.gaussians.mouth.num = 600
     config.stages.fusion.losses.lpips = 0.0  # no pretrained network: nothing to download

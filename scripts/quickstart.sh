@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # From a fresh clone to a talking video: installs into .venv, makes the embedded subject, trains an
-# avatar of it, measures it on held-out frames and lets it speak new sound. About 10 minutes on two
+# avatar of it, measures it on held-out frames and lets it speak new sound. About 7 minutes on two
 # cores. After an interruption it continues where it was. Needs Python 3.11-3.13 and a C++17 compiler.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

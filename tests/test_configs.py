@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import pathlib
 
 import pytest
@@ -42,6 +43,29 @@ def test_loads(name, variant):
 def test_a_config_comes_back_from_the_file_of_a_run(name, variant):
     config = load(name, variant)
     assert from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def differences(before, after, path=""):
+    """{path: value} of what is other in `after`; None where it is not there."""
+    if not (isinstance(before, dict) and isinstance(after, dict)):
+        return {} if before == after else {path: after}
+    found = {}
+    for name in sorted({*before, *after}):
+        found |= differences(before.get(name), after.get(name), f"{path}.{name}".strip("."))
+    return found
+
+
+def test_the_resolved_settings_are_those_on_record():
+    """A change on purpose goes with a new record: FG3DGS_WRITE_GOLDEN=1."""
+    base = json.loads(json.dumps(load("obama").to_dict()))
+    record = {"obama:": base}
+    for name, variant in ALL:
+        values = json.loads(json.dumps(load(name, variant).to_dict()))
+        record[f"{name}:{variant}"] = differences(base, values) if values != base else base
+    path = ROOT / "tests" / "golden" / "configs.json"
+    if os.environ.get("FG3DGS_WRITE_GOLDEN"):
+        path.write_text(json.dumps(record, indent=1) + "\n")
+    assert differences(json.loads(path.read_text()), record) == {}
 
 
 def test_every_weight_has_its_term_and_every_term_its_weight():

@@ -51,6 +51,7 @@ class Data(Settings):
     """What is learnt from."""
 
     path: str = ""  # processed folder, or the .fg3dgs file that it was packed into
+    made_by: str | None = None  # the command that makes it, to name where it is missing
     max_side: int | None = None  # px: larger pictures are shrunk; None: they stay
     seconds: float | None = None  # the most informative so many seconds of the clip; None: all
     audio_extractor: str = "mel"  # audio_NAME.npy of the folder

@@ -20,7 +20,8 @@ from fg3dgs_jax.avatar import store
 from fg3dgs_jax.config import Config
 from fg3dgs_jax.training import parallel
 
-FREE = ("log", "data.resident")  # settings that may change between a run and its resumption
+# Settings that may change between a run and its resumption.
+FREE = ("log", "data.resident", "data.made_by")
 
 
 class ConfigMismatch(ValueError):

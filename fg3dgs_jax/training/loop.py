@@ -98,8 +98,15 @@ class Job:
 
 
 def prepare(config: Config, workdir: pathlib.Path, say: Callable[..., None] = print) -> Job:
-    """Opens the clip and the workdir, and fills the state: first Gaussians or newest checkpoint."""
-    clip = open_clip(config.data.path, config.data.max_side or 0)
+    """Opens the clip and the workdir, and fills the state: first Gaussians or newest checkpoint.
+
+    Raises:
+      ValueError: a processed folder or workdir that cannot be used.
+    """
+    path, made_by = pathlib.Path(config.data.path), config.data.made_by
+    if made_by is not None and not path.exists():
+        raise ValueError(f"{path} does not exist; make it with: {made_by}")
+    clip = open_clip(path, config.data.max_side or 0)
     resident = batches.fits(clip, config.data.resident)
     classes = masks.region_labels(config)
     on_device = batches.device_clip(clip, config.data, classes, resident=False)

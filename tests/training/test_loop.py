@@ -150,6 +150,9 @@ def test_lists_are_watched_where_they_have_an_end(folder, monkeypatch):
 
 def test_unusable_folders_are_one_clear_line(tmp_path):
     config = small(tmp_path / "nothing")
+    with pytest.raises(ValueError, match="nothing does not exist; make it with: python scripts/ma"):
+        loop.fit(config, tmp_path / "run")
+    config.data.made_by = None
     with pytest.raises(format.DatasetError, match="does not exist; make it with"):
         loop.fit(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
