@@ -128,8 +128,8 @@ def _layers(setup, regions, alive, probes, frames, key, step):
         conditions = draw.conditions_of(r, nets, regions, batch.conditions)
         net = nets[r] if nets else None
         layer = draw.draw_layer(net, regions[r], alive[r], conditions, batch.camera, options)
-        views[f"{r}/"] = _layer_view(setup, r, layer, color, batch, key_r, step)
-        views[f"{r}/"] = views[f"{r}/"]._replace(alive=alive[r])
+        view = _layer_view(setup, r, layer, color, batch, key_r, step)
+        views[f"{r}/"] = view._replace(alive=alive[r])
         metrics |= list_metrics(r, layer)
         radii[r] = layer.aux.radii
     return views, Drawn(metrics, radii, None)

@@ -1,6 +1,5 @@
 """The step: one for every stage and region. K steps run in one dispatch under `lax.scan`."""
 
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -170,4 +169,4 @@ def make_dispatch(setup: Setup) -> Callable[..., tuple[TrainState, dict, dict]]:
         counts = {f"{r}/gaussians": state.alive[r].sum() for r in setup.config.regions}
         return state, {**summary(each), **report, **counts}, each
 
-    return parallel.pmap(functools.partial(run), donate_argnums=0)
+    return parallel.pmap(run, donate_argnums=0)
