@@ -100,7 +100,7 @@ def test_batches_are_their_pictures():
 @needs_native
 def test_the_loss_takes_it():
     assert ssim_ffi.is_available(*pictures(4, 4))
-    x, y = pictures(30, 20)
+    x, y = map(jnp.asarray, pictures(30, 20))
     np.testing.assert_array_equal(losses.d_ssim(x, y), ssim_ffi.distance(x, y))
 
 
