@@ -4,6 +4,11 @@
 
 writes metrics.json, per_frame.csv, comparison.mp4, contact_sheet.png, moments.png, opening.png and
 report.html.
+
+    python -m fg3dgs_jax.evaluate --workdir runs/obama --drive a.mp4 b.mp4
+
+lets the avatar speak the sound of other people's videos and compares its lips with theirs: writes
+drive.json, drive.csv, drive.png and a side-by-side video of each.
 """
 
 import argparse
@@ -27,7 +32,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="frames to measure (default: test)",
     )
     parser.add_argument(
-        "--out", type=pathlib.Path, help="folder for the results (default: WORKDIR/eval_SPLIT)"
+        "--out",
+        type=pathlib.Path,
+        help="folder for the results (default: WORKDIR/eval_SPLIT, or WORKDIR/eval_drive)",
     )
     parser.add_argument(
         "--data", type=pathlib.Path, help="the processed folder, if it has moved since training"
@@ -46,17 +53,37 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         metavar="FILE.npz",
         help="also the score of your own lip-sync expert (see: lipsync fit)",
     )
-    return parser.parse_args(argv)
+    parser.add_argument(
+        "--drive",
+        nargs="+",
+        type=pathlib.Path,
+        metavar="VIDEO",
+        help="instead: speak the sound of these videos, and compare the lips with theirs",
+    )
+    flags = parser.parse_args(argv)
+    others = ("on_mp4", "lpips_vgg", "sync_expert")
+    given = [f"--{name}" for name in others if getattr(flags, name)]
+    given += ["--split"] * (flags.split != parser.get_default("split"))
+    if flags.drive and given:
+        parser.error(f"--drive measures driven lips only; leave out {', '.join(given)}")
+    return flags
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the program; returns 0 on success, 1 after one line on bad input."""
     flags = parse(argv)
     # Here, because they bring in JAX, which --help does not need.
-    from fg3dgs_jax.evaluation import report, run
+    from fg3dgs_jax.evaluation import drive, report, run
 
+    options = vars(flags)
+    videos = options.pop("drive")
     try:
-        result = run.evaluate(**vars(flags))
+        if videos:
+            result = drive.drive(flags.workdir, videos, out=flags.out, data=flags.data)
+            print("\n".join(drive.table(result)))
+            print(f"written to {drive.result_folder(flags.workdir, flags.out)}")
+            return 0
+        result = run.evaluate(**options)
     except (ValueError, OSError) as error:
         print(f"evaluate: {error}", file=sys.stderr)
         return 1
