@@ -198,14 +198,13 @@ def collect(driven: Sequence[Driven], late_frames: Sequence[float]) -> dict:
     """
     pairs = [(d.truth, d.render) for d in driven if d.truth is not None and d.render is not None]
     if not pairs:
-        rows = [_row(d, {}) for d in driven]
-        return {"videos": rows, "mean": None, "chance": None}
-    first = [ruler.compare(*pair, late) for pair, late in zip(pairs, late_frames, strict=True)]
-    middle = ruler.median_lag(first)
-    compared = [
-        ruler.compare(*pair, late, middle) for pair, late in zip(pairs, late_frames, strict=True)
-    ]
-    rows = [_row(d, c.figures()) for d, c in zip(driven, compared, strict=True)]
+        unknown = dict.fromkeys(ruler.NOTHING.figures())
+        rows = [_row(one, unknown) for one in driven]
+        return {"videos": rows, "mean": ruler.summary([]), "chance": ruler.chance([])}
+    timed = [(*pair, late) for pair, late in zip(pairs, late_frames, strict=True)]
+    middle = ruler.median_lag([ruler.compare(*one) for one in timed])
+    compared = [ruler.compare(*one, at_lag=middle) for one in timed]
+    rows = [_row(one, c.figures()) for one, c in zip(driven, compared, strict=True)]
     return {"videos": rows, "mean": ruler.summary(compared), "chance": ruler.chance(pairs)}
 
 
@@ -239,7 +238,7 @@ def table(result: dict) -> list[str]:
     Args:
       result: what `drive` returned.
     """
-    if result["mean"] is None:
+    if not result["mean"]["videos"]:
         return [f"driven lips are not measured: {result['weights']['drive']}"]
     mean = {**result["mean"], "lag": result["mean"]["median_lag"], "name": "mean, median lag"}
     rows = [*result["videos"], mean, {**result["chance"], "name": "chance"}]

@@ -72,7 +72,7 @@ class Comparison:
 
     def figures(self) -> dict[str, float | int | None]:
         """Returns all figures under the names that `drive.json` gives them."""
-        fixed = self.correlations_at or {}
+        fixed = self.correlations_at or dict.fromkeys(CURVES)
         return {
             "frames": self.frames,
             "lag": self.lag,
@@ -85,6 +85,10 @@ class Comparison:
             "f1": self.closures.f1,
             **{f"{name}_at_median_lag": value for name, value in fixed.items()},
         }
+
+
+# Of a video that was not measured.
+NOTHING = Comparison(0, None, dict.fromkeys(CURVES), dict.fromkeys(CURVES), Closures(0, 0, 0, 0))
 
 
 def compare(
@@ -235,7 +239,7 @@ def summary(comparisons: Sequence[Comparison]) -> dict[str, float | int | None]:
     lag within one frame of it.
     """
     rows = [c.figures() for c in comparisons]
-    names = [n for n in (rows[0] if rows else ()) if n != "lag"]
+    names = [name for name in NOTHING.figures() if name != "lag"]
     middle = median_lag(comparisons)
     lags = [c.lag for c in comparisons if c.lag is not None]
     return {
