@@ -24,12 +24,12 @@ from fg3dgs_jax.media.progress import progress
 from fg3dgs_jax.media.whole_files import whole
 from fg3dgs_jax.weights import store as weights
 
+_ENDS = (("", ""), ("_spread", "spread"))
 # Of the terminal's table: figure, heading, format.
 COLUMNS = (
     ("frames", "frames", "d"),
     ("lag", "lag", "+d"),
-    *((name, name, ".2f") for name in lips.CURVES),
-    *((f"{name}_spread", f"{name[:5]} sd", ".2f") for name in lips.CURVES),
+    *((f"{name}{end}", head or name, ".2f") for name in lips.CURVES for end, head in _ENDS),
     ("closures", "shut", "d"),
     *((name, name, ".2f") for name in ("recall", "precision", "f1")),
 )

@@ -134,7 +134,7 @@ def best_lag(truth: LipCurves, render: LipCurves, centre: int = 0) -> int | None
       frames, positive where the render is later. None where no lag has a correlation.
     """
     scores = {}
-    for step in sorted(range(-REACH, REACH + 1), key=abs):  # of equal lags the smallest
+    for step in range(-REACH, REACH + 1):
         pair = (
             _correlation(truth.opening, render.opening, centre + step),
             _correlation(truth.width, render.width, centre + step),
