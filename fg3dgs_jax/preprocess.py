@@ -17,7 +17,13 @@ from collections.abc import Sequence
 from fg3dgs_jax.experts.audio import audio_features
 from fg3dgs_jax.preprocessing.check import framing
 from fg3dgs_jax.preprocessing.label import parsers
-from fg3dgs_jax.preprocessing.settings import CONSENTS, EMOTIONS, PreprocessSettings, SettingError
+from fg3dgs_jax.preprocessing.settings import (
+    AUTO,
+    CONSENTS,
+    EMOTIONS,
+    PreprocessSettings,
+    SettingError,
+)
 
 DESCRIPTION = (
     "Any video with sound -> a processed folder (see clip/format.py), ending with report.html."
@@ -57,11 +63,11 @@ def flags() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--av_offset",
-        type=float,
-        default=0.0,
-        metavar="SECONDS",
-        help="by how much the video's sound is late (negative: early), as the video check and "
-        "report.html show; it is moved back by that (default: 0)",
+        type=_offset,
+        default=AUTO,
+        metavar="auto|SECONDS",
+        help="by how much the video's sound is late (negative: early); it is moved back by that. "
+        "0: it stays as it is; auto: the lips decide, where they are certain (default)",
     )
     parser.add_argument(
         "--consent",
@@ -95,6 +101,14 @@ def flags() -> argparse.ArgumentParser:
         help="network of the emotion channels (default: fer where its weights are, else none)",
     )
     return parser
+
+
+def _offset(text: str) -> str | float:
+    try:
+        return AUTO if text == AUTO else float(text)
+    except ValueError:
+        message = f"found {text!r}; expected {AUTO} or a number of seconds, e.g. 0.28"
+        raise argparse.ArgumentTypeError(message) from None
 
 
 def _settings(parser: argparse.ArgumentParser, args: argparse.Namespace) -> PreprocessSettings:

@@ -81,6 +81,13 @@ class Video:
             )
         return dataclasses.replace(self, window=tuple(window), height=size, width=size)
 
+    def moved(self, av_offset: float) -> "Video":
+        """The same video with the file's sound moved back by `av_offset` s."""
+        if av_offset == self.av_offset:
+            return self
+        samples = _sound_from(self.path, self.start + av_offset, len(self.samples))
+        return dataclasses.replace(self, samples=samples, av_offset=av_offset)
+
     def frames(self, first: int = 0, count: int | None = None) -> Iterator[np.ndarray]:
         """Yields pictures `first` .. `first + count` (default: all), uint8 [H, W, 3] RGB.
 

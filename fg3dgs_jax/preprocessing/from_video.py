@@ -13,13 +13,13 @@ from fg3dgs_jax.clip.memory_map import releasing
 from fg3dgs_jax.media import clock, loudness, video
 from fg3dgs_jax.media.progress import progress
 from fg3dgs_jax.preprocessing import steps
-from fg3dgs_jax.preprocessing.check import framing, look, sample, verdicts
+from fg3dgs_jax.preprocessing.check import av_offset, framing, look, sample, verdicts
 from fg3dgs_jax.preprocessing.express import sources
 from fg3dgs_jax.preprocessing.job import Job
 from fg3dgs_jax.preprocessing.label import layers, parsers
 from fg3dgs_jax.preprocessing.report import page
 from fg3dgs_jax.preprocessing.resume import Folder
-from fg3dgs_jax.preprocessing.settings import MIN_SECONDS, Consent, PreprocessSettings
+from fg3dgs_jax.preprocessing.settings import AUTO, MIN_SECONDS, Consent, PreprocessSettings
 from fg3dgs_jax.preprocessing.step import Step
 from fg3dgs_jax.preprocessing.track import head_pose
 from fg3dgs_jax.weights import files, store
@@ -31,7 +31,8 @@ VERSION = 2  # of the folder's key: another number makes all steps be done again
 class VideoJob(Job):
     """A processed folder to be made of a video."""
 
-    source: video.Video  # as it was opened, not cropped
+    source: video.Video  # as it was opened, not cropped; its sound is moved by a number only
+    offset: float | str  # `PreprocessSettings.av_offset`
     crop_to: int | None  # px, `PreprocessSettings.size`
     parser: parsers.FaceParser
     _sampled: look.Look | None = None
@@ -67,11 +68,22 @@ class VideoJob(Job):
         """Frames that begin another scene, of `cuts.json`."""
         return self.folder.load("cuts")
 
+    @property
+    def correction(self) -> av_offset.Correction:
+        """By how much the sound is moved back, of `offset.json`."""
+        seconds, measured = self.folder.load("offset")
+        return av_offset.Correction(seconds, measured and av_offset.Offset(*measured))
+
+    @functools.cached_property
+    def samples(self) -> np.ndarray:
+        """int16 [T * 640], the sound where it belongs."""
+        return self.source.moved(self.correction.seconds).samples
+
     @functools.cached_property
     def sound_record(self) -> dict[str, float]:
         """What is done to the sound: it is moved by -av_offset s and amplified by gain_db."""
-        gain = loudness.gain_db(self.source.samples)
-        return {"av_offset": self.source.av_offset, "gain_db": gain}
+        gain = loudness.gain_db(self.samples)
+        return {"av_offset": self.correction.seconds, "gain_db": gain}
 
     def sampled(self) -> look.Look:
         """A look at the video, taken once for the steps that ask for it."""
@@ -87,6 +99,7 @@ class VideoJob(Job):
         with np.load(self.folder.path / "camera.npz") as fields:
             focal = fields["focal"]
         height, width = self.size
+        measured = self.correction.measured
         return {
             "num_frames": self.num_frames,
             "width": width,
@@ -104,7 +117,12 @@ class VideoJob(Job):
             # (row, column, height, width) px of the source's pictures; None: all.
             "window": self.framed.window,
             "cuts": self.cuts,
-            "sound": {**self.sound_record, "lateness": self.lateness._asdict()},
+            "sound": {
+                **self.sound_record,
+                "lateness": self.lateness._asdict(),
+                # What moved it, or left it; None: the user set the number.
+                "auto": measured and measured._asdict(),
+            },
         }
 
 
@@ -144,18 +162,19 @@ def open_job(
         expression=expression,
         extractors=extractors,
         source=source,
+        offset=settings.av_offset,
         crop_to=settings.size,
         parser=parser,
     )
 
 
 def open_video(path: os.PathLike | str, settings: PreprocessSettings) -> video.Video:
-    """The video that the steps work on."""
+    """The video that the steps work on; `auto` leaves its sound as it is for the time being."""
     return video.read_video(
         pathlib.Path(path),
         min_frames=MIN_SECONDS * clock.FPS,
         max_seconds=settings.max_seconds,
-        av_offset=settings.av_offset,
+        av_offset=0.0 if settings.av_offset == AUTO else settings.av_offset,
     )
 
 
@@ -166,7 +185,7 @@ def frame_head(job: VideoJob) -> None:
 
 def check(job: VideoJob) -> None:
     """Judges the video by a sample of it."""
-    rows = look.judge(job.source, job.sampled(), job.framed)
+    rows = look.judge(job.source, job.sampled(), job.framed, job.offset == AUTO)
     job.folder.save("check", [row._asdict() for row in rows])
     job.forget_sample()
 
@@ -189,9 +208,20 @@ def read(job: VideoJob) -> None:
     folder.save("cuts", list(sample.cuts_in(thumbs)))
 
 
+def decide_offset(job: VideoJob) -> None:
+    """Decides by how much the sound is moved; kept for the folder from then on."""
+    correction = av_offset.Correction(job.source.av_offset, None)
+    if job.offset == AUTO:
+        track = job.track
+        measured = av_offset.estimate(track.pixels, track.valid, job.source.samples)
+        correction = av_offset.correct(measured)
+        print(f"lips and sound: {correction}")
+    job.folder.save("offset", correction)
+
+
 def listen(job: VideoJob) -> None:
-    """Writes the sound, at the common level."""
-    samples = loudness.apply_gain(job.source.samples, job.sound_record["gain_db"])
+    """Writes the sound in its place, at the common level."""
+    samples = loudness.apply_gain(job.samples, job.sound_record["gain_db"])
     video.write_wav(job.folder.path / "audio.wav", samples)
 
 
@@ -220,7 +250,7 @@ def pose(job: VideoJob) -> None:
 def report(job: VideoJob) -> None:
     """Writes the page that shows what was made."""
     level = f"{job.sound_record['gain_db']:+.1f} dB to the common level"
-    moved = job.source.av_offset
+    moved = job.correction.seconds
     page.write(
         job.folder.path,
         page.Summary(
@@ -230,7 +260,8 @@ def report(job: VideoJob) -> None:
                 "audio features": ", ".join(job.extractors),
                 "emotion network": job.expression.emotion.name,
                 "consent": str(job.consent),
-                "sound": level + (f", moved by {-moved:+.3f} s" if moved else ""),
+                "sound": level,
+                "sound against the lips": str(job.correction),
             },
             lateness=job.lateness,
             checks=job.rows,
@@ -241,7 +272,7 @@ def report(job: VideoJob) -> None:
     )
 
 
-CUTS = ("cuts.json",)
+CUTS, OFFSET = ("cuts.json",), ("offset.json",)
 STEPS = (
     Step("framing", frame_head, makes=("framing.json",)),
     Step(
@@ -249,13 +280,26 @@ STEPS = (
         check,
         needs=("framing.json",),
         makes=("check.json",),
-        made_by=lambda job: job.source.av_offset,  # its verdict on lips and sound
+        made_by=lambda job: job.offset,  # its verdict on lips and sound
     ),
     Step("verdicts", print_verdicts, needs=("check.json",), always=True),
     dataclasses.replace(steps.ROOM, needs=("framing.json",)),
     Step("read", read, needs=("framing.json",), makes=("frames.npy", *CUTS)),
-    Step("listen", listen, makes=("audio.wav",), made_by=lambda job: job.sound_record),
     dataclasses.replace(steps.FACES, needs=(*steps.FACES.needs, *CUTS)),
+    Step(
+        "offset",
+        decide_offset,
+        needs=("faces.npz",),
+        makes=OFFSET,
+        made_by=lambda job: job.offset,
+    ),
+    Step(
+        "listen",
+        listen,
+        needs=OFFSET,
+        makes=("audio.wav",),
+        made_by=lambda job: job.sound_record,
+    ),
     Step(
         "pose",
         pose,
@@ -276,7 +320,7 @@ STEPS = (
     Step(
         "report",
         report,
-        needs=("framing.json", "check.json", "faces.npz", *CUTS, *steps.RESULTS),
+        needs=("framing.json", "check.json", "faces.npz", *CUTS, *OFFSET, *steps.RESULTS),
         makes=("report.html",),
         always=True,
     ),

@@ -5,7 +5,7 @@ import pathlib
 
 from fg3dgs_jax.preprocessing import from_folder, from_video, resume
 from fg3dgs_jax.preprocessing.check import look, verdicts
-from fg3dgs_jax.preprocessing.settings import PreprocessSettings, SettingError, consent_of
+from fg3dgs_jax.preprocessing.settings import AUTO, PreprocessSettings, SettingError, consent_of
 from fg3dgs_jax.weights import store
 
 
@@ -88,4 +88,4 @@ def check_video(video: os.PathLike | str, settings: PreprocessSettings | None = 
     source = from_video.open_video(video, settings)
     sample = look.take(source, landmarker)
     framed = look.frame_head(source, sample, settings.size)
-    return verdicts.table(look.judge(source, sample, framed))
+    return verdicts.table(look.judge(source, sample, framed, settings.av_offset == AUTO))

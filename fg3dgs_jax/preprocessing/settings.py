@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from fg3dgs_jax.experts.audio import audio_features
 from fg3dgs_jax.experts.face import emotions
@@ -10,6 +10,7 @@ from fg3dgs_jax.preprocessing.label import parsers
 
 MIN_SECONDS = 2  # of a video that can become a folder
 MAX_OFFSET = 5.0  # s
+AUTO = "auto"
 SIZES = (64, 2048)  # px, the least and the most
 EMOTIONS = (*emotions.WEIGHTS, "none")
 # Grounds on which a person's likeness is used.
@@ -68,8 +69,9 @@ class PreprocessSettings:
     # Side, px, of the square that the head is cropped to. 0: the picture stays as it is.
     # None: it stays up to 1024 px, and is cropped to 512 above.
     size: int | None = None
-    # s by which the sound of the file is late (negative: early), which is corrected.
-    av_offset: float = 0.0
+    # s by which the sound of the file is late (negative: early), which is corrected. auto: what
+    # the clip's own lips show, where they are certain of it.
+    av_offset: float | Literal["auto"] = AUTO
 
     def __post_init__(self) -> None:
         """Checks the values."""
@@ -91,9 +93,10 @@ class PreprocessSettings:
         low, high = SIZES
         if self.size and not low <= self.size <= high:
             raise SettingError(f"size is {self.size}; expected 0 or {low} to {high} px")
-        if not abs(self.av_offset) <= MAX_OFFSET:
+        offset = self.av_offset
+        if offset != AUTO and (isinstance(offset, str) or not abs(offset) <= MAX_OFFSET):
             raise SettingError(
-                f"av_offset is {self.av_offset}; expected at most {MAX_OFFSET} s either way"
+                f"av_offset is {offset}; expected {AUTO}, or at most {MAX_OFFSET} s either way"
             )
 
     def of_videos_only(self) -> list[str]:

@@ -137,6 +137,9 @@ def test_av_offset_moves_the_sound_back_by_its_lateness(tmp_path):
         assert len(moved.samples) == len(plain.samples) == 640 * moved.num_frames
         shift = int(np.argmax(plain.samples)) - int(np.argmax(moved.samples))
         assert abs(shift - round(offset * 16_000)) <= 1
+        later = plain.moved(offset)
+        assert later.av_offset == offset and np.array_equal(later.samples, moved.samples)
+        assert np.array_equal(later.moved(0.0).samples, plain.samples)
 
 
 def test_any_part_of_the_pictures_is_the_same_as_in_the_whole(tmp_path):

@@ -87,7 +87,9 @@ def test_a_holed_clip_and_a_disk_that_fills_up(holed, tmp_path, monkeypatch, cap
     assert meta["cuts"] == []
     assert len(meta["window"]) == 4 and meta["window"][2] == meta["window"][3]
     assert meta["sound"]["av_offset"] == 0 and not meta["sound"]["lateness"]["certain"]
+    assert not meta["sound"]["auto"]["certain"]  # which is why the sound stays
     page = (out / "report.html").read_text()
+    assert "not moved (auto): not certain" in page
     assert "usable: 90% of the frames" in page and "not certain" in page
     assert "0.40 to 0.52 s, 1.60 to 1.64 s" in page  # where no face was seen
     _moved_sound(holed, out, monkeypatch, never)
@@ -103,7 +105,8 @@ def _moved_sound(holed, out, monkeypatch, never):
     assert kept == {n: (out / n).stat().st_mtime_ns for n in kept}
     after = video.read_wav(out / "audio.wav")
     meta = json.loads((out / "meta.json").read_text())["sound"]
-    assert meta["av_offset"] == 0.2 and len(after) == len(before)
+    assert meta["av_offset"] == 0.2 and meta["auto"] is None and len(after) == len(before)
+    assert "moved by -0.200 s, as set" in (out / "report.html").read_text()
     a, b = before[3200:].astype(float), after[:-3200].astype(float)
     assert np.corrcoef(a, b)[0, 1] > 0.999
     assert not np.array_equal(np.load(out / "audio_mel.npy"), mel)
@@ -269,7 +272,7 @@ def test_cuts_are_counted_while_the_pictures_are_read(tmp_path):
     clip = video.read_video(tmp_path / "v.mp4")
     target = resume.Folder(tmp_path / "o", {})
     target.save("framing", [None, None])
-    job = from_video.VideoJob(target, None, None, None, (), clip, None, None)
+    job = from_video.VideoJob(target, None, None, None, (), clip, 0.0, None, None)
     from_video.read(job)
     assert job.cuts == [20]
     assert np.load(target.path / "frames.npy").shape == (50, 64, 64, 3)

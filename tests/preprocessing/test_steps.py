@@ -97,7 +97,7 @@ def test_records_are_those_of_folders_made_before_steps_had_versions():
     sound = {"av_offset": 0.1, "gain_db": 2.7}
     origin = {"emotion": "none", "action_units": "blendshapes"}
     job = types.SimpleNamespace(
-        source=types.SimpleNamespace(av_offset=0.1),
+        offset=0.1,
         parser=parser,
         sound_record=sound,
         expression=types.SimpleNamespace(origin=origin),
@@ -107,8 +107,9 @@ def test_records_are_those_of_folders_made_before_steps_had_versions():
         "framing": True,
         "check": 0.1,
         "read": True,
-        "listen": sound,
         "faces": True,
+        "offset": 0.1,
+        "listen": sound,
         "pose": "bundle adjustment, skin alignment 1",
         "expression": origin,
         "layers": {"parser": "landmarks", "weights": {"a": "0"}, "version": 3},
@@ -125,7 +126,8 @@ def test_records_are_those_of_folders_made_before_steps_had_versions():
         ({"emotion": "x"}, "emotion is 'x'"),
         ({"size": 10}, "size is 10; expected 0 or 64 to 2048"),
         ({"max_seconds": 1}, "max_seconds is 1; expected at least 2"),
-        ({"av_offset": float("nan")}, "av_offset is nan"),
+        ({"av_offset": float("nan")}, "av_offset is nan; expected auto, or at most 5.0 s"),
+        ({"av_offset": "late"}, "av_offset is late; expected auto"),
     ],
 )
 def test_settings_that_are_not_allowed(values, words):

@@ -198,7 +198,14 @@ def test_check_only_prints_the_table_and_writes_nothing(clip, monkeypatch, capsy
 
 
 @pytest.mark.parametrize(
-    "extra", [["--size", "10"], ["--size", "x"], ["--av_offset", "9"], ["--av_offset", "nan"]]
+    "extra",
+    [
+        ["--size", "10"],
+        ["--size", "x"],
+        ["--av_offset", "9"],
+        ["--av_offset", "nan"],
+        ["--av_offset", "x"],
+    ],
 )
 def test_flags_out_of_range_are_usage_errors(extra):
     argv = ["--video", "v", "--out", "o", "--consent", "self"]

@@ -51,8 +51,17 @@ def frame_head(source: video.Video, look: Look, size: int | None = None) -> Fram
     return Framed(*framing.choose(look.track.pixels[look.track.valid], whole, size))
 
 
-def judge(source: video.Video, look: Look, framed: Framed) -> list[verdicts.Row]:
-    """The table of verdicts on a video, of which the `framed` part is to be processed."""
+def judge(
+    source: video.Video, look: Look, framed: Framed, automatic: bool = False
+) -> list[verdicts.Row]:
+    """The table of verdicts on a video.
+
+    Args:
+      source: the video.
+      look: a look at it.
+      framed: the part of the picture that is to be processed.
+      automatic: sound that is out of step will be moved without being asked for.
+    """
     window, size = framed
     whole = (source.height, source.width)
     return verdicts.check(
@@ -69,6 +78,6 @@ def judge(source: video.Video, look: Look, framed: Framed) -> list[verdicts.Row]
             rotation=look.track.rotation,
             thumbs=look.sketches.thumbs,
             greys=look.sketches.greys,
-            av_offset=source.av_offset,
+            av_offset=None if automatic else source.av_offset,
         )
     )

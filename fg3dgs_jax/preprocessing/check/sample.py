@@ -37,7 +37,8 @@ class Evidence(NamedTuple):
     rotation: np.ndarray  # [N, 3, 3] head to camera
     thumbs: np.ndarray  # float32 [N, 36, 64] grey
     greys: dict[int, np.ndarray]  # {row of N: uint8 [H, W]}
-    av_offset: float = 0.0  # s by which the sound has been moved back
+    # s by which the sound has been moved back. None: it is moved later, by the whole clip's lips.
+    av_offset: float | None = 0.0
 
 
 def plan(num_frames: int, samples: np.ndarray) -> list[tuple[int, int]]:

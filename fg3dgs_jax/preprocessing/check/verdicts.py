@@ -265,10 +265,14 @@ def _step(e, has_face):
     measured = av_offset.estimate(e.pixels[rows], has_face[rows], sound)
     if not measured.certain:
         return Row("lips and sound", "not certain", "usable", measured.reason)
-    if abs(measured.seconds) <= av_offset.IN_STEP:
-        return Row("lips and sound", str(measured), "good", "")
-    text, advice = measured.in_words(e.av_offset).split(": ", 1)
-    return Row("lips and sound", text, "bad" if abs(measured.seconds) > 0.2 else "usable", advice)
+    if not measured.out_of_step:
+        return Row("lips and sound", measured.found, "good", "")
+    if e.av_offset is None:
+        advice = "it is moved into step, if all of the clip shows it (--av_offset auto)"
+        return Row("lips and sound", measured.found, "usable", advice)
+    advice = measured.in_words(e.av_offset).split(": ", 1)[1]
+    verdict = "bad" if abs(measured.seconds) > 0.2 else "usable"
+    return Row("lips and sound", measured.found, verdict, advice)
 
 
 def _near(e):
