@@ -122,19 +122,22 @@ def correlations(truth: LipCurves, render: LipCurves, lag: int) -> dict[str, flo
     return {name: _correlation(getattr(truth, name), getattr(render, name), lag) for name in CURVES}
 
 
-def best_lag(truth: LipCurves, render: LipCurves, centre: int = 0) -> int | None:
+def best_lag(
+    truth: LipCurves, render: LipCurves, centre: int = 0, reach: int = REACH
+) -> int | None:
     """Returns the lag at which opening and width together correlate best.
 
     Args:
       truth: curves [T] of the real lips.
       render: curves [T] of the rendered lips.
       centre: the middle of the lags that are tried, frames.
+      reach: the largest distance from it, frames.
 
     Returns:
       frames, positive where the render is later. None where no lag has a correlation.
     """
     scores = {}
-    for step in range(-REACH, REACH + 1):
+    for step in range(-reach, reach + 1):
         pair = (
             _correlation(truth.opening, render.opening, centre + step),
             _correlation(truth.width, render.width, centre + step),

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from fg3dgs_jax.clip import format, over_time
+from fg3dgs_jax.clip import av_offset, format, over_time
 from fg3dgs_jax.clip.memory_map import releasing
 from fg3dgs_jax.media import clock, loudness, video
 from fg3dgs_jax.media.progress import progress
 from fg3dgs_jax.preprocessing import steps
-from fg3dgs_jax.preprocessing.check import av_offset, framing, look, sample, verdicts
+from fg3dgs_jax.preprocessing.check import framing, look, sample, verdicts
 from fg3dgs_jax.preprocessing.express import sources
 from fg3dgs_jax.preprocessing.job import Job
 from fg3dgs_jax.preprocessing.label import layers, parsers

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from fg3dgs_jax.clip import av_offset
 from fg3dgs_jax.experts.audio import audio_features
 from fg3dgs_jax.experts.face import face_landmarker
 from fg3dgs_jax.media import video
-from fg3dgs_jax.preprocessing.check import av_offset
 from fg3dgs_jax.preprocessing.express import sources
 from fg3dgs_jax.preprocessing.resume import Folder
 from fg3dgs_jax.preprocessing.settings import Consent
@@ -70,9 +70,7 @@ class Job(abc.ABC):
     @functools.cached_property
     def track(self) -> face_landmarker.FaceTrack:
         """What the landmarker saw, of `faces.npz`."""
-        with np.load(self.folder.path / "faces.npz") as fields:
-            track = face_landmarker.FaceTrack(**{k: fields[k] for k in fields.files})
-        return track._replace(names=tuple(map(str, track.names)))
+        return face_landmarker.load_track(self.folder.path / "faces.npz")
 
     @functools.cached_property
     def lateness(self) -> av_offset.Offset:

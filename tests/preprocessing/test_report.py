@@ -6,9 +6,9 @@ import re
 import cv2
 import numpy as np
 
+from fg3dgs_jax.clip import av_offset
 from fg3dgs_jax.clip.format import LABELS
 from fg3dgs_jax.preprocessing import resume
-from fg3dgs_jax.preprocessing.check import av_offset
 from fg3dgs_jax.preprocessing.report import page as page_lib
 from fg3dgs_jax.preprocessing.report import pictures
 from tests.preprocessing.test_labels import landmarks

@@ -2,7 +2,8 @@
 
 Row r is centred on sample 320 r. The network sees 30 s at a time; longer sound is cut into
 overlapping chunks that are cross-faded, so that no row is seen from a chunk's very edge and nothing
-jumps where two chunks meet.
+jumps where two chunks meet. `encode_windows` instead shows it a fixed window for every 0.2 s, so
+that a stream gives the same rows as a file.
 """
 
 import functools
@@ -19,6 +20,9 @@ HOP = 160  # samples a mel column
 SAMPLES_PER_ROW = 320
 CHUNK_ROWS = 1500  # 30 s, fixed by the position table
 OVERLAP_ROWS = 250  # 5 s
+# Of `encode_windows`, rows: what is heard before a block, the block, what is heard after it.
+PAST_ROWS, BLOCK_ROWS, AHEAD_ROWS = 150, 10, 12
+_WINDOWS = 16  # encoded at once
 _MEL_BINS = 80
 _HEAD_SIZE = 64  # in every Whisper
 _PRECISION = jax.lax.Precision.HIGHEST
@@ -45,19 +49,28 @@ class _Layer(nn.Module):
 
 
 class WhisperEncoder(nn.Module):
-    """Log-mel [3000, 80] -> features [1500, width]."""
+    """Log-mel [2 n, 80] -> features [n, width], n up to 1500.
+
+    With `taps` the outputs of these layers instead, counted from 1: [n, len(taps), width].
+    """
 
     width: int = 384
     num_layers: int = 4
+    taps: tuple[int, ...] = ()
 
     @nn.compact
     def __call__(self, log_mel: jax.Array) -> jax.Array:
-        """Log-mel [3000, 80] -> features [1500, width]."""
+        """Log-mel [2 n, 80] -> features."""
         x = _gelu(_conv(self.width, name="conv1")(log_mel))
         x = _gelu(_conv(self.width, strides=2, name="conv2")(x))
-        x = x + self.param("positions", nn.initializers.normal(0.02), (CHUNK_ROWS, self.width))
-        for i in range(self.num_layers):
+        positions = self.param("positions", nn.initializers.normal(0.02), (CHUNK_ROWS, self.width))
+        x = x + positions[: len(x)]
+        outputs = []
+        for i in range(max(self.taps, default=self.num_layers)):
             x = _Layer(name=f"layer_{i}")(x)
+            outputs.append(x)
+        if self.taps:
+            return jnp.stack([outputs[tap - 1] for tap in self.taps], 1)
         return _norm(name="norm")(x)
 
 
@@ -126,6 +139,38 @@ def encode(params: dict, samples: np.ndarray) -> np.ndarray:
     return (total / weight).astype(np.float32)
 
 
+def encode_windows(params: dict, samples: np.ndarray, taps: tuple[int, ...]) -> np.ndarray:
+    """Middle layers, each row from a fixed window of sound.
+
+    Rows come in blocks of 0.2 s. A block is encoded with the 3 s before it and the 0.24 s after it,
+    zeros outside the sound.
+
+    Args:
+      params: of `load`.
+      samples: [n] at 16 kHz.
+      taps: the layers, counted from 1.
+
+    Returns:
+      float32 [ceil(n / 320), len(taps), width].
+    """
+    samples = mel.as_float(samples)
+    rows = -(-len(samples) // SAMPLES_PER_ROW)
+    blocks = -(-rows // BLOCK_ROWS)
+    length = PAST_ROWS + BLOCK_ROWS + AHEAD_ROWS
+    total = blocks * BLOCK_ROWS + PAST_ROWS + AHEAD_ROWS
+    before = PAST_ROWS * SAMPLES_PER_ROW
+    padded = np.pad(samples, (before, total * SAMPLES_PER_ROW - before - len(samples)))
+    decades = _decades(padded, 2 * total)
+    out = [np.zeros((0, BLOCK_ROWS, len(taps), params["positions"].shape[1]), np.float32)]
+    for first in range(0, blocks, _WINDOWS):
+        # The last windows are filled up by repetition: one size, so one compilation.
+        index = np.minimum(np.arange(first, first + _WINDOWS), blocks - 1) * 2 * BLOCK_ROWS
+        windows = np.stack([_scaled(decades[i : i + 2 * length]) for i in index])
+        features = np.asarray(_encode_windows(params, windows, taps))
+        out.append(features[: blocks - first, PAST_ROWS : PAST_ROWS + BLOCK_ROWS])
+    return np.concatenate(out).reshape(-1, *out[0].shape[2:])[:rows]
+
+
 def chunk_starts(rows: int) -> list[int]:
     """First row of each chunk: overlaps of OVERLAP_ROWS or more, the last ends with the sound."""
     last = max(0, rows - CHUNK_ROWS)
@@ -140,9 +185,17 @@ def log_mel(samples: np.ndarray, num_columns: int) -> np.ndarray:
     scaled alike.
     """
     padded = np.pad(samples, (0, max(0, num_columns * HOP - len(samples))))[: num_columns * HOP]
-    power = mel.spectrum(padded, n_fft=400, hop=HOP)[:num_columns] ** 2
+    return _scaled(_decades(padded, num_columns))
+
+
+def _decades(samples, num_columns):
+    """Decimal logarithms of the energies in the mel bands, [num_columns, 80]."""
+    power = mel.spectrum(samples, n_fft=400, hop=HOP)[:num_columns] ** 2
     bands = power @ mel.filterbank(16_000, 400, _MEL_BINS, 0.0, 8000.0).T
-    decades = np.log10(np.maximum(bands, 1e-10))
+    return np.log10(np.maximum(bands, 1e-10))
+
+
+def _scaled(decades):
     return ((np.maximum(decades, decades.max() - 8.0) + 4.0) / 4.0).astype(np.float32)
 
 
@@ -161,3 +214,9 @@ def _encode_chunk(params, columns):
     num_layers = sum(key.startswith("layer_") for key in params)
     encoder = WhisperEncoder(params["positions"].shape[1], num_layers)
     return encoder.apply({"params": params}, columns)
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _encode_windows(params, windows, taps):
+    encoder = WhisperEncoder(params["positions"].shape[1], taps=taps)
+    return jax.vmap(lambda columns: encoder.apply({"params": params}, columns))(windows)

@@ -96,3 +96,10 @@ def detect(
     for _ in tracker.watch(progress(frames)):
         pass
     return tracker.track()
+
+
+def load_track(path: os.PathLike | str) -> FaceTrack:
+    """Reads the `faces.npz` of a processed folder."""
+    with np.load(path) as file:
+        track = FaceTrack(**{key: file[key] for key in file.files})
+    return track._replace(names=tuple(map(str, track.names)))

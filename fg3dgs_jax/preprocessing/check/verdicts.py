@@ -9,10 +9,10 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from fg3dgs_jax.clip import av_offset
 from fg3dgs_jax.clip.landmarks import LEFT_EYE, RIGHT_EYE
 from fg3dgs_jax.media import loudness
 from fg3dgs_jax.media.clock import FPS
-from fg3dgs_jax.preprocessing.check import av_offset
 from fg3dgs_jax.preprocessing.check.sample import (
     BLANK,
     BOTTOM,

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from fg3dgs_jax.clip import format, over_time
+from fg3dgs_jax.clip import av_offset, format, over_time
 from fg3dgs_jax.media import clock, plots, video
-from fg3dgs_jax.preprocessing.check import av_offset, verdicts
+from fg3dgs_jax.preprocessing.check import verdicts
 from fg3dgs_jax.preprocessing.label import smoothing
 from fg3dgs_jax.preprocessing.report import pictures as pictures_lib
 from fg3dgs_jax.preprocessing.track import head_pose

@@ -6,10 +6,10 @@ import pathlib
 import numpy as np
 import pytest
 
+from fg3dgs_jax.clip import av_offset
 from fg3dgs_jax.experts.face import face_landmarker
 from fg3dgs_jax.media import video, video_writer
 from fg3dgs_jax.preprocessing import from_video, resume
-from fg3dgs_jax.preprocessing.check import av_offset
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 MATERIAL = pathlib.Path(os.environ.get("FG3DGS_TEST_DATA", ROOT.parent / "shared"))
