@@ -24,7 +24,7 @@ import numpy as np
 
 from fg3dgs_jax.media.clock import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from fg3dgs_jax.synthetic import nonsense, recording
-from fg3dgs_jax.synthetic.articulation import Phone, Style, lip_motion
+from fg3dgs_jax.synthetic.articulation import BREATH, Phone, Style, lip_motion
 
 # Weights of the languages; English more, because it is spoken in more manners.
 SHARES = {"en": 6, "fr": 2, "de": 2, "es": 2, "it": 2, "pt": 1, "ru": 2, "ar": 1}
@@ -196,9 +196,15 @@ def speak(speaker: Speaker | Flite, rng: np.random.Generator, flite: Flite | Non
         sound = recording.resample(sound, size)
         spoken = [Phone(name, start / size) for name, start in spoken]
         sound, effort = _with_emphasis(sound, spoken, rng)
-        pieces += [np.zeros(int(pause * SAMPLE_RATE)), sound]
-        phones += [Phone("", at), *(Phone(name, at + pause + start) for name, start in spoken)]
-        efforts += [np.ones(int(pause * SAMPLE_RATE) // 160), effort]
+        quiet = np.zeros(int(pause * SAMPLE_RATE))
+        phones.append(Phone("", at))
+        if pause > 0.35 and rng.uniform() < 0.6:
+            breath = _breath(min(rng.uniform(0.25, 0.5), pause - 0.05), rng)
+            quiet[len(quiet) - len(breath) :] = breath
+            phones.append(Phone(BREATH, at + pause - len(breath) / SAMPLE_RATE))
+        pieces += [quiet, sound]
+        phones += [Phone(name, at + pause + start) for name, start in spoken]
+        efforts += [np.ones(len(quiet) // 160), effort]
         at = sum(map(len, pieces)) / SAMPLE_RATE
         phones.append(Phone("", at))
     samples = np.concatenate(pieces)
@@ -207,6 +213,14 @@ def speak(speaker: Speaker | Flite, rng: np.random.Generator, flite: Flite | Non
     style = Style(haste=float(np.clip(150 / rate, 0.85, 1.15)))
     curves = lip_motion(phones, count / FPS, np.concatenate(efforts), style)
     return Clip(samples / max(_level(samples), 1e-6) * 0.1, curves, language)
+
+
+def _breath(seconds, rng):
+    """Air drawn in through the mouth: noise that swells and stops."""
+    count = int(seconds * SAMPLE_RATE)
+    swell = np.sin(np.pi * np.linspace(0, 1, count) ** 1.5) ** 2
+    noise = recording.equalise(recording.coloured_noise(count, rng, 0.7), rng, 5.0)
+    return noise * swell * 10 ** (-rng.uniform(28, 50) / 20)
 
 
 def _with_emphasis(sound, phones, rng):

@@ -18,14 +18,14 @@ from fg3dgs_jax.media.clock import FPS
 CURVES = ("opening", "width", "protrusion", "jaw", "teeth")
 TRACK_RATE = 200  # Hz of the tracks before they are read at frame centres
 LONG_PAUSE = 0.9  # s: lips come to rest in longer ones, and stay parted for breath in others
-KEPT, EARLY = 0.45, 0.25  # s that lips stay parted after speech, and part before it
+KEPT, EARLY = 0.35, 0.28  # s that lips stay parted after speech, and part before it
 SHORT_PAUSE = 0.10  # s: no lips move for a shorter one
 
 
 class Phone(NamedTuple):
     """One spoken sound: its name in the phonetic alphabet and when it begins."""
 
-    name: str  # empty: a pause
+    name: str  # empty: a pause, BREATH: audible breathing in
     start: float  # s
 
 
@@ -116,13 +116,16 @@ def _consonants():
     return {k: Gesture(*row) for letters, row in rows.items() for k in letters}
 
 
+BREATH = "↓"  # the sign for air drawn in
 VOWELS, CONSONANTS = _vowels(), _consonants()
 GESTURES = VOWELS | CONSONANTS
+GESTURES[BREATH] = Gesture(0.42, 0.30, 0.05, 0.38, 0.40, hold=0.6, hold_shape=0.2)
 _UNKNOWN = Gesture(0.35, 0.0, 0.1, 0.35, 0.5, hold=0.3, hold_shape=0.1)
 _PALATAL = CONSONANTS["j"]._replace(hold=0.4, hold_shape=0.5)
 _ROUND = CONSONANTS["w"]._replace(hold=0.4, hold_shape=1.0)
 _REST = Gesture(0.0, 0.30, 0.05, 0.05, 0.05, hold=1.0, hold_shape=0.5)
-_BREATH = Gesture(0.20, 0.30, 0.05, 0.20, 0.30, hold=0.5, hold_shape=0.2)
+_PARTED = Gesture(0.20, 0.30, 0.05, 0.20, 0.30, hold=0.5, hold_shape=0.2)
+_READY = Gesture(0.28, 0.30, 0.05, 0.26, 0.35, hold=0.5, hold_shape=0.2)
 
 # s, within which strength falls to 1/e before and after a sound, for each of CURVES.
 _AHEAD = np.array([0.060, 0.110, 0.130, 0.075, 0.060])
@@ -232,12 +235,13 @@ def _parts(phones, seconds, style):
 
 
 def _pause(start, stop, rest, follows, leads):
-    """Parted lips, or at length parted, at rest, and parted again before speech."""
+    """Parted lips, or at length parted, at rest, and ready before speech."""
+    last = max(stop - EARLY, start) if leads else stop
     if follows and leads and stop - start < LONG_PAUSE:
-        return [_Part(_BREATH, start, stop, True)]
-    first = min(start + KEPT, stop) if follows else start
-    last = max(stop - EARLY, first) if leads else stop
-    cuts = ((_BREATH, start, first), (rest, first, last), (_BREATH, last, stop))
+        first = last
+    else:
+        first = min(start + KEPT, last) if follows else start
+    cuts = ((_PARTED, start, first), (rest, first, last), (_READY, last, stop))
     return [_Part(gesture, a, b, True) for gesture, a, b in cuts if b > a]
 
 
