@@ -10,6 +10,7 @@ knocks have resting lips.
 
 import argparse
 import ctypes
+import functools
 import pathlib
 import shutil
 import subprocess
@@ -17,14 +18,14 @@ import sys
 import tempfile
 import time
 import wave
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import ClassVar, NamedTuple
 
 import numpy as np
 
 from fg3dgs_jax.media.clock import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from fg3dgs_jax.synthetic import nonsense, recording
-from fg3dgs_jax.synthetic.articulation import BREATH, Phone, Style, lip_motion
+from fg3dgs_jax.synthetic.articulation import BREATH, CURVES, Phone, Style, lip_motion
 
 # Weights of the languages; English more, because it is spoken in more manners.
 SHARES = {"en": 6, "fr": 2, "de": 2, "es": 2, "it": 2, "pt": 1, "ru": 2, "ar": 1}
@@ -73,7 +74,7 @@ class _Event(ctypes.Structure):
 
 
 class Speaker:
-    """The library espeak-ng: text in, samples and phonemes out."""
+    """The library espeak-ng: text in, samples and phonemes out; one in a process (`speaker`)."""
 
     PHONEME, RATE, PITCH, RANGE = 7, 1, 3, 4  # its numbers of an event and of three settings
 
@@ -124,6 +125,12 @@ class Speaker:
         return 0
 
 
+@functools.cache
+def speaker() -> Speaker:
+    """The process's speaker: the library hangs if it is set up twice."""
+    return Speaker()
+
+
 class Flite:
     """The program flite: English of voices that were made from recordings, less robotic."""
 
@@ -165,7 +172,7 @@ class Clip(NamedTuple):
     language: str
 
 
-def speak(speaker: Speaker | Flite, rng: np.random.Generator, flite: Flite | None = None) -> Clip:
+def speak(teller: Speaker | Flite, rng: np.random.Generator, flite: Flite | None = None) -> Clip:
     """One speaker's phrases with pauses between: 8 to 24 s."""
     names = list(SHARES)
     shares = np.array([SHARES[name] for name in names], float)
@@ -175,7 +182,7 @@ def speak(speaker: Speaker | Flite, rng: np.random.Generator, flite: Flite | Non
     variant = str(rng.choice(MEN if man else WOMEN))
     voice += f"+{variant}" if variant else ""
     if flite and language == "en" and rng.uniform() < 0.6:
-        speaker, voice = flite, str(rng.choice(list(Flite.VOICES)))
+        teller, voice = flite, str(rng.choice(list(Flite.VOICES)))
         man = voice != "slt"
     rate, pitch = rng.integers(115, 215), rng.integers(25, 70)
     size = rng.uniform(0.86, 1.12) if man else rng.uniform(0.95, 1.2)
@@ -186,7 +193,7 @@ def speak(speaker: Speaker | Flite, rng: np.random.Generator, flite: Flite | Non
         pause = rng.exponential(0.25 + 0.5 * (1 - talkative)) * (rng.uniform() > 0.2)
         pause = float(np.clip(pause, 0.0, 2.0))
         words = nonsense.text(language, int(rng.integers(3, 12)), rng)
-        sound, spoken = speaker.say(
+        sound, spoken = teller.say(
             words,
             voice,
             int(rate / size * rng.uniform(0.9, 1.1)),
@@ -278,7 +285,7 @@ def record(clip: Clip, others: list[np.ndarray], rng: np.random.Generator) -> Re
 def unspoken(rng: np.random.Generator) -> Record:
     """Noise, music or knocks of 6 to 12 s, with resting lips."""
     count = int(rng.uniform(6, 12) * FPS) * SAMPLES_PER_FRAME
-    kind = rng.choice(["noise", "music", "bursts"])
+    kind = str(rng.choice(["noise", "music", "bursts"], p=[0.25, 0.5, 0.25]))
     if kind == "noise":
         samples = recording.coloured_noise(count, rng, rng.uniform(0, 2))
     elif kind == "music":
@@ -297,18 +304,27 @@ def _as_int16(samples, rng):
 
 
 def records(minutes: float, seed: int, flite: Flite | None = None) -> Iterator[Record]:
-    """Clips of speech, and one in twelve of something else, until they last `minutes`."""
-    speaker, rng = Speaker(), np.random.default_rng(seed)
+    """Clips of speech, and one in nine of something else, until they last `minutes`."""
+    voice, rng = speaker(), np.random.default_rng(seed)
     others, seconds = [], 0.0
     while seconds < 60 * minutes:
-        if rng.uniform() < 1 / 12:
+        if rng.uniform() < 1 / 9:
             made = unspoken(rng)
         else:
-            clip = speak(speaker, rng, flite)
+            clip = speak(voice, rng, flite)
             made = record(clip, others, rng)
             others = [*others[-19:], clip.samples]
         seconds += len(made.curves) / FPS
         yield made
+
+
+def fit(made: Sequence[Record], path: pathlib.Path) -> None:
+    """Learns lips from sound and writes what was learnt; for now the clips themselves."""
+    arrays = {}
+    for k, clip in enumerate(made):
+        arrays |= {f"samples_{k}": clip.samples, f"curves_{k}": clip.curves}
+        arrays[f"language_{k}"] = clip.language
+    np.savez_compressed(path, names=CURVES, **arrays)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -319,10 +335,14 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=pathlib.Path, required=True)
     parser.add_argument("--minutes", type=float, default=90.0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--flite", action="store_true", help="flite speaks 60 %% of the English too"
+    )
     args = parser.parse_args(argv)
     begin = time.time()
-    made = list(records(args.minutes, args.seed))
+    made = list(records(args.minutes, args.seed, Flite() if args.flite else None))
     print(f"{len(made)} clips in {time.time() - begin:.0f} s")
+    fit(made, args.out)
 
 
 if __name__ == "__main__":
