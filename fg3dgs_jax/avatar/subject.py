@@ -10,7 +10,7 @@ import numpy as np
 from fg3dgs_jax.avatar import play
 from fg3dgs_jax.clip.open import open_clip
 from fg3dgs_jax.clip.processed import Clip
-from fg3dgs_jax.experts.audio import audio_features
+from fg3dgs_jax.experts.audio import audio_features, lip_prior
 from fg3dgs_jax.media import clock, loudness, video, windows
 
 
@@ -68,7 +68,12 @@ class Subject:
         # A clip whose sound was brought to the common level has an avatar that needs the same.
         if "sound" in self.clip.meta:
             samples = loudness.apply_gain(samples, loudness.gain_db(samples))
-        features = audio_features.extract(extractor, samples, num_frames)
+        prior = (
+            self.clip.path / f"{lip_prior.NAME}.npz"
+        )  # the one that the clip's features came from
+        features = audio_features.extract(
+            extractor, samples, num_frames, prior if prior.is_file() else None
+        )
         pool = self.clip.split(split)
         poses = pool[play.ping_pong(num_frames, len(pool))]
         drive = play.Drive(features, self.expression, poses=poses, sounds=np.arange(num_frames))

@@ -17,8 +17,6 @@ from fg3dgs_jax.lipsync.openings import correlation
 from fg3dgs_jax.media.clock import FPS, SAMPLES_PER_FRAME
 
 REDUCED = 128  # principal directions of what is heard
-SHAPES = 16  # coefficients of the lips' shape, beside the three curves
-SHAPE_WEIGHT = 0.7  # of a coefficient in the loss, against a curve
 FOLDS = 5
 ROUNDS = 4  # of lags from the model of the others
 LAG_REACH = 12  # frames
@@ -45,14 +43,14 @@ class Fit(NamedTuple):
     prior: LipPrior
     judged: dict[str, Judged]  # by clip, those left out too
     left_out: list[str]  # names of clips whose lips do not fit their sound
-    predicted: dict[str, np.ndarray]  # [T, K] of each clip, by a model of other speakers
+    predicted: dict[str, np.ndarray]  # [T, 3] of each clip, by a model of other speakers
 
 
-class _Rows(NamedTuple):
-    """What is learnt from: context rows and lips."""
+class Rows(NamedTuple):
+    """What is learnt from, one row a frame."""
 
-    heard: np.ndarray  # [N, 5 C]
-    lips: np.ndarray  # [N, K]
+    heard: np.ndarray  # [N, 5 C], in context
+    lips: np.ndarray  # [N, 3], curves
 
 
 def fit(
@@ -78,8 +76,8 @@ def fit(
     if len(speakers) < 2:
         raise ValueError(f"all clips are of {speakers}; expected two speakers or more")
     report("lags")
-    reduction = _reduce(np.concatenate([clip.heard for clip in clips]))
-    targets, names = targets_of(clips)
+    reduction = reduce(np.concatenate([clip.heard for clip in clips]))
+    targets = {clip.name: targets_of(clip) for clip in clips}
     rows = {clip.name: lip_prior.in_context(reduction, clip.heard) for clip in clips}
     folds = _folds(clips, np.random.default_rng(seed))
     lags = find_lags(clips, rows, targets, folds)
@@ -93,8 +91,8 @@ def fit(
     report("quiet")
     silence = _quiet_rows(used, encoder, reduction, targets, seed)
 
-    def network(rows: _Rows) -> Callable[[np.ndarray], np.ndarray]:
-        both = _Rows(*map(np.concatenate, zip(rows, silence, strict=True)))
+    def network(rows: Rows) -> Callable[[np.ndarray], np.ndarray]:
+        both = Rows(*map(np.concatenate, zip(rows, silence, strict=True)))
         params = train(both, steps, seed)
         prior = reduction._replace(params=params)
         return lambda x: np.asarray(prior.network.apply({"params": params}, x))
@@ -103,7 +101,7 @@ def fit(
     shifted = {c.name: shift(targets[c.name], lags[c.name]) for c in used}
     predicted, judged_again = _cross_predict(used, rows, targets, folds, lags, network)
     report("prior")
-    all_rows = _Rows(
+    all_rows = Rows(
         np.concatenate([rows[c.name] for c in used] + [silence.heard]),
         np.concatenate([shifted[c.name] for c in used] + [silence.lips]),
     )
@@ -114,33 +112,14 @@ def fit(
         "steps": steps,
         "seed": seed,
     }
-    prior = reduction._replace(params=train(all_rows, steps, seed), names=names, facts=facts)
+    prior = reduction._replace(params=train(all_rows, steps, seed), facts=facts)
     return Fit(prior, judged | judged_again, left_out, predicted)
 
 
-def targets_of(clips: Sequence[LipClip]) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    """What is predicted of each clip: {name: [T, K]}, and the names of the K numbers.
-
-    Curves are standardised by clip, and shapes freed of the clip's mean and size: a person's style
-    is not to be learnt.
-    """
-    shapes, curves = {}, {}
-    for clip in clips:
-        points = clip.points[:, lips.POINTS].reshape(len(clip.points), -1)
-        points = points - points.mean(0)
-        shapes[clip.name] = points / max(np.sqrt(np.mean(np.square(points))), 1e-6)
-        found = np.stack(lips.lip_curves(clip.points), 1)
-        curves[clip.name] = (found - found.mean(0)) / np.maximum(found.std(0), 1e-6)
-    everything = np.concatenate(list(shapes.values()))
-    _, basis = np.linalg.eigh(everything.T @ everything / len(everything))
-    basis = basis[:, ::-1][:, :SHAPES]
-    size = (everything @ basis).std(0)
-    out = {
-        name: np.concatenate([curves[name], SHAPE_WEIGHT * (shapes[name] @ basis) / size], 1)
-        for name in shapes
-    }
-    names = (*lips.CURVES, *(f"shape_{k}" for k in range(SHAPES)))
-    return {name: value.astype(np.float32) for name, value in out.items()}, names
+def targets_of(clip: LipClip) -> np.ndarray:
+    """What is predicted of a clip, [T, 3]: its curves, standardised, free of a person's style."""
+    curves = np.stack(lips.lip_curves(clip.points), 1)
+    return ((curves - curves.mean(0)) / np.maximum(curves.std(0), 1e-6)).astype(np.float32)
 
 
 def find_lags(
@@ -156,15 +135,15 @@ def find_lags(
     Args:
       clips: all of them.
       rows: {name: [T, 5 C]}.
-      targets: {name: [T, K]}.
+      targets: {name: [T, 3]}.
       folds: {speaker: number}.
     """
     lags = dict.fromkeys(rows, 0)
     for _ in range(ROUNDS):
         predicted, _ = _cross_predict(clips, rows, targets, folds, lags, _linear)
         for clip in clips:
-            truth = lips.LipCurves(*targets[clip.name][:, :3].T)
-            render = lips.LipCurves(*predicted[clip.name][:, :3].T)
+            truth = lips.LipCurves(*targets[clip.name].T)
+            render = lips.LipCurves(*predicted[clip.name].T)
             best = ruler.best_lag(render, truth, reach=LAG_REACH)
             lags[clip.name] = 0 if best is None else best
     return lags
@@ -175,9 +154,9 @@ def shift(values: np.ndarray, lag: int) -> np.ndarray:
     return values[np.clip(np.arange(len(values)) + lag, 0, len(values) - 1)]
 
 
-def train(rows: _Rows, steps: int, seed: int) -> dict:
+def train(rows: Rows, steps: int, seed: int) -> dict:
     """Trains one network on frames; returns its params."""
-    network = lip_prior.LipNetwork(rows.lips.shape[1])
+    network = lip_prior.LipNetwork()
     key = jax.random.key(seed)
     params = network.init(key, jnp.zeros((1, rows.heard.shape[1])))["params"]
     optimizer = optax.adamw(optax.cosine_decay_schedule(RATE, steps), weight_decay=DECAY)
@@ -213,13 +192,13 @@ def _linear(rows):
     return lambda heard: heard @ weights[:-1] + weights[-1]
 
 
-def _reduce(heard):
-    """A prior without a network: standardises what is heard and keeps its principal directions."""
+def reduce(heard: np.ndarray) -> LipPrior:
+    """A prior without a network: standardises `heard` [N, D], keeps its principal directions."""
     mean, scale = heard.mean(0), heard.std(0) + 1e-6
     heard = (heard - mean) / scale
     variances, basis = np.linalg.eigh(heard.T @ heard / len(heard))
     basis = basis[:, ::-1][:, :REDUCED] / np.sqrt(variances[::-1][:REDUCED].mean())
-    return LipPrior(mean, scale, basis.astype(np.float32), {}, (), {})
+    return LipPrior(mean, scale, basis.astype(np.float32), {}, {})
 
 
 def _folds(clips, rng):
@@ -237,7 +216,7 @@ def _cross_predict(clips, rows, targets, folds, lags, learn):
         if not mine or not others:
             continue
         model = learn(
-            _Rows(
+            Rows(
                 np.concatenate([rows[n] for n in others]),
                 np.concatenate([shift(targets[n], lags[n]) for n in others]),
             )
@@ -249,7 +228,7 @@ def _cross_predict(clips, rows, targets, folds, lags, learn):
 
 
 def judge(clip: LipClip, predicted: np.ndarray, lag: int) -> Judged:
-    """Compares a clip's lips with those predicted, [T, K], at its lag."""
+    """Compares a clip's lips with those predicted, [T, 3], at its lag."""
     truth = lips.lip_curves(shift(clip.points, lag))
     correlations = {
         name: correlation(getattr(truth, name), predicted[:, k])
@@ -289,4 +268,4 @@ def _quiet_rows(clips, encoder, reduction, targets, seed):
         heard.append(row[-pause:])
         last = targets[clip.name][-1]
         still.append(last + rate * (rest - last))
-    return _Rows(np.concatenate(heard), np.concatenate(still).astype(np.float32))
+    return Rows(np.concatenate(heard), np.concatenate(still).astype(np.float32))

@@ -3,21 +3,24 @@
 import functools
 import itertools
 import pathlib
+import shutil
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from fg3dgs_jax.clip import format, over_time
 from fg3dgs_jax.clip.memory_map import stream
-from fg3dgs_jax.experts.audio import audio_features
+from fg3dgs_jax.experts.audio import audio_features, lip_prior
 from fg3dgs_jax.experts.face import face_landmarker
 from fg3dgs_jax.media import clock, video
 from fg3dgs_jax.media.progress import progress
+from fg3dgs_jax.media.whole_files import whole
 from fg3dgs_jax.preprocessing.express import channels
 from fg3dgs_jax.preprocessing.job import Job
 from fg3dgs_jax.preprocessing.step import Step
-from fg3dgs_jax.weights import store
+from fg3dgs_jax.weights import files, store
 
+PRIOR = f"{lip_prior.NAME}.npz"  # of a folder with the features `lips`
 MIN_FACES = 0.5  # of the frames must show a face
 MAX_SECOND_FACE = 0.2  # of the frames may show a second face
 FACES_CHUNK = 1500  # frames, a minute: what an interruption costs at most
@@ -106,16 +109,24 @@ def expression(job: Job) -> None:
 
 
 def extract(name: str, job: Job) -> None:
-    """Computes the audio features of the extractor `name`."""
+    """Computes the audio features of the extractor `name`.
+
+    With `lips` the folder keeps the prior that made them: new speech must go through the same one.
+    """
     with progress(desc=f"sound, {name}", total=1, unit="extractor") as bar:
         samples = video.read_wav(job.folder.path / "audio.wav")
-        rows = audio_features.extract(name, samples, job.num_frames)
+        prior = None
+        if name == "lips":
+            prior = job.folder.path / PRIOR
+            with whole(prior) as part:
+                shutil.copyfile(lip_prior.require(), part)
+        rows = audio_features.extract(name, samples, job.num_frames, prior)
         format.save_arrays(job.folder.path, **{f"audio_{name}": rows})
         bar.update()
 
 
 def choose_extractors(names: Iterable[str] | None) -> tuple[str, ...]:
-    """The extractors to run: `names`, or mel, and whisper where its weights are installed.
+    """The extractors to run: `names`, or mel, and those of Whisper where its weights are installed.
 
     Raises:
       ValueError: weights of one of the names are missing; one line.
@@ -125,9 +136,28 @@ def choose_extractors(names: Iterable[str] | None) -> tuple[str, ...]:
             audio_features.require(name)
         return tuple(names)
     if store.find("whisper_tiny_en") is None:
-        print("whisper features left out: their weights are not installed (mel is there)")
+        print("whisper and lips left out: Whisper's weights are not installed (mel is there)")
         return ("mel",)
-    return ("mel", "whisper")
+    return ("mel", "whisper", "lips")
+
+
+def _feature_step(name):
+    """The step of one extractor; a job has a use for those that were asked for."""
+    is_lips = name == "lips"
+
+    def made_by(job):
+        return (
+            [job.sound_record, files.digest(lip_prior.require())] if is_lips else job.sound_record
+        )
+
+    return Step(
+        name,
+        functools.partial(extract, name),
+        needs=("audio.wav",),
+        makes=(f"audio_{name}.npy", PRIOR) if is_lips else (f"audio_{name}.npy",),
+        made_by=made_by,
+        applies=lambda job: name in job.extractors,
+    )
 
 
 ROOM = Step("room", make_room, always=True)
@@ -139,18 +169,7 @@ EXPRESSION = Step(
     makes=("expression.npz",),
     made_by=lambda job: job.expression.origin,
 )
-# One step an extractor; a job has a use for those that were asked for.
-FEATURES = tuple(
-    Step(
-        name,
-        functools.partial(extract, name),
-        needs=("audio.wav",),
-        makes=(f"audio_{name}.npy",),
-        made_by=lambda job: job.sound_record,
-        applies=lambda job, name=name: name in job.extractors,
-    )
-    for name in audio_features.EXTRACTORS
-)
+FEATURES = tuple(map(_feature_step, audio_features.EXTRACTORS))
 # What every pipeline leaves for its report and for those who read the folder.
 RESULTS = (
     "frames.npy",

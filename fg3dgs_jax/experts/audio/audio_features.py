@@ -6,6 +6,7 @@ shape (`data.audio_window`); features of another shape are refused by `check_win
 """
 
 import functools
+import os
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ import numpy as np
 from fg3dgs_jax.experts.audio import (
     ave,
     deepspeech,
+    lip_prior,
     wav2vec2_checkpoint,
     wav2vec2_features,
     whisper,
@@ -25,11 +27,11 @@ from fg3dgs_jax.weights import store
 
 
 class Extractor(NamedTuple):
-    """One row of the table: load(path of the weights) -> model; run(model, samples, T)."""
+    """One row of the table: load(paths of its files) -> model; run(model, samples, T)."""
 
     weights: str | None  # name in the registry of weights; None: it has no network
     window: tuple[int, int]  # [W, D], rows and numbers a row
-    load: Callable[[Any], Any] | None
+    load: Callable[..., Any] | None
     run: Callable[[Any, np.ndarray, int], np.ndarray]
 
 
@@ -37,11 +39,22 @@ class FeatureMismatch(ValueError):
     """Audio features that are not what an avatar was trained on; one line."""
 
 
-def extract(name: str, samples: np.ndarray, num_frames: int) -> np.ndarray:
-    """16 kHz mono samples [n > 0], int16 or float in [-1, 1] -> float32 [num_frames, W, D].
+def extract(
+    name: str, samples: np.ndarray, num_frames: int, prior: os.PathLike | str | None = None
+) -> np.ndarray:
+    """Computes the features of a sound.
 
     Rows after the sound's end are what the extractor gives for nothing: zeros, or `mel`'s silence,
     or `ave`'s last row.
+
+    Args:
+      name: of the extractor.
+      samples: [n > 0] at 16 kHz, mono, int16 or float in [-1, 1].
+      num_frames: T.
+      prior: the file of the lip prior that `lips` uses. By default the first that is found.
+
+    Returns:
+      float32 [T, W, D].
 
     Raises:
       ValueError: an unknown extractor, weights that are missing or not of this network, no samples.
@@ -49,7 +62,10 @@ def extract(name: str, samples: np.ndarray, num_frames: int) -> np.ndarray:
     extractor, path = lookup(name), require(name)
     if not len(samples):
         raise ValueError("there are no samples; expected some sound, 16 kHz mono")
-    model = _model(name, path) if path else None
+    paths = [path] if path else []
+    if extractor.load is _load_lips:
+        paths.append(pathlib.Path(prior or lip_prior.require()))
+    model = _model(name, *paths) if paths else None
     features = np.asarray(extractor.run(model, samples, num_frames), np.float32)
     expected = (num_frames, *extractor.window)
     if features.shape != expected:
@@ -98,12 +114,16 @@ def check_window(settings: Any, window: Sequence[int], source: object) -> None:
 
 
 @functools.lru_cache(maxsize=1)  # a large one is 1.3 GB
-def _model(name, path):
+def _model(name, *paths):
     # On the device once, not again with every piece of a long sound.
     return jax.tree.map(
         lambda leaf: jax.device_put(leaf) if isinstance(leaf, np.ndarray) else leaf,
-        load(path) if (load := EXTRACTORS[name].load) else None,
+        load(*paths) if (load := EXTRACTORS[name].load) else None,
     )
+
+
+def _load_lips(encoder, prior):
+    return whisper.load(encoder), lip_prior.load(prior)
 
 
 def _whisper(params, samples, num_frames):
@@ -129,6 +149,7 @@ _load_hidden = functools.partial(wav2vec2_checkpoint.load, letters=False)
 EXTRACTORS = {
     "mel": Extractor(None, (16, 80), None, lambda _, *sound: windows.mel_windows(*sound)),
     "whisper": Extractor("whisper_tiny_en", (2, 384), whisper.load, _whisper),
+    "lips": Extractor("whisper_tiny_en", (1, 3), _load_lips, lip_prior.features),
     "deepspeech": Extractor("deepspeech", (16, 29), deepspeech.load, deepspeech.features),
     "wav2vec2": Extractor("wav2vec2_esperanto", (16, 44), _load_letters, _letters),
     "wav2vec2_base": Extractor("wav2vec2_base", (16, 32), _load_letters, _letters),

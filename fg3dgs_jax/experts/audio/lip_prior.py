@@ -1,9 +1,10 @@
 """What lips do to a sound, whoever speaks: a small network learnt from many people.
 
-`python -m fg3dgs_jax.lipsync fit` makes one. It reads two middle layers of Whisper, which know more
-about lips than the last one, in the frames around the one that it predicts. Its numbers are those
-of a person with average lips: standardised curves and shape coefficients, for a network to turn
-into motion of one mouth.
+It reads two middle layers of Whisper, which know more about lips than the last one, in the frames
+around the one that it predicts. Its three numbers are curves of average lips, standardised, for a
+network to turn into motion of one mouth. The prior that comes with the package was learnt from
+synthetic speech, from no person (`scripts/make_lip_prior.py`). `python -m fg3dgs_jax.lipsync fit`
+goes on from there with people.
 
 A frame depends on a fixed window of sound: 3 s before it and at most 0.52 s after it.
 """
@@ -23,22 +24,23 @@ from fg3dgs_jax.media.whole_files import whole
 from fg3dgs_jax.weights import store
 
 NAME = "lip_prior"
+SHIPPED = pathlib.Path(__file__).with_suffix(".npz")
+CURVES = ("opening", "width", "protrusion")  # what is predicted, see `clip.lips`
 TAPS = (2, 3)  # Whisper's layers that are read
 OFFSETS = (-2, -1, 0, 1, 2)  # frames that a prediction sees
 _DROPOUT = (0.2, 0.5, 0.5)  # of what goes into each layer
-_KEYS = ("mean", "scale", "basis", "names", "facts")
+_KEYS = ("mean", "scale", "basis", "facts")
 
 
 class LipNetwork(nn.Module):
-    """Reduced features of `OFFSETS` [..., 5 C] -> lips [..., outputs]."""
+    """Reduced features of `OFFSETS` [..., 5 C] -> `CURVES` [..., 3]."""
 
-    outputs: int
     widths: tuple[int, ...] = (192, 96)
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         """Predicts lips; with `train` units are dropped."""
-        for i, width in enumerate((*self.widths, self.outputs)):
+        for i, width in enumerate((*self.widths, len(CURVES))):
             x = nn.Dropout(_DROPOUT[min(i, 2)], deterministic=not train)(x)
             x = nn.Dense(width, name=f"layer_{i}")(x if i == 0 else nn.gelu(x))
         return x
@@ -51,15 +53,13 @@ class LipPrior(NamedTuple):
     scale: np.ndarray  # [D]
     basis: np.ndarray  # [D, C], principal directions
     params: Any  # of `LipNetwork`
-    names: tuple[str, ...]  # [K], what is predicted: opening, width, protrusion, shape_0...
     facts: dict  # JSON: what it was learnt from, and how well
 
     @property
     def network(self) -> LipNetwork:
         """The network whose variables these are."""
-        count = sum(name.startswith("layer_") for name in self.params)
-        widths = tuple(self.params[f"layer_{i}"]["bias"].shape[0] for i in range(count))
-        return LipNetwork(widths[-1], widths[:-1])
+        biases = [self.params[f"layer_{i}"]["bias"] for i in range(len(self.params))]
+        return LipNetwork(tuple(len(bias) for bias in biases[:-1]))
 
 
 def hear(encoder: dict, samples: np.ndarray, num_frames: int) -> np.ndarray:
@@ -87,13 +87,13 @@ def in_context(prior: LipPrior, heard: np.ndarray) -> np.ndarray:
 
 
 def predict(prior: LipPrior, heard: np.ndarray) -> np.ndarray:
-    """Lips [T, K] for what was heard, [T, D]."""
+    """`CURVES` [T, 3] for what was heard, [T, D]."""
     rows = jnp.asarray(in_context(prior, heard), jnp.float32)
     return np.asarray(prior.network.apply({"params": prior.params}, rows))
 
 
 def features(model: tuple[dict, LipPrior], samples: np.ndarray, num_frames: int) -> np.ndarray:
-    """The audio features `lips`: 16 kHz samples [n] -> float32 [T, 1, K].
+    """The audio features `lips`: 16 kHz samples [n] -> float32 [T, 1, 3].
 
     Args:
       model: Whisper's params and the prior.
@@ -104,22 +104,10 @@ def features(model: tuple[dict, LipPrior], samples: np.ndarray, num_frames: int)
     return predict(prior, hear(encoder, samples, num_frames))[:, None]
 
 
-def find() -> pathlib.Path | None:
-    """The prior's file: yours in a folder of $FG3DGS_WEIGHTS or the cache, None without one."""
-    own = [folder / f"{NAME}.npz" for folder in store.search_folders()]
-    return next((path for path in own if path.is_file()), None)
-
-
 def require() -> pathlib.Path:
-    """The prior's file; one line (WeightsMissing) where there is none."""
-    path = find()
-    if path is None:
-        folders = ", ".join(map(str, store.search_folders()))
-        raise store.WeightsMissing(
-            f"there is no {NAME}.npz in {folders}: make it with python -m fg3dgs_jax.lipsync fit "
-            "and copy it there"
-        )
-    return path
+    """The prior's file: yours in a folder of $FG3DGS_WEIGHTS or the cache, else the package's."""
+    own = [folder / f"{NAME}.npz" for folder in store.search_folders()]
+    return next((path for path in own if path.is_file()), SHIPPED)
 
 
 def save(path: os.PathLike | str, prior: LipPrior) -> None:
@@ -135,7 +123,6 @@ def save(path: os.PathLike | str, prior: LipPrior) -> None:
             mean=prior.mean.astype(np.float32),
             scale=prior.scale.astype(np.float32),
             basis=prior.basis.astype(np.float16),
-            names=np.array(prior.names),
             facts=np.array(json.dumps(prior.facts)),
             **arrays,
         )
@@ -155,10 +142,8 @@ def load(path: os.PathLike | str) -> LipPrior:
             layer, name = key.split("/")
             params.setdefault(layer, {})[name] = arrays[key].astype(np.float32)
         mean, scale, basis = (arrays[key].astype(np.float32) for key in _KEYS[:3])
-        names = tuple(map(str, arrays["names"]))
-        prior = LipPrior(mean, scale, basis, params, names, json.loads(str(arrays["facts"])))
-        if prior.network.outputs != len(names) or basis.shape[0] != len(mean):
-            raise ValueError("its arrays do not fit together")
+        prior = LipPrior(mean, scale, basis, params, json.loads(str(arrays["facts"])))
+        predict(prior, np.zeros((1, len(mean)), np.float32))  # fails if the arrays do not fit
     except (OSError, KeyError, ValueError, EOFError) as error:
         raise ValueError(
             f"{path} is no lip prior ({error}); expected what `lipsync fit` writes"
