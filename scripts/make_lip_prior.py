@@ -1,6 +1,6 @@
 """Makes the lip-motion prior that ships: learnt from synthetic speech, from no person.
 
-    python scripts/make_lip_prior.py --out lip_prior.npz --minutes 90 --seed 0
+    python scripts/make_lip_prior.py --out fg3dgs_jax/experts/audio/lip_prior.npz --flite
 
 espeak-ng (Debian: libespeak-ng1) speaks words, numbers and syllables without meaning in thirteen
 languages and tells when each sound begins. `synthetic.articulation` says what a mouth does then,
@@ -23,9 +23,14 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
+from fg3dgs_jax.experts.audio import lip_prior, whisper
+from fg3dgs_jax.lipsync import lip_fit
+from fg3dgs_jax.media import loudness
 from fg3dgs_jax.media.clock import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
+from fg3dgs_jax.media.progress import progress
 from fg3dgs_jax.synthetic import nonsense, recording
 from fg3dgs_jax.synthetic.articulation import BREATH, CURVES, Phone, Style, lip_motion
+from fg3dgs_jax.weights import store
 
 # Weights of the languages; English more, because it is spoken in more manners.
 SHARES = {"en": 6, "fr": 2, "de": 2, "es": 2, "it": 2, "pt": 1, "ru": 2, "ar": 1}
@@ -318,13 +323,27 @@ def records(minutes: float, seed: int, flite: Flite | None = None) -> Iterator[R
         yield made
 
 
-def fit(made: Sequence[Record], path: pathlib.Path) -> None:
-    """Learns lips from sound and writes what was learnt; for now the clips themselves."""
-    arrays = {}
-    for k, clip in enumerate(made):
-        arrays |= {f"samples_{k}": clip.samples, f"curves_{k}": clip.curves}
-        arrays[f"language_{k}"] = clip.language
-    np.savez_compressed(path, names=CURVES, **arrays)
+def fit(made: Sequence[Record], path: pathlib.Path, steps: int, seed: int) -> None:
+    """Learns lips from sound and writes the prior."""
+    encoder = whisper.load(store.require("whisper_tiny_en"))
+    heard = []
+    for clip in progress(made, desc="listen", unit="clip"):
+        samples = loudness.apply_gain(clip.samples, loudness.gain_db(clip.samples))
+        heard.append(lip_prior.hear(encoder, samples, len(clip.curves)))
+    prior = lip_fit.reduce(np.concatenate(heard))
+    curves = np.concatenate([clip.curves for clip in made])
+    curves = curves[:, [CURVES.index(name) for name in lip_prior.CURVES]]
+    curves = (curves - curves.mean(0)) / curves.std(0)
+    rows = np.concatenate([lip_prior.in_context(prior, one) for one in heard])
+    params = lip_fit.train(lip_fit.Rows(rows, curves.astype(np.float32)), steps, seed)
+    facts = {
+        "learnt_from": "synthetic speech of espeak-ng and flite, no person's lips",
+        "clips": len(made),
+        "seconds": round(len(curves) / FPS, 1),
+        "steps": steps,
+        "seed": seed,
+    }
+    lip_prior.save(path, prior._replace(params=params, facts=facts))
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -333,7 +352,8 @@ def main(argv: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=pathlib.Path, required=True)
-    parser.add_argument("--minutes", type=float, default=90.0)
+    parser.add_argument("--minutes", type=float, default=70.0)
+    parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--flite", action="store_true", help="flite speaks 60 %% of the English too"
@@ -342,7 +362,8 @@ def main(argv: list[str] | None = None) -> None:
     begin = time.time()
     made = list(records(args.minutes, args.seed, Flite() if args.flite else None))
     print(f"{len(made)} clips in {time.time() - begin:.0f} s")
-    fit(made, args.out)
+    fit(made, args.out, args.steps, args.seed)
+    print(f"{args.out}, {args.out.stat().st_size:,} bytes, after {time.time() - begin:.0f} s")
 
 
 if __name__ == "__main__":

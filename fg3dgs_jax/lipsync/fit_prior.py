@@ -18,7 +18,7 @@ from fg3dgs_jax.media.progress import progress
 from fg3dgs_jax.media.whole_files import whole
 from fg3dgs_jax.weights import store
 
-STEPS = 2000
+STEPS = 1000
 DRAWN = 6  # clips in the picture of curves
 
 
@@ -29,7 +29,7 @@ def fit_prior(
     steps: int = STEPS,
     seed: int = 0,
 ) -> dict:
-    """Fits one prior; writes `lip_prior.npz`, `lip_prior.json` and `lip_curves.png`.
+    """Goes on from the shipped prior with people; writes `lip_prior.npz`, `lip_prior.json` and `lip_curves.png`.
 
     What was read of the clips is kept in OUT/clips, so that the next fit is quick.
 
@@ -60,7 +60,8 @@ def fit_prior(
             bar.set_postfix_str(stage)
             bar.update(int(stage != "lags"))
 
-        fitted = lip_fit.fit(clips, encoder, steps, seed, show)
+        begin = lip_prior.load(lip_prior.SHIPPED)
+        fitted = lip_fit.fit(clips, encoder, begin, steps, seed, show)
         bar.update(1)
     seconds = time.perf_counter() - start
     lip_prior.save(out / f"{lip_prior.NAME}.npz", fitted.prior)

@@ -56,6 +56,7 @@ class Rows(NamedTuple):
 def fit(
     clips: Sequence[LipClip],
     encoder: dict,
+    start: LipPrior,
     steps: int,
     seed: int = 0,
     report: Callable[[str], None] = lambda stage: None,
@@ -65,6 +66,7 @@ def fit(
     Args:
       clips: of two speakers or more.
       encoder: Whisper's params, for sounds that no lips make.
+      start: the prior to go on from.
       steps: of each network.
       seed: of everything random.
       report: called with the name of each stage as it begins.
@@ -76,9 +78,8 @@ def fit(
     if len(speakers) < 2:
         raise ValueError(f"all clips are of {speakers}; expected two speakers or more")
     report("lags")
-    reduction = reduce(np.concatenate([clip.heard for clip in clips]))
     targets = {clip.name: targets_of(clip) for clip in clips}
-    rows = {clip.name: lip_prior.in_context(reduction, clip.heard) for clip in clips}
+    rows = {clip.name: lip_prior.in_context(start, clip.heard) for clip in clips}
     folds = _folds(clips, np.random.default_rng(seed))
     lags = find_lags(clips, rows, targets, folds)
     predicted, judged = _cross_predict(clips, rows, targets, folds, lags, _linear)
@@ -89,13 +90,12 @@ def fit(
     zero = _gauge(used, lags)
     lags = {name: lag - zero for name, lag in lags.items()}
     report("quiet")
-    silence = _quiet_rows(used, encoder, reduction, targets, seed)
+    silence = _quiet_rows(used, encoder, start, targets, seed)
 
     def network(rows: Rows) -> Callable[[np.ndarray], np.ndarray]:
         both = Rows(*map(np.concatenate, zip(rows, silence, strict=True)))
-        params = train(both, steps, seed)
-        prior = reduction._replace(params=params)
-        return lambda x: np.asarray(prior.network.apply({"params": params}, x))
+        params = train(both, steps, seed, start.params)
+        return lambda x: np.asarray(start.network.apply({"params": params}, x))
 
     report("folds")
     shifted = {c.name: shift(targets[c.name], lags[c.name]) for c in used}
@@ -106,13 +106,14 @@ def fit(
         np.concatenate([shifted[c.name] for c in used] + [silence.lips]),
     )
     facts = {
+        "learnt_from": start.facts.get("learnt_from", "another prior") + ", then clips of people",
         "clips": len(used),
         "speakers": len({clip.speaker for clip in used}),
         "seconds": round(sum(len(clip.points) for clip in used) / FPS, 1),
         "steps": steps,
         "seed": seed,
     }
-    prior = reduction._replace(params=train(all_rows, steps, seed), facts=facts)
+    prior = start._replace(params=train(all_rows, steps, seed, start.params), facts=facts)
     return Fit(prior, judged | judged_again, left_out, predicted)
 
 
@@ -154,11 +155,20 @@ def shift(values: np.ndarray, lag: int) -> np.ndarray:
     return values[np.clip(np.arange(len(values)) + lag, 0, len(values) - 1)]
 
 
-def train(rows: Rows, steps: int, seed: int) -> dict:
-    """Trains one network on frames; returns its params."""
-    network = lip_prior.LipNetwork()
+def train(rows: Rows, steps: int, seed: int, params: dict | None = None) -> dict:
+    """Trains a network on frames; returns its params.
+
+    Args:
+      rows: all frames.
+      steps: of `BATCH` frames.
+      seed: of everything random.
+      params: to go on from, None for a new network.
+    """
     key = jax.random.key(seed)
-    params = network.init(key, jnp.zeros((1, rows.heard.shape[1])))["params"]
+    if params is None:
+        shape = (1, rows.heard.shape[1])
+        params = lip_prior.LipNetwork().init(key, jnp.zeros(shape))["params"]
+    network = lip_prior.network_of(params)
     optimizer = optax.adamw(optax.cosine_decay_schedule(RATE, steps), weight_decay=DECAY)
 
     def loss(params, heard, target, key):
@@ -244,7 +254,7 @@ def _gauge(clips, lags):
     return round(float(np.median(known))) if known else 0
 
 
-def _quiet_rows(clips, encoder, reduction, targets, seed):
+def _quiet_rows(clips, encoder, prior, targets, seed):
     """Rows of sounds that no lips make, and lips at rest: as they are when they are shut."""
     rng = np.random.default_rng(seed)
     closed = [t[t[:, 0] <= np.percentile(t[:, 0], 10)].mean(0) for t in targets.values()]
@@ -252,7 +262,7 @@ def _quiet_rows(clips, encoder, reduction, targets, seed):
     heard, still = [], []
     for samples in quiet.sounds(rng, QUIET):
         frames = len(samples) // SAMPLES_PER_FRAME
-        row = lip_prior.in_context(reduction, lip_prior.hear(encoder, samples, frames))
+        row = lip_prior.in_context(prior, lip_prior.hear(encoder, samples, frames))
         heard.append(row)
         still.append(np.repeat(rest[None], frames, 0))
     pause, fall = round(PAUSE * FPS), round(FALL * FPS)
@@ -264,7 +274,7 @@ def _quiet_rows(clips, encoder, reduction, targets, seed):
         room = rng.normal(0.0, level, pause * SAMPLES_PER_FRAME)
         samples = np.concatenate([spoken, np.clip(room, -32768, 32767).astype(np.int16)])
         frames = len(samples) // SAMPLES_PER_FRAME
-        row = lip_prior.in_context(reduction, lip_prior.hear(encoder, samples, frames))
+        row = lip_prior.in_context(prior, lip_prior.hear(encoder, samples, frames))
         heard.append(row[-pause:])
         last = targets[clip.name][-1]
         still.append(last + rate * (rest - last))

@@ -58,8 +58,13 @@ class LipPrior(NamedTuple):
     @property
     def network(self) -> LipNetwork:
         """The network whose variables these are."""
-        biases = [self.params[f"layer_{i}"]["bias"] for i in range(len(self.params))]
-        return LipNetwork(tuple(len(bias) for bias in biases[:-1]))
+        return network_of(self.params)
+
+
+def network_of(params: dict) -> LipNetwork:
+    """The network that has such params."""
+    biases = [params[f"layer_{i}"]["bias"] for i in range(len(params))]
+    return LipNetwork(tuple(len(bias) for bias in biases[:-1]))
 
 
 def hear(encoder: dict, samples: np.ndarray, num_frames: int) -> np.ndarray:
@@ -143,7 +148,8 @@ def load(path: os.PathLike | str) -> LipPrior:
             params.setdefault(layer, {})[name] = arrays[key].astype(np.float32)
         mean, scale, basis = (arrays[key].astype(np.float32) for key in _KEYS[:3])
         prior = LipPrior(mean, scale, basis, params, json.loads(str(arrays["facts"])))
-        predict(prior, np.zeros((1, len(mean)), np.float32))  # fails if the arrays do not fit
+        if params["layer_0"]["kernel"].shape[0] != len(OFFSETS) * basis.shape[1]:
+            raise ValueError("its arrays do not fit together")
     except (OSError, KeyError, ValueError, EOFError) as error:
         raise ValueError(
             f"{path} is no lip prior ({error}); expected what `lipsync fit` writes"
