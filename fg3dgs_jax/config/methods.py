@@ -127,7 +127,7 @@ def hears_lips(config: Config) -> None:
     config.data.audio_extractor = "lips"
     # A prior has taken out most of what a short clip could be learnt by heart from.
     config.stages.motion.noise.audio = 1.0
-    config.guides.audio_noise = 1.0  # here of sound and landmarks together, see `Guides`
+    config.guides.audio_noise = 1.0  # of sound and landmarks together, see `Guides`
 
 
 def _late_rates(begin: float, end: float) -> Rates:

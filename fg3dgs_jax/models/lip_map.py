@@ -69,10 +69,11 @@ def fit(audio: np.ndarray, learnt: np.ndarray, moves: np.ndarray, guides: np.nda
     window = int(np.argmin([error for error, _ in fits]))
     slopes = GAIN * fits[window][1] / scale[:, None]
     return LipMap(
-        jnp.asarray(slopes.reshape(-1, *moves.shape[1:]), jnp.float32),
-        *map(jnp.asarray, (mean, scale)),
-        jnp.asarray(window),
-        jnp.asarray(sounds),
+        slopes=jnp.asarray(slopes.reshape(-1, *moves.shape[1:]), jnp.float32),
+        mean=jnp.asarray(mean),
+        scale=jnp.asarray(scale),
+        window=jnp.asarray(window),
+        sounds=jnp.asarray(sounds),
     )
 
 
