@@ -68,6 +68,14 @@ def test_the_resolved_settings_are_those_on_record():
     assert differences(json.loads(path.read_text()), record) == {}
 
 
+def test_only_the_tuned_method_makes_room_for_the_features_of_a_prior():
+    plain, lips = load("obama", "tuned"), load("obama", "tuned,audio=lips")
+    assert (plain.guides.audio_noise, plain.stages.motion.noise.audio) == (2.0, 2.0)
+    assert (lips.guides.audio_noise, lips.stages.motion.noise.audio) == (1.0, 1.0)
+    paper = differences(load("obama").to_dict(), load("obama", "audio=lips").to_dict())
+    assert {k.split(".")[0] for k in paper} <= {"name", "data"}
+
+
 def test_every_weight_has_its_term_and_every_term_its_weight():
     terms = {*losses.TERMS, *objective.STEP_TERMS}
     assert terms == set(config_lib.Config().stages.motion.losses.to_dict())

@@ -165,7 +165,9 @@ class Guides(Settings):
     """Landmarks that lead the nets, in the warm-up and where the loss `guides` weighs; ours."""
 
     frames: int = 8  # a step
-    audio_noise: float = 2.0  # standard deviations of the features
+    # Standard deviations of the features. Features `lips` move by that many of what sounds of the
+    # clip lie apart, and the landmarks with them: `models/lip_map.py`.
+    audio_noise: float = 2.0
     expression_noise: float = 0.5  # standard deviations of the channels, for lids only
 
 

@@ -17,6 +17,7 @@ from fg3dgs_jax import geometry
 from fg3dgs_jax.clip import format, landmarks, processed, segments
 from fg3dgs_jax.config.defaults import Data, Guides, Noise, Resident, Sampling
 from fg3dgs_jax.media import clock
+from fg3dgs_jax.models import lip_map
 from fg3dgs_jax.types import REGIONS, Array, Batch, Camera, Conditions
 
 MIN_PIXELS = 20 / 512**2  # a layer is not trained on frames that show less of its region (share)
@@ -50,6 +51,7 @@ class DeviceClip(NamedTuple):
     guide_pixels: Array  # [T, P, 2]
     scores: dict[str, Array]  # "opening", "blink": [T] in [0, 1]
     eligible: dict[str, Array]  # region -> bool [T]: train frames that show the region
+    sound_to_lips: lip_map.LipMap | None = None  # where the audio features are the prior's lips
 
 
 def device_clip(
@@ -80,6 +82,12 @@ def device_clip(
     blink = clip.expression_channels(["AU45"])[:, 0]
     audio = jnp.asarray(clip.audio_features(data.audio_extractor))
     expression = jnp.asarray(clip.expression_channels(data.expression))
+    cameras = cameras_of(clip, seen_by)
+    guides = geometry.triangulate(guide_pixels[seen_by], cameras)
+    leading = None
+    if data.audio_extractor == lip_map.EXTRACTOR:
+        moves = lip_map.displacements(guide_pixels[seen_by], guides, cameras)
+        leading = lip_map.fit(np.asarray(audio), seen_by, np.asarray(moves), np.asarray(guides))
     found = DeviceClip(
         frames=None,
         labels=None,
@@ -93,13 +101,14 @@ def device_clip(
         expression_scale=expression[train].std(0),
         lips_boxes=jnp.asarray(clip.lips_boxes()),
         eyes_boxes=jnp.asarray(clip.eyes_boxes()),
-        guides=geometry.triangulate(guide_pixels[seen_by], cameras_of(clip, seen_by)),
+        guides=guides,
         guide_pixels=guide_pixels,
         scores={
             "opening": jnp.asarray(_score(clip.mouth_openings(), train, 95)),
             "blink": jnp.asarray(_score(blink, train, 99)),
         },
         eligible={r: jnp.asarray(eligible[r]) for r in REGIONS},
+        sound_to_lips=leading,
     )
     return jax.tree.map(jnp.asarray, with_pictures(found, clip)) if resident else found
 
@@ -232,6 +241,9 @@ def guide_frames(key: Array, clip: DeviceClip, rule: Guides) -> tuple[Batch, Con
     few frames have in common must not tell a blink: lids get the sound of another frame, and gaze
     and action units but AU45 get `rule.expression_noise` standard deviations of noise.
 
+    Where the clip has a lip map, the sound does not get white noise: it moves by `rule.audio_noise`
+    times what sounds of the clip lie apart, and lips and chin move with it (`lip_map.py`).
+
     No picture is read: labels are blank, they only give the picture's size.
     """
     key_frames, key_depth, key_blink, key_audio, key_noise = jax.random.split(key, 5)
@@ -241,8 +253,14 @@ def guide_frames(key: Array, clip: DeviceClip, rule: Guides) -> tuple[Batch, Con
     index = index.at[0].set(blinking[0])
     unseen = Pictures(None, jnp.zeros(clip.plate.shape[:2], jnp.uint8), None)
     keys = jax.random.split(key_audio, rule.frames)
-    noise = Noise(audio=rule.audio_noise)
+    leads = clip.sound_to_lips
+    noise = Noise(audio=0.0 if leads is not None else rule.audio_noise)
     frames = jax.vmap(lambda i, k: take(clip, i, k, noise, unseen))(index, keys)
+    if leads is not None:
+        off, moves = lip_map.moved(key_audio, leads, rule.frames, rule.audio_noise)
+        pixels = jax.vmap(lip_map.shifted)(frames.guide_pixels, frames.guides, frames.camera, moves)
+        conditions = frames.conditions._replace(audio=frames.conditions.audio + off[:, None, None])
+        frames = frames._replace(conditions=conditions, guide_pixels=pixels)
     audio, expression = frames.conditions[:2]
     size = rule.expression_noise * clip.expression_scale.at[-1].set(0.0)
     expression = expression + size * jax.random.normal(key_noise, expression.shape)
