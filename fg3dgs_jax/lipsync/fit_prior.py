@@ -29,7 +29,9 @@ def fit_prior(
     steps: int = STEPS,
     seed: int = 0,
 ) -> dict:
-    """Goes on from the shipped prior with people; writes `lip_prior.npz`, `lip_prior.json` and `lip_curves.png`.
+    """Goes on from the shipped prior with people.
+
+    Writes `lip_prior.npz`, `lip_prior.json` and `lip_curves.png`.
 
     What was read of the clips is kept in OUT/clips, so that the next fit is quick.
 

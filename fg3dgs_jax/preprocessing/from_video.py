@@ -213,7 +213,9 @@ def decide_offset(job: VideoJob) -> None:
     correction = av_offset.Correction(job.source.av_offset, None)
     if job.offset == AUTO:
         track = job.track
-        measured = av_offset.estimate(track.pixels, track.valid, job.source.samples)
+        samples = job.source.samples
+        predicted = job.predicted_lips(samples)
+        measured = av_offset.estimate(track.pixels, track.valid, samples, predicted)
         correction = av_offset.correct(measured)
         print(f"lips and sound: {correction}")
     job.folder.save("offset", correction)

@@ -11,7 +11,7 @@ import numpy as np
 from fg3dgs_jax.clip import av_offset
 from fg3dgs_jax.experts.audio import audio_features
 from fg3dgs_jax.experts.face import face_landmarker
-from fg3dgs_jax.media import video
+from fg3dgs_jax.media import loudness, video
 from fg3dgs_jax.preprocessing.express import sources
 from fg3dgs_jax.preprocessing.resume import Folder
 from fg3dgs_jax.preprocessing.settings import Consent
@@ -76,7 +76,19 @@ class Job(abc.ABC):
     def lateness(self) -> av_offset.Offset:
         """What lips and sound show about each other over the whole clip."""
         samples = video.read_wav(self.folder.path / "audio.wav")
-        return av_offset.estimate(self.track.pixels, self.track.valid, samples)
+        lips = self.folder.path / "audio_lips.npy"
+        predicted = np.load(lips)[:, 0] if "lips" in self.extractors else None
+        return av_offset.estimate(self.track.pixels, self.track.valid, samples, predicted)
+
+    def predicted_lips(self, samples: np.ndarray) -> np.ndarray | None:
+        """Opening, width and protrusion [T, 3] that the lip prior expects for a sound at 16 kHz.
+
+        None where the job does not use the prior.
+        """
+        if "lips" not in self.extractors:
+            return None
+        levelled = loudness.apply_gain(samples, loudness.gain_db(samples))
+        return audio_features.extract("lips", levelled, self.num_frames)[:, 0]
 
     def weights(self) -> dict[str, str]:
         """{name in the registry: sha256} of the networks that every source uses."""
