@@ -11,12 +11,13 @@ The names are those of fg3dgs_jax/config/methods.py.
 """
 
 from fg3dgs_jax import config as config_lib
+from fg3dgs_jax.config.defaults import Data
 
 
 def get_config(variant: str = "") -> config_lib.Config:
     """The paper's setting, or the one that the variant names."""
     config = config_lib.get_config(variant, "obama")
     config.data.path = "data/obama"
-    if "audio=" not in variant:
+    if config.data.audio_extractor == Data.audio_extractor and "audio=" not in variant:
         config.data.audio_extractor = "whisper"
     return config

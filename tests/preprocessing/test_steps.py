@@ -4,11 +4,15 @@ import dataclasses
 import json
 import types
 
+import numpy as np
 import pytest
 
-from fg3dgs_jax.experts.audio import audio_features
+from fg3dgs_jax.experts.audio import audio_features, lip_prior
+from fg3dgs_jax.media import video
 from fg3dgs_jax.preprocessing import from_folder, from_video, resume, settings
 from fg3dgs_jax.preprocessing import run as run_lib
+from fg3dgs_jax.preprocessing import steps as steps_lib
+from fg3dgs_jax.weights import files
 
 LISTS = {"video": from_video.STEPS, "folder": from_folder.STEPS}
 META = {"num_frames": 11, "width": 8, "height": 8, "intrinsics": (9, 9, 4, 4), "source": {}}
@@ -114,7 +118,29 @@ def test_records_are_those_of_folders_made_before_steps_had_versions():
         "expression": origin,
         "layers": {"parser": "landmarks", "weights": {"a": "0"}, "version": 3},
         **dict.fromkeys(audio_features.EXTRACTORS, sound),
+        "lips": [sound, files.digest(lip_prior.require())],
     }
+
+
+def test_a_folder_keeps_the_prior_that_made_its_lips(tmp_path, monkeypatch):
+    """New speech has to go through the same one, even where another has been installed since."""
+    own = tmp_path / "weights" / "lip_prior.npz"
+    own.parent.mkdir()
+    own.write_bytes(b"a prior")
+    monkeypatch.setattr(lip_prior, "require", lambda: own)
+    used = []
+
+    def extract(name, samples, num_frames, prior):
+        used.append((name, prior.read_bytes()))
+        return np.zeros((num_frames, 1, 3), np.float32)
+
+    monkeypatch.setattr(audio_features, "extract", extract)
+    video.write_wav(tmp_path / "audio.wav", np.zeros(11 * 640, np.int16))
+    job = types.SimpleNamespace(folder=resume.Folder(tmp_path, {"source": "x"}), num_frames=11)
+    steps_lib.extract("lips", job)
+    assert used == [("lips", b"a prior")]
+    assert (tmp_path / "lip_prior.npz").read_bytes() == b"a prior"
+    assert np.load(tmp_path / "audio_lips.npy").shape == (11, 1, 3)
 
 
 @pytest.mark.parametrize(
