@@ -1,7 +1,7 @@
 """Fits a lip prior to clips of many people, and judges it on people that it did not learn from."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -165,10 +165,10 @@ def train(rows: Rows, steps: int, seed: int, params: dict | None = None) -> dict
       params: to go on from, None for a new network.
     """
     key = jax.random.key(seed)
+    network = lip_prior.LipNetwork() if params is None else lip_prior.network_of(params)
+    first: Any = params
     if params is None:
-        shape = (1, rows.heard.shape[1])
-        params = lip_prior.LipNetwork().init(key, jnp.zeros(shape))["params"]
-    network = lip_prior.network_of(params)
+        first = network.init(key, jnp.zeros((1, rows.heard.shape[1])))["params"]
     optimizer = optax.adamw(optax.cosine_decay_schedule(RATE, steps), weight_decay=DECAY)
 
     def loss(params, heard, target, key):
@@ -191,7 +191,7 @@ def train(rows: Rows, steps: int, seed: int, params: dict | None = None) -> dict
         return jax.lax.scan(step, carry, jax.random.split(key, steps))[0][0]
 
     heard, target = (jnp.asarray(part, jnp.float32) for part in rows)
-    return jax.device_get(learn(params, heard, target, jax.random.fold_in(key, 1)))
+    return jax.device_get(learn(first, heard, target, jax.random.fold_in(key, 1)))
 
 
 def _linear(rows):

@@ -117,7 +117,7 @@ def require() -> pathlib.Path:
 
 def save(path: os.PathLike | str, prior: LipPrior) -> None:
     """Writes a prior, float16 but for the statistics; the file appears whole or not at all."""
-    arrays = {
+    arrays: dict[str, Any] = {
         f"{layer}/{name}": np.asarray(value, np.float16)
         for layer, values in prior.params.items()
         for name, value in values.items()
