@@ -14,12 +14,13 @@ import numpy as np
 
 from fg3dgs_jax.avatar import store
 from fg3dgs_jax.avatar.subject import Subject, open_subject
-from fg3dgs_jax.clip import lips
+from fg3dgs_jax.clip import av_offset, lips
 from fg3dgs_jax.evaluation import report
+from fg3dgs_jax.experts.audio import audio_features
 from fg3dgs_jax.experts.face import face_landmarker, mediapipe_runtime
 from fg3dgs_jax.experts.optional import OptionalNetwork
 from fg3dgs_jax.lipsync import openings, ruler
-from fg3dgs_jax.media import clock, plots, video
+from fg3dgs_jax.media import clock, loudness, plots, video
 from fg3dgs_jax.media.progress import progress
 from fg3dgs_jax.media.whole_files import whole
 from fg3dgs_jax.weights import store as weights
@@ -44,6 +45,7 @@ class Driven(NamedTuple):
     num_frames: int  # T, 25 a second
     truth: lips.LipCurves | None  # of the video, [T] each; None without the landmarker
     render: lips.LipCurves | None  # of the avatar
+    late: av_offset.Offset | None  # how late the video's sound is
 
 
 def drive(
@@ -66,8 +68,8 @@ def drive(
       out: folder for the results; by default WORKDIR/eval_drive.
       data: the processed folder, or packed file, where it has moved since training.
       side_by_side: also writes drive_NAME.mp4, the video on the left and the avatar on the right.
-      late_frames: for each video, by how many frames its sound is known to be late. By default the
-        best lag takes it out.
+      late_frames: for each video, by how many frames its sound is known to be late. By default
+        what lips and sound of the video are certain of, else 0: the best lag then takes it out.
 
     Returns:
       What drive.json holds. Without the landmarker's weights its figures are None, with the reason
@@ -87,11 +89,13 @@ def drive(
 
     driven, lateness, left_out = [], [], {}
     names = unique_names(videos)
-    for name, path, late in zip(names, videos, late_frames or [0.0] * len(names), strict=True):
+    known = late_frames if late_frames is not None else [None] * len(names)
+    for name, path, late in zip(names, videos, known, strict=True):
         file = out / f"drive_{name}.mp4" if side_by_side else None
         try:
-            driven.append(speak(subject, name, pathlib.Path(path), landmarker, file))
-            lateness.append(late)
+            one = speak(subject, name, pathlib.Path(path), landmarker, file)
+            driven.append(one)
+            lateness.append(frames_late(one.late) if late is None else late)
         except (ValueError, OSError) as error:
             left_out[name] = " ".join(str(error).split())
             print(f"drive: {name} is left out: {left_out[name]}", file=sys.stderr)
@@ -106,6 +110,19 @@ def drive(
     with whole(out / "drive.json") as part:
         part.write_text(json.dumps(result, indent=2))
     return result
+
+
+def frames_late(measured: av_offset.Offset | None) -> float:
+    """Returns the lateness of a sound in frames, 0 where it is not certain."""
+    return measured.seconds * clock.FPS if measured is not None and measured.certain else 0.0
+
+
+def expected_lips(samples: np.ndarray, num_frames: int) -> np.ndarray | None:
+    """Returns the curves [T, 3] that the lip prior expects, None without Whisper's weights."""
+    if weights.find("whisper_tiny_en") is None:
+        return None
+    levelled = loudness.apply_gain(samples, loudness.gain_db(samples))
+    return audio_features.extract("lips", levelled, num_frames)[:, 0]
 
 
 def result_folder(
@@ -176,8 +193,9 @@ def speak(
         video.write_video(file, _side_by_side(bar), footage.samples)
     else:
         deque(bar, maxlen=0)
-    truth, render = map(_curves, trackers) if trackers is not None else (None, None)
-    if truth is not None:
+    truth, render, late = None, None, None
+    if trackers is not None:
+        truth, render = map(_curves, trackers)
         faces = int(np.isfinite(truth.opening).sum())
         if faces < ruler.MIN_FRAMES:
             if file is not None:
@@ -186,7 +204,10 @@ def speak(
                 f"{path} shows a face in {faces} of {footage.num_frames} frames; "
                 f"expected at least {ruler.MIN_FRAMES}"
             )
-    return Driven(name, path, footage.samples, footage.num_frames, truth, render)
+        track = trackers[0].track()
+        expected = expected_lips(footage.samples, footage.num_frames)
+        late = av_offset.estimate(track.pixels, track.valid, footage.samples, expected)
+    return Driven(name, path, footage.samples, footage.num_frames, truth, render, late)
 
 
 def collect(driven: Sequence[Driven], late_frames: Sequence[float]) -> dict:
@@ -265,8 +286,14 @@ def _row(one: Driven, figures: dict) -> dict[str, Any]:
         "seconds": one.num_frames / clock.FPS,
         "face": _share(one.truth),
         "face_rendered": _share(one.render),
+        "sound_late_ms": _milliseconds(one.late),
         **figures,
     }
+
+
+def _milliseconds(late):
+    """The lateness of a sound, None where it is not certain."""
+    return round(1000 * late.seconds) if late is not None and late.certain else None
 
 
 def _share(curves: lips.LipCurves | None) -> float | None:
