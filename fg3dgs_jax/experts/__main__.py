@@ -1,4 +1,4 @@
-"""Alias: `list`, `fetch`, `convert`, `check` of `weights`, and `train_sync` for `lipsync fit`."""
+"""Alias of `weights`, and `train_sync` of `lipsync fit --only expert`."""
 
 import sys
 
@@ -10,7 +10,7 @@ def main(argv: list[str] | None = None) -> int:
     if argv[:1] == ["train_sync"]:
         from fg3dgs_jax.lipsync import __main__ as lipsync
 
-        return lipsync.main(["fit", *argv[1:]])
+        return lipsync.main(["fit", "--only", "expert", *argv[1:]])
     from fg3dgs_jax.weights import __main__ as weights
 
     return weights.main(argv)

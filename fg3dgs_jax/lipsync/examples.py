@@ -11,51 +11,32 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fg3dgs_jax.clip import processed
 from fg3dgs_jax.lipsync import expert
-from fg3dgs_jax.media import windows as windows_lib
 
 STORED = 72  # px, side of the stored mouths
 MARGIN = 1.25  # how much larger their square is than the one the network looks into
 HARD = range(2, 7)  # frames: shifts that are hard to tell from none
 REACH = 15  # frames, largest shift of a run's mean
+TURN = 0.14  # radians, largest turn of a disturbed mouth
+THROAT = 0.08  # largest change of a voice's frequencies, as a logarithm
 RUN = 14  # windows whose mean has to stand out
 _FAR = -1e9
-_CHUNK = 64  # frames cut at once
 
 
 class SyncClip(NamedTuple):
-    """What the expert sees and hears of a processed folder."""
+    """What the expert sees and hears of one clip."""
 
     name: str
     mouths: np.ndarray  # uint8 [T, 72, 72, 3], MARGIN times the square of `mouth_boxes`
     sound: np.ndarray  # float32 [T, 16, 80], `windows.mel_windows`
 
 
-def sync_clip(clip: processed.Clip, samples: np.ndarray) -> SyncClip:
-    """A processed folder and its int16 samples (16 kHz) as the expert's training takes them."""
-    boxes = expert.mouth_boxes(clip.landmarks)
-    middle, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2 * MARGIN
-    wide = np.concatenate([middle - half, middle + half], 1)
-    mouths = np.empty((clip.num_frames, STORED, STORED, 3), np.uint8)
-    for start in range(0, clip.num_frames, _CHUNK):
-        part = slice(start, start + _CHUNK)
-        mouths[part] = np.rint(_cut(np.asarray(clip.frames[part]), wide[part]))
-    return SyncClip(
-        clip.path.resolve().name, mouths, windows_lib.mel_windows(samples, clip.num_frames)
-    )
-
-
-@jax.jit
-def _cut(frames, boxes):
-    return expert.cut(frames.astype(jnp.float32), boxes, STORED)
-
-
 def plain_mouths(stored: jax.Array | np.ndarray) -> jax.Array:
-    """Stored mouths [..., 72, 72, 3] uint8 -> what the network looks into, RGB [..., 48, 48, 3]."""
+    """Stored mouths [..., 72, 72, 3] uint8 -> what the network looks into, grey [..., 48, 48]."""
     edge = STORED * (1 - 1 / MARGIN) / 2
     boxes = jnp.broadcast_to(jnp.array([edge, edge, STORED - edge, STORED - edge]), (4,))
-    return expert.cut(stored.astype(jnp.float32) / 255.0, boxes)
+    grey = stored.astype(jnp.float32) / 255.0 @ jnp.array(expert.GREY)
+    return expert.cut(grey[..., None], boxes)[..., 0]
 
 
 def disturb(
@@ -64,7 +45,7 @@ def disturb(
     windows: jax.Array,
     strength: float | jax.Array = 1.0,
 ) -> tuple[jax.Array, jax.Array]:
-    """Another camera, light and microphone for each segment.
+    """Another camera, light, voice and microphone for each segment.
 
     Args:
       key: consumed.
@@ -73,34 +54,98 @@ def disturb(
       strength: 0 (nothing changes) to 1.
 
     Returns:
-      RGB mouths [B, S, 48, 48, 3] and windows, every segment changed by itself but the same way
-      from its first frame to its last: place, size, mirror image, gamma, colour cast, light from a
-      side, noise; loudness and noise of the sound.
+      Grey mouths [B, S, 48, 48] and windows. Every segment is changed by itself but the same way
+      from its first frame to its last.
     """
-    batch = len(stored)
+    key_mouths, key_sound = jax.random.split(key)
+    return (
+        _disturb_mouths(key_mouths, stored, strength),
+        _disturb_sound(key_sound, windows, strength),
+    )
+
+
+def _disturb_mouths(key, stored, strength):
+    """Place, size, turn, mirror image, colour cast, gamma, light from a side, blur, noise."""
     keys = iter(jax.random.split(key, 11))
 
     def amount(size, *more):
-        uniform = jax.random.uniform(next(keys), (batch, *more), minval=-1.0, maxval=1.0)
+        uniform = jax.random.uniform(next(keys), (len(stored), *more), minval=-1.0, maxval=1.0)
         return strength * size * uniform
 
+    colours = jnp.array(expert.GREY) * jnp.exp(amount(0.3, 3))
+    grey = jnp.einsum("bshwc,bc->bshw", stored.astype(jnp.float32) / 255.0, colours)
     places = STORED / 2 + amount(0.06 * STORED, 2)
     size, shape = jnp.exp(amount(0.12)), jnp.exp(amount(0.08))
     half = STORED / MARGIN / 2 * size[:, None] * jnp.stack([1 / shape, shape], 1)
-    boxes = jnp.concatenate([places - half, places + half], 1)
-    mouths = expert.cut(stored.astype(jnp.float32) / 255.0, boxes[:, None])
-    mirrored = jax.random.bernoulli(next(keys), 0.5 * strength, (batch, 1, 1, 1, 1))
-    mouths = jnp.where(mirrored, mouths[..., ::-1, :], mouths)
-    mouths = jnp.maximum(mouths, 1e-4) ** jnp.exp(amount(0.4, 1, 1, 1, 1))
+    mouths = _turned(grey, places, half, amount(TURN))
+    mirrored = jax.random.bernoulli(next(keys), 0.5 * strength, (len(stored), 1, 1, 1))
+    mouths = jnp.where(mirrored, mouths[..., ::-1], mouths)
+    mouths = jnp.maximum(mouths, 1e-4) ** jnp.exp(amount(0.4, 1, 1, 1))
     across = jnp.linspace(-1.0, 1.0, expert.SIZE)
-    slopes = amount(0.3, 2, 1, 1, 1, 1)
-    mouths = mouths * jnp.exp(amount(0.3, 1, 1, 1, 3))
-    mouths = mouths * (1 + slopes[:, 0] * across[:, None, None] + slopes[:, 1] * across[:, None])
-    grain = jnp.abs(amount(0.03, 1, 1, 1, 1))
-    mouths = mouths + grain * jax.random.normal(next(keys), mouths.shape)
-    louder = 0.3 * strength * jax.random.normal(next(keys), (batch, 1, 1, 1))
-    hiss = 0.3 * strength * jax.random.normal(next(keys), windows.shape)
-    return mouths, windows + louder + hiss
+    slopes = amount(0.3, 2, 1, 1, 1)
+    mouths = mouths * (1 + slopes[:, 0] * across[:, None] + slopes[:, 1] * across)
+    blurred = _blur(_blur(mouths))
+    mouths = mouths + jnp.abs(amount(0.8, 1, 1, 1)) * (blurred - mouths)
+    grain = jnp.abs(amount(0.03, 1, 1, 1))
+    return mouths + grain * jax.random.normal(next(keys), mouths.shape)
+
+
+def _disturb_sound(key, windows, strength):
+    """Pitch and length of the throat, loudness and colour of the microphone, noise."""
+    key_throat, key_colour, key_hiss = jax.random.split(key, 3)
+    batch, bands = len(windows), jnp.arange(float(windows.shape[-1]))
+    stretch = strength * THROAT * jax.random.uniform(key_throat, (batch, 1), minval=-1, maxval=1)
+    # Band k of the other voice is band k exp(stretch) of this one.
+    source = jnp.clip(bands * jnp.exp(stretch), 0, len(bands) - 1)
+    between = jnp.maximum(0.0, 1 - jnp.abs(source[:, :, None] - bands))
+    windows = jnp.einsum("bvtk,bok->bvto", windows, between)
+    sizes = jnp.array([0.4, 0.27, 0.2, 0.16])  # of loudness, tilt and finer shapes
+    shapes = jnp.cos(jnp.pi * jnp.arange(4)[:, None] * bands / len(bands))
+    colour = strength * sizes * jax.random.normal(key_colour, (batch, 4)) @ shapes
+    hiss = 0.3 * strength * jax.random.normal(key_hiss, windows.shape)
+    return windows + colour[:, None, None] + hiss
+
+
+def _turned(pictures, middles, half, angles):
+    """Rectangles cut out of pictures and turned, between pixels by their four neighbours.
+
+    Args:
+      pictures: [B, S, H, H].
+      middles: [B, 2] px, (x, y).
+      half: [B, 2] px, half of their sides.
+      angles: [B] radians.
+
+    Returns:
+      [B, S, 48, 48].
+    """
+    batch, frames, side, _ = pictures.shape
+    across = (jnp.arange(expert.SIZE) + 0.5) / expert.SIZE * 2 - 1
+    x, y = (half[:, k, None, None] * axis for k, axis in enumerate(jnp.meshgrid(across, across)))
+    cosine, sine = (f(angles)[:, None, None] for f in (jnp.cos, jnp.sin))
+    x, y = (
+        jnp.clip(middles[:, k, None, None] + turned - 0.5, 0.0, side - 1.001)
+        for k, turned in enumerate((cosine * x - sine * y, sine * x + cosine * y))
+    )
+    column, row = jnp.floor(x).astype(int), jnp.floor(y).astype(int)
+    right, down = (x - column)[:, None], (y - row)[:, None]
+    flat = pictures.reshape(batch, frames, side * side)
+
+    def neighbour(below, beside):
+        index = ((row + below) * side + column + beside).reshape(batch, 1, -1)
+        index = jnp.broadcast_to(index, (batch, frames, index.shape[-1]))
+        values = jnp.take_along_axis(flat, index, -1)
+        return values.reshape(batch, frames, expert.SIZE, expert.SIZE)
+
+    upper = (1 - right) * neighbour(0, 0) + right * neighbour(0, 1)
+    lower = (1 - right) * neighbour(1, 0) + right * neighbour(1, 1)
+    return (1 - down) * upper + down * lower
+
+
+def _blur(pictures):
+    """[B, S, H, W] smoothed over three pixels either way, the border repeated."""
+    x = jnp.pad(pictures, ((0, 0), (0, 0), (1, 1), (1, 1)), mode="edge")
+    x = 0.25 * x[:, :, :-2] + 0.5 * x[:, :, 1:-1] + 0.25 * x[:, :, 2:]
+    return 0.25 * x[..., :-2] + 0.5 * x[..., 1:-1] + 0.25 * x[..., 2:]
 
 
 def embed(
@@ -109,14 +154,14 @@ def embed(
     windows: jax.Array | np.ndarray,
     key: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """RGB mouths [B, S, 48, 48, 3], standardised windows [B, V, 16, 80] -> unit [B, V, 64] twice.
+    """Grey mouths [B, S, 48, 48], standardised windows [B, V, 16, 80] -> unit [B, V, 64] twice.
 
     V = S - 4. With a key (consumed) units are dropped, as in training.
     """
     train = key is not None
     keys = [{"dropout": k} for k in jax.random.split(key)] if train else [None, None]
     lips = expert.MouthTower().apply(
-        {"params": params["mouth"]}, expert.standardise(mouths), train, rngs=keys[0]
+        {"params": params["mouth"]}, expert.standardise_grey(mouths), train, rngs=keys[0]
     )
     sound = expert.SoundTower().apply({"params": params["sound"]}, windows, train, rngs=keys[1])
     return expert.unit(lips), expert.unit(sound)

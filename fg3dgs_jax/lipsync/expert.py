@@ -30,7 +30,7 @@ SIZE = 48  # px, the side of the mouth picture that the network sees
 SOUND = (16, 80)  # mel columns (200 ms) and bands of a window, `windows.mel_windows`
 EMBEDDING = 64
 DROPOUT = 0.1
-_GREY = (0.299, 0.587, 0.114)
+GREY = (0.299, 0.587, 0.114)  # of red, green and blue
 _BELOW, _SIDE = 0.33, 1.15  # of the head's size: mouth under the nose base, side of its square
 _CALM, _STILL = 6.0, 1.0  # frames, deviations of the Gaussians that smooth size and place
 
@@ -170,7 +170,11 @@ def standardise(mouths: Any) -> jax.Array:
 
     Each frame by itself: light and skin say nothing about speech.
     """
-    grey = mouths @ jnp.array(_GREY)
+    return standardise_grey(mouths @ jnp.array(GREY))
+
+
+def standardise_grey(grey: Any) -> jax.Array:
+    """Grey mouths [..., 48, 48], each with mean 0 and deviation about 1."""
     mean = grey.mean((-2, -1), keepdims=True)
     return (grey - mean) / (grey.std((-2, -1), keepdims=True) + 0.05)
 

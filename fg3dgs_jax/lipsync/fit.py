@@ -13,21 +13,54 @@ from fg3dgs_jax.clip import format
 from fg3dgs_jax.lipsync import examples, expert, shift_scores
 from fg3dgs_jax.media.clock import FPS
 
-SEGMENT = 64  # frames of a training segment
-BATCH = 4  # segments a step
+SEGMENT, BATCH = 64, 4  # frames of a training segment, segments a step
+SHORT = 28  # frames of a segment of a clip that is shorter than SEGMENT
+MANY = 8  # speakers from which on some are held out whole
+HELD_OUT_SPEAKERS = 1 / 8  # of many
 RATE, DECAY = 1e-3, 1e-2  # AdamW; the rate falls by a cosine over all steps
 EASY = 300  # steps over which the disturbances grow: from the start they would hide what to learn
 CHECK_EVERY = 50  # steps between looks at what is held out
 PATIENCE = 5  # looks without improvement before training stops
-HELD_OUT = 1 / 11  # of the training part, its end: for stopping and calibration
+HELD_OUT = 1 / 11  # of the training part of a clip, its end, where speakers are few
+_CHUNK = 60  # windows embedded at once
 
 
 class Parts(NamedTuple):
-    """Frame ranges [start, stop) of a clip, in order; the test part is never learnt from."""
+    """Frame ranges [start, stop) of a clip; the test part is never learnt from."""
 
     train: tuple[int, int]
-    held_out: tuple[int, int]
+    held_out: tuple[int, int]  # stops and calibrates
     test: tuple[int, int]
+
+
+def plan(lengths: Sequence[int], speakers: Sequence[str], seed: int) -> list[Parts]:
+    """How clips are used.
+
+    Of many speakers some are held out with all their clips, and the clips of the others are learnt
+    whole. Of few, the end of each clip is held out, and clips too short for that are learnt whole.
+
+    Args:
+      lengths: frames of each clip.
+      speakers: who speaks in each.
+      seed: of the choice.
+
+    Raises:
+      ValueError: nothing can be held out, or a clip is too short to be learnt from. One line.
+    """
+    if short := [n for n in lengths if n < SHORT]:
+        raise ValueError(f"a clip has {min(short)} frames; expected {SHORT} or more")
+    names = sorted(set(speakers))
+    if len(names) >= MANY:
+        count = round(len(names) * HELD_OUT_SPEAKERS)
+        held_out = set(np.random.default_rng(seed).choice(names, count, replace=False))
+        return [
+            Parts((0, 0), (0, n), (0, n)) if who in held_out else Parts((0, n), (n, n), (n, n))
+            for n, who in zip(lengths, speakers, strict=True)
+        ]
+    longest = max(lengths)
+    if not _has_end(longest):
+        parts(longest)  # refuses
+    return [parts(n) if _has_end(n) else Parts((0, n), (n, n), (n, n)) for n in lengths]
 
 
 class Fit(NamedTuple):
@@ -47,7 +80,7 @@ def parts(num_frames: int) -> Parts:
     cut = format.train_frames(num_frames)
     stop = int(cut * (1 - HELD_OUT))
     if stop < SEGMENT:
-        needed = next(n for n in range(num_frames, 1000) if int(n * 100 / 121) > SEGMENT)
+        needed = next(n for n in range(num_frames, 1000) if _has_end(n))
         raise ValueError(
             f"a clip of {num_frames} frames is too short; expected {needed} or more "
             f"({needed / FPS:.0f} s)"
@@ -57,6 +90,7 @@ def parts(num_frames: int) -> Parts:
 
 def fit(
     clips: Sequence[examples.SyncClip],
+    ranges: Sequence[Parts],
     steps: int,
     seed: int = 0,
     report: Callable[[dict], None] = lambda row: None,
@@ -65,20 +99,24 @@ def fit(
 
     Args:
       clips: `examples.SyncClip`s.
+      ranges: how each of them is used, see `plan`.
       steps: at most so many.
       seed: of everything random.
       report: called with every row of the history.
     """
-    ranges = [parts(len(clip.mouths)) for clip in clips]
-    sound = np.concatenate([c.sound[: r.train[1]] for c, r in zip(clips, ranges, strict=True)])
-    bands = sound.reshape(-1, sound.shape[-1])
+    learnt = [(c, r.train) for c, r in zip(clips, ranges, strict=True) if r.train[1]]
+    bands = np.concatenate(
+        [c.sound[:stop].reshape(-1, c.sound.shape[-1]) for c, (_, stop) in learnt]
+    )
+    held_out = [(c, r.held_out) for c, r in zip(clips, ranges, strict=True)]
+    held_out = [(c, r) for c, r in held_out if r[1] - r[0] >= expert.FRAMES]
     key = jax.random.key(seed)
     params = expert.init(jax.random.fold_in(key, steps), bands.mean(0), bands.std(0) + 1e-3)
     optimizer = _optimizer(steps)
     state = optimizer.init(params)
     best, history, losses = (np.inf, 0, params), [], []
     for step in range(steps):
-        stored, windows = _segments(np.random.default_rng((seed, step)), clips, ranges)
+        stored, windows = _segments(np.random.default_rng((seed, step)), learnt)
         params, state, value = _step(
             optimizer,
             params,
@@ -91,34 +129,34 @@ def fit(
         losses.append(value)
         if (step + 1) % CHECK_EVERY and step + 1 < steps:
             continue
-        counts = [r.held_out[1] - r.held_out[0] for r in ranges]
-        values = [_held_out(params, c, r) for c, r in zip(clips, ranges, strict=True)]
-        held_out = float(np.average(values, weights=counts))  # a short clip's part says little
+        value = _held_out(params, held_out)
         mean = float(np.mean(jax.device_get(losses)))
-        history.append({"step": step + 1, "train": mean, "held_out": held_out})
+        history.append({"step": step + 1, "train": mean, "held_out": value})
         report(history[-1])
         losses.clear()
-        if not np.isfinite(mean + held_out):
+        if not np.isfinite(mean + value):
             raise ValueError(
                 f"the loss is not finite after {step + 1} steps (training {mean}, held out "
-                f"{held_out}): train with another --seed"
+                f"{value}): train with another --seed"
             )
-        if held_out < best[0]:
-            best = (held_out, step + 1, params)
+        if value < best[0]:
+            best = (value, step + 1, params)
         elif step + 1 - best[1] >= PATIENCE * CHECK_EVERY:
             break
     _, step, params = best
-    return Fit(
-        params | {"calibration": jnp.asarray(_calibrate(params, clips, ranges))}, step, history
-    )
+    return Fit(params | {"calibration": jnp.asarray(_calibrate(params, held_out))}, step, history)
 
 
 def cosines(params: dict, clip: examples.SyncClip, start: int, stop: int) -> np.ndarray:
     """[V, V] of the mouth windows (down) and sound windows (across) within frames start .. stop."""
-    lips = _see(params, jnp.asarray(clip.mouths[start:stop]))
-    middles = clip.sound[start + expert.MIDDLE : stop - expert.MIDDLE]
-    sound = expert.embed_sound(params, middles)
-    return np.asarray(lips) @ np.asarray(sound).T
+    parts_of = []
+    for first in range(start, stop - expert.FRAMES + 1, _CHUNK):
+        index = np.minimum(np.arange(first, first + _CHUNK + expert.FRAMES - 1), stop - 1)
+        middles = index[expert.MIDDLE : -expert.MIDDLE]
+        parts_of.append(_embed(params, clip.mouths[index], clip.sound[middles]))
+    count = stop - start - expert.FRAMES + 1
+    lips, sound = (np.concatenate(part)[:count] for part in zip(*parts_of, strict=True))
+    return lips @ sound.T
 
 
 @functools.cache
@@ -140,42 +178,50 @@ def _step(optimizer, params, state, stored, windows, key, strength):
     return optax.apply_updates(params, updates), state, value
 
 
-def _segments(rng, clips, ranges):
+def _segments(rng, learnt):
     """BATCH segments of random clips; a clip of four times the length is drawn twice as often."""
-    lengths = np.sqrt([r.train[1] for r in ranges])
+    lengths = np.sqrt([stop for _, (_, stop) in learnt])
     stored, windows = [], []
-    for k in rng.choice(len(clips), BATCH, p=lengths / lengths.sum()):
-        start = rng.integers(0, ranges[k].train[1] - SEGMENT + 1)
+    for k in rng.choice(len(learnt), BATCH, p=lengths / lengths.sum()):
+        clip, (_, length) = learnt[k]
+        start = rng.integers(0, length - SEGMENT + 1)
         stop = start + SEGMENT
-        stored.append(clips[k].mouths[start:stop])
-        windows.append(clips[k].sound[start + expert.MIDDLE : stop - expert.MIDDLE])
+        stored.append(clip.mouths[start:stop])
+        windows.append(clip.sound[start + expert.MIDDLE : stop - expert.MIDDLE])
     return np.stack(stored), np.stack(windows)
 
 
 @jax.jit
-def _see(params, stored):
-    lips, _ = examples.embed(
-        params, examples.plain_mouths(stored)[None], jnp.zeros((1, 1, *expert.SOUND))
-    )
-    return lips[0]
+def _embed(params, stored, windows):
+    """Mouths uint8 [V + 4, 72, 72, 3], mel windows [V, 16, 80], undisturbed -> [V, 64] twice."""
+    mouths = examples.plain_mouths(stored)[None]
+    lips, sound = examples.embed(params, mouths, expert.standardise_sound(params, windows)[None])
+    return lips[0], sound[0]
 
 
-def _held_out(params, clip, ranges):
-    """Mean over the losses of `shift_losses`, undisturbed."""
-    similar = cosines(params, clip, *ranges.held_out) * float(np.exp(params["log_scale"]))
-    values = examples.shift_losses(jnp.asarray(similar)[None])
-    return float(np.mean(jax.device_get(list(values.values()))))
+def _held_out(params, held_out):
+    """Mean over the losses of `shift_losses`, undisturbed, in pieces as long as in training."""
+    values, counts = [], []
+    scale = float(np.exp(params["log_scale"]))
+    for clip, (first, last) in held_out:
+        for start in range(first, max(last - SEGMENT, first) + 1, SEGMENT):
+            stop = min(start + SEGMENT, last)
+            similar = scale * cosines(params, clip, start, stop)
+            losses = examples.shift_losses(jnp.asarray(similar)[None])
+            values.append(np.mean(jax.device_get(list(losses.values()))))
+            counts.append(stop - start)  # a short piece says little
+    return float(np.average(values, weights=counts))
 
 
-def _calibrate(params, clips, ranges):
+def _calibrate(params, held_out):
     """Slope and intercept of the logistic curve from cosine to probability, by Newton's method.
 
     As many in-sync windows as out-of-sync ones (2 to 15 frames), by weight, from the held-out
     parts; a little ridge keeps the slope finite where the two do not overlap.
     """
     right, wrong = [], []
-    for clip, ranges_of in zip(clips, ranges, strict=True):
-        by_shift = shift_scores.by_shift(cosines(params, clip, *ranges_of.held_out))
+    for clip, part in held_out:
+        by_shift = shift_scores.by_shift(cosines(params, clip, *part))
         middle = by_shift.shape[1] // 2
         right.append(by_shift[:, middle])
         far = np.delete(by_shift, (middle - 1, middle, middle + 1), axis=1)
@@ -191,3 +237,8 @@ def _calibrate(params, clips, ranges):
         bend = (x * (weight * p * (1 - p))[:, None]).T @ x + ridge * np.diag([1, 1e-6])
         curve = curve + np.linalg.solve(bend, slope)
     return curve.astype(np.float32)
+
+
+def _has_end(num_frames):
+    """Whether a clip has frames for a training segment and a held-out end."""
+    return int(format.train_frames(num_frames) * (1 - HELD_OUT)) >= SEGMENT
