@@ -14,7 +14,7 @@ from fg3dgs_jax.lipsync import examples, expert, shift_scores
 from fg3dgs_jax.media.clock import FPS
 
 SEGMENT, BATCH = 64, 4  # frames of a training segment, segments a step
-SHORT = 28  # frames of a segment of a clip that is shorter than SEGMENT
+SHORT, SHORT_BATCH = 28, 8  # the same for clips that are shorter than SEGMENT
 MANY = 8  # speakers from which on some are held out whole
 HELD_OUT_SPEAKERS = 1 / 8  # of many
 RATE, DECAY = 1e-3, 1e-2  # AdamW; the rate falls by a cosine over all steps
@@ -104,10 +104,10 @@ def fit(
       seed: of everything random.
       report: called with every row of the history.
     """
-    learnt = [(c, r.train) for c, r in zip(clips, ranges, strict=True) if r.train[1]]
-    bands = np.concatenate(
-        [c.sound[:stop].reshape(-1, c.sound.shape[-1]) for c, (_, stop) in learnt]
-    )
+    learnt = [(c, r.train[1]) for c, r in zip(clips, ranges, strict=True) if r.train[1]]
+    pools = _pools(learnt)
+    bands = np.concatenate([c.sound[:stop] for c, stop in learnt])
+    bands = bands.reshape(-1, bands.shape[-1])
     held_out = [(c, r.held_out) for c, r in zip(clips, ranges, strict=True)]
     held_out = [(c, r) for c, r in held_out if r[1] - r[0] >= expert.FRAMES]
     key = jax.random.key(seed)
@@ -116,7 +116,7 @@ def fit(
     state = optimizer.init(params)
     best, history, losses = (np.inf, 0, params), [], []
     for step in range(steps):
-        stored, windows = _segments(np.random.default_rng((seed, step)), learnt)
+        stored, windows = _segments(np.random.default_rng((seed, step)), pools[step % len(pools)])
         params, state, value = _step(
             optimizer,
             params,
@@ -178,14 +178,32 @@ def _step(optimizer, params, state, stored, windows, key, strength):
     return optax.apply_updates(params, updates), state, value
 
 
-def _segments(rng, learnt):
-    """BATCH segments of random clips; a clip of four times the length is drawn twice as often."""
-    lengths = np.sqrt([stop for _, (_, stop) in learnt])
+class Pool(NamedTuple):
+    """Clips whose segments have one length."""
+
+    clips: list[tuple[examples.SyncClip, int]]  # and how many frames of each are learnt
+    segment: int  # frames
+    batch: int  # segments a step
+
+
+def _pools(learnt):
+    """Long clips, and in every third step those that are shorter than a segment."""
+    long = Pool([pair for pair in learnt if pair[1] >= SEGMENT], SEGMENT, BATCH)
+    short = Pool([pair for pair in learnt if pair[1] < SEGMENT], SHORT, SHORT_BATCH)
+    if not long.clips or not short.clips:
+        return [long if long.clips else short]
+    return [long, long, short]
+
+
+def _segments(rng, pool):
+    """Segments of random clips; a clip of four times the length is drawn twice as often."""
+    lengths = np.sqrt([length for _, length in pool.clips])
+    repeat = len(pool.clips) < pool.batch
     stored, windows = [], []
-    for k in rng.choice(len(learnt), BATCH, p=lengths / lengths.sum()):
-        clip, (_, length) = learnt[k]
-        start = rng.integers(0, length - SEGMENT + 1)
-        stop = start + SEGMENT
+    for k in rng.choice(len(lengths), pool.batch, repeat, lengths / lengths.sum()):
+        clip, length = pool.clips[k]
+        start = rng.integers(0, length - pool.segment + 1)
+        stop = start + pool.segment
         stored.append(clip.mouths[start:stop])
         windows.append(clip.sound[start + expert.MIDDLE : stop - expert.MIDDLE])
     return np.stack(stored), np.stack(windows)
