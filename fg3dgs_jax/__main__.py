@@ -12,7 +12,7 @@ PROGRAMS = {
     "evaluate": "measures an avatar on held-out frames: metrics, video, report",
     "synthesize": "makes an avatar speak any sound: an mp4",
     "weights": "lists, fetches, converts and checks pretrained networks",
-    "lipsync": "trains a lip-sync expert on the clips of many people",
+    "lipsync": "fits a lip prior and a lip-sync expert to clips of many people",
 }
 
 

@@ -1,7 +1,7 @@
 """Our own lip-sync expert: do five frames of a mouth fit their sound?
 
 It stands in for Wav2Lip's discriminator in eq. (16), whose weights are not free: anyone trains one
-on their own processed folders with `python -m fg3dgs_jax.lipsync fit`. Two small towers put
+on clips of their own with `python -m fg3dgs_jax.lipsync fit`. Two small towers put
 five frames of a mouth and the 200 ms of sound around the middle one on a unit sphere; the cosine,
 calibrated on clips held out from training, is the probability that they belong together.
 
