@@ -22,7 +22,7 @@ from fg3dgs_jax.media.clock import FPS
 from fg3dgs_jax.media.progress import progress
 from fg3dgs_jax.media.whole_files import whole
 
-STEPS = 600
+STEPS = 900
 DRAWN = 10  # clips in the picture of curves
 
 

@@ -14,9 +14,9 @@ import numpy as np
 from fg3dgs_jax.clip import av_offset, lips, over_time
 from fg3dgs_jax.experts.audio import lip_prior
 from fg3dgs_jax.experts.face import face_landmarker
+from fg3dgs_jax.lipsync import face_tracks
 from fg3dgs_jax.media import loudness, video
 from fg3dgs_jax.media.whole_files import whole
-from fg3dgs_jax.weights import store
 
 MIN_FRAMES = 75  # of a clip that is learnt from
 MIN_FACES = 0.9  # share of frames that show a face
@@ -55,7 +55,7 @@ def read_clip(
             fields = {key: file[key] for key in file.files}
         late = float(fields.pop("late"))
         return LipClip(name, speaker, late=None if np.isnan(late) else late, **fields)
-    track, samples = _track(path)
+    track, samples = _track(path, cache)
     if track.valid.mean() < MIN_FACES or len(track.valid) < MIN_FRAMES:
         raise ValueError(
             f"{path} shows a face in {track.valid.sum()} of {len(track.valid)} frames; expected "
@@ -106,15 +106,14 @@ def speakers_of(
     return {str(p): known.get(pathlib.Path(p).name, pathlib.Path(p).resolve().stem) for p in paths}
 
 
-def _track(path):
+def _track(path, cache):
     """Landmarks and samples of a video or processed folder."""
     if (path / "meta.json").is_file():
         if not (path / "faces.npz").is_file():
             raise ValueError(f"{path} has no faces.npz; give the video that it was made from")
         return face_landmarker.load_track(path / "faces.npz"), video.read_wav(path / "audio.wav")
     footage = video.read_video(path, min_frames=MIN_FRAMES)
-    landmarker = store.require("face_landmarker")
-    return face_landmarker.detect(landmarker, footage.frames()), footage.samples
+    return face_tracks.detect(footage, cache), footage.samples
 
 
 def _stamp(path):

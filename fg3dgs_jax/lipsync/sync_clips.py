@@ -15,14 +15,12 @@ import numpy as np
 
 from fg3dgs_jax.clip import av_offset, over_time, pack
 from fg3dgs_jax.clip.open import open_clip
-from fg3dgs_jax.experts.face import face_landmarker
-from fg3dgs_jax.lipsync import expert
+from fg3dgs_jax.lipsync import expert, face_tracks
 from fg3dgs_jax.lipsync.examples import MARGIN, STORED, SyncClip
 from fg3dgs_jax.media import loudness, video
 from fg3dgs_jax.media import windows as windows_lib
 from fg3dgs_jax.media.clock import SAMPLE_RATE
 from fg3dgs_jax.media.whole_files import whole
-from fg3dgs_jax.weights import store
 
 MIN_FRAMES = 28  # of a video
 MIN_FACES = 0.9  # share of a video's frames that show a face
@@ -55,11 +53,11 @@ def read(path: os.PathLike | str, cache: os.PathLike | str | None = None) -> Rec
         clip = open_clip(path)
         mouths = cut_mouths(clip.frames, clip.landmarks)
         return Recorded(name, mouths, video.read_wav(clip.path / "audio.wav"), 0.0)
-    kept = None if cache is None else pathlib.Path(cache) / f"{name}_{_stamp(path)}_mouths.npz"
+    kept = None if cache is None else face_tracks.kept_file(path, cache, "mouths")
     if kept is not None and kept.is_file():
         with np.load(kept) as file:
             return Recorded(name, file["mouths"], file["samples"], float(file["late"]))
-    recorded = _read_video(name, path)
+    recorded = _read_video(path, cache)
     if kept is not None:
         kept.parent.mkdir(parents=True, exist_ok=True)
         with whole(kept) as part, open(part, "wb") as file:
@@ -126,9 +124,9 @@ def _cut(frames, boxes):
     return expert.cut(frames.astype(jnp.float32), boxes, STORED)
 
 
-def _read_video(name, path):
+def _read_video(path, cache):
     footage = video.read_video(path, min_frames=MIN_FRAMES)
-    track = face_landmarker.detect(store.require("face_landmarker"), footage.frames())
+    track = face_tracks.detect(footage, cache)
     if track.valid.mean() < MIN_FACES:
         raise ValueError(
             f"{path} shows a face in {track.valid.sum()} of {len(track.valid)} frames; expected a "
@@ -138,10 +136,5 @@ def _read_video(name, path):
     samples = loudness.apply_gain(footage.samples, loudness.gain_db(footage.samples))
     offset = av_offset.estimate(track.pixels, track.valid, samples)
     mouths = cut_mouths(footage.frames(), pixels)
-    return Recorded(name, mouths, samples, offset.seconds if offset.certain else 0.0)
-
-
-def _stamp(path):
-    """Tells one state of a file from another."""
-    state = path.stat()
-    return f"{state.st_size:x}{state.st_mtime_ns:x}"
+    late = offset.seconds if offset.certain else 0.0
+    return Recorded(path.resolve().stem, mouths, samples, late)

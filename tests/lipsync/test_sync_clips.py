@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fg3dgs_jax.experts.face import face_landmarker
-from fg3dgs_jax.lipsync import expert, sync_clips
+from fg3dgs_jax.lipsync import expert, face_tracks, sync_clips
 from fg3dgs_jax.media import video
 from fg3dgs_jax.weights import store
 from tests import fake_avatar
@@ -78,6 +78,11 @@ def test_a_video_is_read_once_and_kept(tmp_path, monkeypatch):
     recorded = sync_clips.read(path, tmp_path / "clips")
     again = sync_clips.read(str(path), str(tmp_path / "clips"))
     assert len(tracks) == 1 and recorded.name == "painted" and recorded.late == 0.0
+    # The prior finds the landmarks there, to the bit.
+    kept = face_tracks.detect(video.read_video(path), tmp_path / "clips")
+    assert len(tracks) == 1
+    for one, two in zip(kept, tracks[0], strict=True):
+        np.testing.assert_array_equal(one, two)
     for one, two in zip(recorded, again, strict=True):
         np.testing.assert_array_equal(one, two)
     # The mouth opens: dark where it was skin. A frame without a face is bridged, not black.
