@@ -90,8 +90,10 @@ def _fit_expert(args):
             f"{scores['peak']:+d}, {scores['contrast']:.2f} above the median, and "
             f"{scores['steady']:.0%} of the runs agree with it"
         )
-    step = report["best_step"]
-    print(f"{args.out}: sync_expert.npz (step {step}), sync_expert.json, score_by_shift.png")
+    if not report["clips"]:
+        print("nothing was judged: the ends of the clips are too short. Give clips with --unseen")
+    picture = ", score_by_shift.png" if report["clips"] else ""
+    print(f"{args.out}: sync_expert.npz (step {report['best_step']}), sync_expert.json{picture}")
 
 
 def _number(value):

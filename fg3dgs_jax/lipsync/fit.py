@@ -15,6 +15,7 @@ from fg3dgs_jax.media.clock import FPS
 
 SEGMENT, BATCH = 64, 4  # frames of a training segment, segments a step
 SHORT, SHORT_BATCH = 28, 8  # the same for clips that are shorter than SEGMENT
+JUDGED = 2 * shift_scores.REACH + expert.FRAMES - 1  # frames: fewer lack half of the shifts
 MANY = 8  # speakers from which on some are held out whole
 HELD_OUT_SPEAKERS = 1 / 8  # of many
 RATE, DECAY = 1e-3, 1e-2  # AdamW; the rate falls by a cosine over all steps
@@ -37,7 +38,8 @@ def plan(lengths: Sequence[int], speakers: Sequence[str], seed: int) -> list[Par
     """How clips are used.
 
     Of many speakers some are held out with all their clips, and the clips of the others are learnt
-    whole. Of few, the end of each clip is held out, and clips too short for that are learnt whole.
+    whole. Of few, the ends of clips are held out. Clips too short for that are learnt whole, as are
+    those whose end cannot be judged if there are others.
 
     Args:
       lengths: frames of each clip.
@@ -60,7 +62,13 @@ def plan(lengths: Sequence[int], speakers: Sequence[str], seed: int) -> list[Par
     longest = max(lengths)
     if not _has_end(longest):
         parts(longest)  # refuses
-    return [parts(n) if _has_end(n) else Parts((0, n), (n, n), (n, n)) for n in lengths]
+    split = [_has_end(n) and n - format.train_frames(n) >= JUDGED for n in lengths]
+    if not any(split):
+        split = [_has_end(n) for n in lengths]
+    return [
+        parts(n) if end else Parts((0, n), (n, n), (n, n))
+        for n, end in zip(lengths, split, strict=True)
+    ]
 
 
 class Fit(NamedTuple):

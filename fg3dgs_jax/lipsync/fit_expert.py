@@ -74,6 +74,10 @@ def fit_expert(sources: Sources, out: os.PathLike | str, steps: int = STEPS, see
     data = [p for p in sources.data if pathlib.Path(p).resolve().stem not in lags.left_out]
     clips, unread = read_clips(data, lags, out / "clips")
     strangers, unread_too = read_clips(sources.unseen, lags, out / "clips")
+    if short := [c.name for c in strangers.values() if len(c.mouths) < fit.JUDGED]:
+        raise ValueError(
+            f"--unseen: {', '.join(short)} cannot be judged; expected {fit.JUDGED} frames or more"
+        )
     speakers = [of[path] for path in clips]
     ranges = fit.plan([len(c.mouths) for c in clips.values()], speakers, seed)
     out.mkdir(parents=True, exist_ok=True)
@@ -83,18 +87,14 @@ def fit_expert(sources: Sources, out: os.PathLike | str, steps: int = STEPS, see
     expert.save(out / f"{expert.NAME}.npz", fitted.variables)
     scores = {}
     for clip, part in zip(clips.values(), ranges, strict=True):
-        if part.test[1] - part.test[0] >= expert.FRAMES:
+        if part.test[1] - part.test[0] >= fit.JUDGED:
             which = "end, unseen" if part.train[1] else "speaker held out"
             scores[f"{clip.name} ({which})"] = _scores(fitted.variables, clip, *part.test)
     for clip in strangers.values():
         key = f"{clip.name} (speaker unseen)"
         scores[key] = _scores(fitted.variables, clip, 0, len(clip.mouths))
-    drawn = list(scores.items())[-DRAWN:]
-    picture = plots.plot_by_shift(
-        {f"{n}: {s['aligned']:.0%} of {s['runs']}": s["curve"] for n, s in drawn},
-        "score against shift; share of 2 s runs that peak within one frame of 0",
-    )
-    plots.write_png(out / "score_by_shift.png", picture)
+    if scores:
+        plots.write_png(out / "score_by_shift.png", _picture(scores))
     learnt = [(c, s, r) for c, s, r in zip(clips.values(), speakers, ranges, strict=True)]
     learnt = [(c, s, r.train[1]) for c, s, r in learnt if r.train[1]]
     report = {
@@ -161,6 +161,14 @@ def _fit_with_bar(clips, ranges, steps, seed):
             bar.set_postfix(train=f"{row['train']:.2f}", held_out=f"{row['held_out']:.2f}")
 
         return fit.fit(clips, ranges, steps, seed, show)
+
+
+def _picture(scores):
+    drawn = list(scores.items())[-DRAWN:]
+    return plots.plot_by_shift(
+        {f"{n}: {s['aligned']:.0%} of {s['runs']}": s["curve"] for n, s in drawn},
+        "score against shift; share of 2 s runs that peak within one frame of 0",
+    )
 
 
 def _scores(variables, clip, start, stop):

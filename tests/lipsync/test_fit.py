@@ -114,6 +114,9 @@ def test_of_many_speakers_some_are_held_out_with_all_their_clips():
 def test_of_few_speakers_ends_are_held_out_and_short_clips_are_learnt_whole():
     plan = fit.plan([350, 50], ["a", "b"], seed=0)
     assert plan == [fit.parts(350), ((0, 50), (50, 50), (50, 50))]
+    # An end of 32 frames cannot be judged: it stops the training where there is no longer one.
+    whole = ((0, 350), (350, 350), (350, 350))
+    assert fit.plan([350, 500], ["a", "b"], seed=0) == [whole, fit.parts(500)]
     with pytest.raises(ValueError, match="50 frames is too short"):
         fit.plan([50, 40], ["a", "b"], seed=0)
     with pytest.raises(ValueError, match=r"has 20 frames; expected 28 or more"):
@@ -264,6 +267,7 @@ def test_the_program_fits_both_or_one(tmp_path, monkeypatch, capsys):
     assert rows[1] == ["good", "-2", "0.71", "-", "0.50", "0.40"]
     assert rows[2][:3] == ["dubbed", "-2", "0.10"] and "left out" in text.splitlines()[2]
     assert rows[3] == ["mean", "0.71", "-", "-", "-"] and "sync_expert.npz (step 7)" in text
+    assert "nothing was judged" in text and "--unseen" in text
     for only in ("prior", "expert"):
         calls.clear()
         assert __main__.main(["fit", *paths, "--only", only, "--steps", "5"]) == 0
