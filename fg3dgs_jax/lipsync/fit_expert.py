@@ -45,7 +45,7 @@ def fit_expert(sources: Sources, out: os.PathLike | str, steps: int = STEPS, see
     """Trains one expert; writes `sync_expert.npz`, `sync_expert.json` and `score_by_shift.png`.
 
     Clips are brought into step first, by the lags that a fitted prior found (`lip_prior.json` in
-    OUT), else by what their own spectrum says with certainty. What was read of videos is kept in
+    OUT), else by what `av_offset` measures with certainty. What was read of videos is kept in
     OUT/clips, so that the next fit is quick.
 
     Args:

@@ -15,12 +15,14 @@ import numpy as np
 
 from fg3dgs_jax.clip import av_offset, over_time, pack
 from fg3dgs_jax.clip.open import open_clip
+from fg3dgs_jax.experts.audio import audio_features
 from fg3dgs_jax.lipsync import expert, face_tracks
 from fg3dgs_jax.lipsync.examples import MARGIN, STORED, SyncClip
 from fg3dgs_jax.media import loudness, video
 from fg3dgs_jax.media import windows as windows_lib
 from fg3dgs_jax.media.clock import SAMPLE_RATE
 from fg3dgs_jax.media.whole_files import whole
+from fg3dgs_jax.weights import store
 
 MIN_FRAMES = 28  # of a video
 MIN_FACES = 0.9  # share of a video's frames that show a face
@@ -34,7 +36,7 @@ class Recorded(NamedTuple):
     name: str
     mouths: np.ndarray  # uint8 [T, 72, 72, 3], see `SyncClip`
     samples: np.ndarray  # int16 [n], 16 kHz, speech at the common level
-    late: float  # s by which the sound is certainly late by its own spectrum, else 0
+    late: float  # s by which the sound is certainly late, see `av_offset`, else 0
 
 
 def read(path: os.PathLike | str, cache: os.PathLike | str | None = None) -> Recorded:
@@ -70,7 +72,7 @@ def sync_clip(recorded: Recorded, late: float | None = None) -> SyncClip:
 
     Args:
       recorded: what was read of the clip.
-      late: s by which its sound is late, and is moved back. None: as its spectrum says.
+      late: s by which its sound is late, and is moved back. None: as `recorded` says.
     """
     late = recorded.late if late is None else late
     samples = moved_back(recorded.samples, round(late * SAMPLE_RATE))
@@ -134,7 +136,16 @@ def _read_video(path, cache):
         )
     pixels = over_time.bridge(track.pixels, track.valid)
     samples = loudness.apply_gain(footage.samples, loudness.gain_db(footage.samples))
-    offset = av_offset.estimate(track.pixels, track.valid, samples)
+    predicted = _predicted_lips(samples, len(pixels))
+    offset = av_offset.estimate(track.pixels, track.valid, samples, predicted)
     mouths = cut_mouths(footage.frames(), pixels)
     late = offset.seconds if offset.certain else 0.0
     return Recorded(path.resolve().stem, mouths, samples, late)
+
+
+def _predicted_lips(samples, num_frames):
+    """What the lip prior expects of the lips, [T, 3]; None where its weights are missing."""
+    extractor = audio_features.lookup("lips")
+    if extractor.weights and store.find(extractor.weights) is None:
+        return None
+    return audio_features.extract("lips", samples, num_frames)[:, 0]
