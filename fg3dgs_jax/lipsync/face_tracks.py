@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +30,8 @@ def detect(footage: Video, cache: os.PathLike | str | None = None) -> FaceTrack:
     if kept is not None:
         kept.parent.mkdir(parents=True, exist_ok=True)
         with whole(kept) as part, open(part, "wb") as file:
-            np.savez(file, **(track._asdict() | {"names": np.array(track.names, str)}))
+            fields: dict[str, Any] = track._asdict() | {"names": np.array(track.names, str)}
+            np.savez(file, **fields)
     return track
 
 
