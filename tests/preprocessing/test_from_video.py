@@ -126,7 +126,7 @@ def test_wanted_features_without_weights_are_refused_before_the_work(capsys, tmp
     assert "ave.pth" in message and "CC BY-NC" in message and len(message.splitlines()) == 1
     assert not (tmp_path / "o").exists()
     assert steps.choose_extractors(None) == ("mel",)  # what was not asked for is left out
-    assert "whisper features left out" in capsys.readouterr().out
+    assert "whisper and lips left out" in capsys.readouterr().out
 
 
 def meta_of_five():
@@ -143,7 +143,7 @@ def test_every_wanted_extractor_gets_its_file_once(tmp_path, monkeypatch):
     )
     calls = []
 
-    def extract(name, samples, num_frames):
+    def extract(name, samples, num_frames, prior):
         calls.append(name)
         return np.full((num_frames, 1, 2), len(samples), np.float32)
 
