@@ -85,9 +85,8 @@ def _of_curves(moves: np.ndarray, guides: np.ndarray) -> np.ndarray:
     )
     curves = (curves - curves.mean(1, keepdims=True)).T.astype(np.float64)
     y = (moves - moves.mean(0)).reshape(len(moves), -1)
-    normal = curves.T @ curves + 1e-9 * len(curves) * np.eye(
-        2
-    )  # (0.03 mm)^2: lips that do not move
+    still = 1e-9 * len(curves) * np.eye(2)  # (0.03 mm)^2 a frame: for lips that do not move
+    normal = curves.T @ curves + still
     per_metre = np.linalg.solve(normal, curves.T @ y)
     eyes = np.diff(guides[[GUIDES.index(p) for p in EYE_CORNERS]], axis=0)
     return COMMON_GAIN * np.array(DEVIATIONS)[:, None] * np.linalg.norm(eyes) * per_metre
