@@ -20,7 +20,7 @@ from fg3dgs_jax.experts.audio import audio_features
 from fg3dgs_jax.experts.face import face_landmarker, mediapipe_runtime
 from fg3dgs_jax.experts.optional import OptionalNetwork
 from fg3dgs_jax.lipsync import openings, ruler
-from fg3dgs_jax.media import clock, loudness, plots, video
+from fg3dgs_jax.media import clock, plots, video
 from fg3dgs_jax.media.progress import progress
 from fg3dgs_jax.media.whole_files import whole
 from fg3dgs_jax.weights import store as weights
@@ -117,14 +117,6 @@ def frames_late(measured: av_offset.Offset | None) -> float:
     return measured.seconds * clock.FPS if measured is not None and measured.certain else 0.0
 
 
-def expected_lips(samples: np.ndarray, num_frames: int) -> np.ndarray | None:
-    """Returns the curves [T, 3] that the lip prior expects, None without Whisper's weights."""
-    if weights.find("whisper_tiny_en") is None:
-        return None
-    levelled = loudness.apply_gain(samples, loudness.gain_db(samples))
-    return audio_features.extract("lips", levelled, num_frames)[:, 0]
-
-
 def result_folder(
     workdir: os.PathLike[str] | str, out: os.PathLike[str] | str | None
 ) -> pathlib.Path:
@@ -205,7 +197,7 @@ def speak(
                 f"expected at least {ruler.MIN_FRAMES}"
             )
         track = trackers[0].track()
-        expected = expected_lips(footage.samples, footage.num_frames)
+        expected = audio_features.expected_lips(footage.samples, footage.num_frames)
         late = av_offset.estimate(track.pixels, track.valid, footage.samples, expected)
     return Driven(name, path, footage.samples, footage.num_frames, truth, render, late)
 

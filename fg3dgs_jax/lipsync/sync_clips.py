@@ -22,7 +22,6 @@ from fg3dgs_jax.media import loudness, video
 from fg3dgs_jax.media import windows as windows_lib
 from fg3dgs_jax.media.clock import SAMPLE_RATE
 from fg3dgs_jax.media.whole_files import whole
-from fg3dgs_jax.weights import store
 
 MIN_FRAMES = 28  # of a video
 MIN_FACES = 0.9  # share of a video's frames that show a face
@@ -136,16 +135,8 @@ def _read_video(path, cache):
         )
     pixels = over_time.bridge(track.pixels, track.valid)
     samples = loudness.apply_gain(footage.samples, loudness.gain_db(footage.samples))
-    predicted = _predicted_lips(samples, len(pixels))
+    predicted = audio_features.expected_lips(samples, len(pixels))
     offset = av_offset.estimate(track.pixels, track.valid, samples, predicted)
     mouths = cut_mouths(footage.frames(), pixels)
     late = offset.seconds if offset.certain else 0.0
     return Recorded(path.resolve().stem, mouths, samples, late)
-
-
-def _predicted_lips(samples, num_frames):
-    """What the lip prior expects of the lips, [T, 3]; None where its weights are missing."""
-    extractor = audio_features.lookup("lips")
-    if extractor.weights and store.find(extractor.weights) is None:
-        return None
-    return audio_features.extract("lips", samples, num_frames)[:, 0]

@@ -11,7 +11,7 @@ import numpy as np
 from fg3dgs_jax.clip import av_offset
 from fg3dgs_jax.experts.audio import audio_features
 from fg3dgs_jax.experts.face import face_landmarker
-from fg3dgs_jax.media import loudness, video
+from fg3dgs_jax.media import video
 from fg3dgs_jax.preprocessing.express import sources
 from fg3dgs_jax.preprocessing.resume import Folder
 from fg3dgs_jax.preprocessing.settings import Consent
@@ -87,8 +87,7 @@ class Job(abc.ABC):
         """
         if "lips" not in self.extractors:
             return None
-        levelled = loudness.apply_gain(samples, loudness.gain_db(samples))
-        return audio_features.extract("lips", levelled, self.num_frames)[:, 0]
+        return audio_features.expected_lips(samples, self.num_frames)
 
     def weights(self) -> dict[str, str]:
         """{name in the registry: sha256} of the networks that every source uses."""

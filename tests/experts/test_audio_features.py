@@ -150,3 +150,23 @@ def test_windows_of_another_shape_are_refused():
         audio_features.check_window(settings, good, "here")
     # An extractor of someone else's, in a run that does not tell its shape.
     audio_features.check_window(Data(audio_extractor="words"), bad, "here")
+
+
+def test_expected_lips_do_not_depend_on_the_level(monkeypatch):
+    given = []
+
+    def extract(name, samples, num_frames):
+        given.append((name, samples))
+        return np.ones((num_frames, 1, 3), np.float32)
+
+    monkeypatch.setattr(audio_features, "extract", extract)
+    monkeypatch.setattr(audio_features.store, "find", lambda name: "here")
+    rng = np.random.default_rng(0)
+    bursts = np.repeat(np.tile([0.0, 1.0], 5), 4000)
+    loud = (rng.normal(size=40_000) * 4000 * bursts).clip(-32767, 32767).astype(np.int16)
+    for samples in (loud, loud // 4):
+        assert audio_features.expected_lips(samples, 62).shape == (62, 3)
+    (name, one), (_, other) = given
+    assert name == "lips" and abs(one.std() / other.std() - 1) < 0.05
+    monkeypatch.setattr(audio_features.store, "find", lambda name: None)
+    assert audio_features.expected_lips(loud, 62) is None

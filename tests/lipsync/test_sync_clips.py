@@ -75,7 +75,9 @@ def test_a_video_is_read_once_and_kept(tmp_path, monkeypatch):
 
     monkeypatch.setattr(face_landmarker, "detect", detect)
     monkeypatch.setattr(store, "require", lambda name: tmp_path / name)
-    monkeypatch.setattr(sync_clips, "_predicted_lips", lambda samples, num_frames: None)
+    monkeypatch.setattr(
+        sync_clips.audio_features, "expected_lips", lambda samples, num_frames: None
+    )
     recorded = sync_clips.read(path, tmp_path / "clips")
     again = sync_clips.read(str(path), str(tmp_path / "clips"))
     assert len(tracks) == 1 and recorded.name == "painted" and recorded.late == 0.0

@@ -22,7 +22,7 @@ from fg3dgs_jax.experts.audio import (
     wav2vec2_features,
     whisper,
 )
-from fg3dgs_jax.media import windows
+from fg3dgs_jax.media import loudness, windows
 from fg3dgs_jax.weights import store
 
 
@@ -74,6 +74,22 @@ def extract(
             f"{list(expected)}: these are the weights of another model"
         )
     return features
+
+
+def expected_lips(samples: np.ndarray, num_frames: int) -> np.ndarray | None:
+    """What the lip prior expects of the lips that spoke a sound.
+
+    Args:
+      samples: int16 [n > 0] at 16 kHz, of any level.
+      num_frames: T.
+
+    Returns:
+      float32 [T, 3], `lip_prior.CURVES`, standardised. None without Whisper's weights.
+    """
+    if store.find("whisper_tiny_en") is None:
+        return None
+    levelled = loudness.apply_gain(samples, loudness.gain_db(samples))
+    return extract("lips", levelled, num_frames)[:, 0]
 
 
 def lookup(name: str) -> Extractor:
