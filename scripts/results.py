@@ -2,7 +2,7 @@
 
     python scripts/results.py --data data/obama data/french data/lieu256 \\
         --variants cpu cpu,no_fad cpu,no_fam cpu,single cpu,no_hrpa --out runs/results \\
-        --sync_expert runs/sync/sync_expert.npz
+        --sync_expert runs/sync/sync_expert.npz --drive others/*.mp4
 
 The first variant is the full method, the others are compared with it. Every run is a workdir
 OUT/CLIP_VARIANT (its commas as underscores), one after the other. Finished runs are skipped, and an
@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 STILL = "best still image"
+DRIVEN = "eval_drive/drive.json"
 
 
 # A run's metrics.json, or None where it has not been measured.
@@ -60,6 +61,9 @@ COLUMNS = (
     Column("lips PSNR", "lips_psnr", 2, more),
     Column("eyes PSNR", "eyes_psnr", 2, more),
     Column("own sync", "own_sync.score", 3, more),
+    Column("driven opening", "driven.mean.opening", 2, more),
+    Column("driven width", "driven.mean.width", 2, more),
+    Column("driven closures F1", "driven.mean.f1", 2, more),
     Column("temporal", "temporal.frame_ratio", 2, near_one),
     Column("temporal, lips", "temporal.lips_ratio", 2, near_one),
     Column("temporal, eyes", "temporal.eyes_ratio", 2, near_one),
@@ -148,8 +152,20 @@ def read(path: pathlib.Path) -> dict | None:
 
 
 def metrics_of(workdir: pathlib.Path) -> Metrics:
-    """Returns the metrics of a workdir."""
-    return read(workdir / "eval_test" / "metrics.json")
+    """Returns the metrics of a workdir, with those of driven lips as `driven`."""
+    metrics, driven = read(workdir / "eval_test" / "metrics.json"), read(workdir / DRIVEN)
+    return metrics and {**metrics, "driven": driven}
+
+
+def is_driven(workdir: pathlib.Path, videos: list[pathlib.Path]) -> bool:
+    """Returns whether the avatar of a workdir, as it is now, has spoken the sound of `videos`."""
+    driven, avatar = read(workdir / DRIVEN), workdir / "avatar.npz"
+    if not driven or not avatar.exists():
+        return False
+    if (workdir / DRIVEN).stat().st_mtime < avatar.stat().st_mtime:
+        return False
+    rows = {*(row["name"] for row in driven["videos"]), *driven["left_out"]}
+    return rows == {video.stem for video in videos}
 
 
 def is_measured(workdir: pathlib.Path, sync_expert: pathlib.Path | None) -> bool:
@@ -170,11 +186,14 @@ def run(flags: argparse.Namespace, data: pathlib.Path, variant: str, workdir: pa
     print(f"== {workdir}", flush=True)
     if subprocess.run([sys.executable, "-m", *train]).returncode:
         return False
-    if is_measured(workdir, flags.sync_expert):
-        return True
-    measure = ["fg3dgs_jax.evaluate", f"--workdir={workdir}"]
-    measure += [f"--sync_expert={flags.sync_expert}"] if flags.sync_expert else []
-    return not subprocess.run([sys.executable, "-m", *measure]).returncode
+    measure = [sys.executable, "-m", "fg3dgs_jax.evaluate", f"--workdir={workdir}"]
+    if not is_measured(workdir, flags.sync_expert):
+        expert = [f"--sync_expert={flags.sync_expert}"] if flags.sync_expert else []
+        if subprocess.run([*measure, *expert]).returncode:
+            return False
+    if flags.drive and not is_driven(workdir, flags.drive):
+        return not subprocess.run([*measure, "--drive", *map(str, flags.drive)]).returncode
+    return True
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -192,6 +211,14 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--config", default="configs/obama.py", help="default: %(default)s")
     parser.add_argument(
         "--sync_expert", type=pathlib.Path, metavar="FILE.npz", help="see evaluate --help"
+    )
+    parser.add_argument(
+        "--drive",
+        nargs="+",
+        default=[],
+        type=pathlib.Path,
+        metavar="VIDEO",
+        help="also let every avatar speak their sound, and compare the lips: see evaluate --help",
     )
     parser.add_argument(
         "--set",

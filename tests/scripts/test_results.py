@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import pathlib
 import types
 
@@ -33,6 +34,7 @@ def metrics(**changes):
         "still_lips_psnr": 20.5,
         "still_eyes_psnr": 20.1,
         "own_sync": {"score": 0.5, "truth_score": 0.6041},
+        "driven": {"mean": {"opening": 0.66, "width": 0.6, "f1": 0.7}},
         "temporal": {"frame_ratio": 0.9, "lips_ratio": 0.7, "eyes_ratio": 0.8},
         "weights": {"own_sync": "own lip-sync expert (sync.npz); not LSE"},
     }
@@ -63,9 +65,11 @@ def test_a_clip_has_the_still_image_first_and_dashes_for_what_is_unknown():
     found = rows(text)
     assert list(found)[2:] == ["best still image", "cpu (full method)", "no_fad", "single"]
     assert found["best still image"][0] == (
-        ["22.90", "0.8000", "0.2200", "2.200", "20.50", "20.10"] + ["-"] * 6
+        ["22.90", "0.8000", "0.2200", "2.200", "20.50", "20.10"] + ["-"] * 9
     )
-    assert found["cpu (full method)"][0][-6:] == ["0.500", "0.90", "0.70", "0.80", "267", "162"]
+    full = found["cpu (full method)"][0]
+    assert full[6:10] == ["0.500", "0.66", "0.60", "0.70"]
+    assert full[10:] == ["0.90", "0.70", "0.80", "267", "162"]
     assert found["no_fad"][0][2] == "0.0310" and found["no_fad"][0][6] == "-"
     assert set(found["single"][0]) == {"-"}
     assert {len(cells[0]) for cells in found.values()} == {len(results.COLUMNS)}
@@ -152,3 +156,26 @@ def test_two_folders_of_one_name_are_refused(capsys):
     with pytest.raises(SystemExit):
         results.main(["--data", "a/obama", "b/obama", "--variants", "cpu", "--out", "runs"])
     assert "same name twice" in capsys.readouterr().err
+
+
+def test_an_avatar_speaks_the_videos_again_when_it_or_they_have_changed(tmp_path, programs):
+    videos = [pathlib.Path("others/a.mp4"), pathlib.Path("others/b.mp4")]
+    run = tmp_path / "obama_cpu"
+    write(run, metrics())
+    assert not results.is_driven(run, videos)
+    (run / "avatar.npz").touch()
+    driven = {"videos": [{"name": "a"}], "left_out": {"b": "no face"}, "mean": {"opening": 0.5}}
+    (run / "eval_drive").mkdir()
+    (run / "eval_drive" / "drive.json").write_text(json.dumps(driven))
+    assert results.is_driven(run, videos)
+    assert results.metrics_of(run)["driven"]["mean"]["opening"] == 0.5
+    assert not results.is_driven(run, videos[:1])
+    os.utime(run / "avatar.npz", (2e9, 2e9))  # trained since
+    command = ["--data", "d/obama", "--variants", "cpu", "--out", str(tmp_path), "--drive"]
+    assert results.main([*command, *map(str, videos)]) == 0
+    assert programs[1] == [
+        "fg3dgs_jax.evaluate",
+        f"--workdir={run}",
+        "--drive",
+        *map(str, videos),
+    ]
