@@ -71,7 +71,7 @@ def test_the_resolved_settings_are_those_on_record():
 def test_only_the_tuned_method_makes_room_for_the_features_of_a_prior():
     plain, lips = load("obama", "tuned,audio=whisper"), load("obama", "tuned")
     assert (plain.guides.audio_noise, plain.stages.motion.noise.audio) == (2.0, 2.0)
-    assert (lips.guides.audio_noise, lips.stages.motion.noise.audio) == (1.0, 1.0)
+    assert (lips.guides.audio_noise, lips.stages.motion.noise.audio) == (1.0, 0.3)
     paper = differences(load("obama").to_dict(), load("obama", "audio=lips").to_dict())
     assert {k.split(".")[0] for k in paper} <= {"name", "data"}
 

@@ -127,7 +127,7 @@ def hears_lips(config: Config) -> None:
       config: of the tuned method, is changed.
     """
     # A prior has taken out most of what a short clip could be learnt by heart from.
-    config.stages.motion.noise.audio = 1.0
+    config.stages.motion.noise.audio = 0.3
     config.guides.audio_noise = 1.0  # of sound and landmarks together, see `Guides`
 
 

@@ -3,18 +3,16 @@
 import functools
 import itertools
 import pathlib
-import shutil
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from fg3dgs_jax.clip import format, over_time
+from fg3dgs_jax.clip import format, lips, over_time
 from fg3dgs_jax.clip.memory_map import stream
 from fg3dgs_jax.experts.audio import audio_features, lip_prior
 from fg3dgs_jax.experts.face import face_landmarker
 from fg3dgs_jax.media import clock, video
 from fg3dgs_jax.media.progress import progress
-from fg3dgs_jax.media.whole_files import whole
 from fg3dgs_jax.preprocessing.express import channels
 from fg3dgs_jax.preprocessing.job import Job
 from fg3dgs_jax.preprocessing.step import Step
@@ -111,16 +109,19 @@ def expression(job: Job) -> None:
 def extract(name: str, job: Job) -> None:
     """Computes the audio features of the extractor `name`.
 
-    With `lips` the folder keeps the prior that made them: new speech must go through the same one.
+    With `lips` the folder keeps the prior that made them, which has learnt how the clip's person
+    moves the lips: new speech must go through the same one.
     """
     with progress(desc=f"sound, {name}", total=1, unit="extractor") as bar:
         samples = video.read_wav(job.folder.path / "audio.wav")
-        prior = None
         if name == "lips":
-            prior = job.folder.path / PRIOR
-            with whole(prior) as part:
-                shutil.copyfile(lip_prior.require(), part)
-        rows = audio_features.extract(name, samples, job.num_frames, prior)
+            track = job.track
+            curves = lips.lip_curves(lips.in_head_frame(track.pixels, track.depth, track.rotation))
+            learnt = np.flatnonzero(track.valid[: format.train_frames(job.num_frames)])
+            prior, rows = audio_features.persons_lips(samples, np.stack(curves, 1), learnt)
+            lip_prior.save(job.folder.path / PRIOR, prior)
+        else:
+            rows = audio_features.extract(name, samples, job.num_frames)
         format.save_arrays(job.folder.path, **{f"audio_{name}": rows})
         bar.update()
 
@@ -153,7 +154,8 @@ def _feature_step(name):
     return Step(
         name,
         functools.partial(extract, name),
-        needs=("audio.wav",),
+        needs=("audio.wav", "faces.npz") if is_lips else ("audio.wav",),
+        version=2 if is_lips else 1,
         makes=(f"audio_{name}.npy", PRIOR) if is_lips else (f"audio_{name}.npy",),
         made_by=made_by,
         applies=lambda job: name in job.extractors,

@@ -118,28 +118,35 @@ def test_records_are_those_of_folders_made_before_steps_had_versions():
         "expression": origin,
         "layers": {"parser": "landmarks", "weights": {"a": "0"}, "version": 3},
         **dict.fromkeys(audio_features.EXTRACTORS, sound),
-        "lips": [sound, files.digest(lip_prior.require())],
+        "lips": {"made_by": [sound, files.digest(lip_prior.require())], "version": 2},
     }
 
 
 def test_a_folder_keeps_the_prior_that_made_its_lips(tmp_path, monkeypatch):
-    """New speech has to go through the same one, even where another has been installed since."""
-    own = tmp_path / "weights" / "lip_prior.npz"
-    own.parent.mkdir()
-    own.write_bytes(b"a prior")
-    monkeypatch.setattr(lip_prior, "require", lambda: own)
-    used = []
+    """New speech has to go through it: it has learnt the person's lips from the train frames."""
+    shipped = lip_prior.load(lip_prior.SHIPPED)
+    persons = shipped._replace(facts={"adapted_to_frames": 9})
+    given = []
 
-    def extract(name, samples, num_frames, prior):
-        used.append((name, prior.read_bytes()))
-        return np.zeros((num_frames, 1, 3), np.float32)
+    def persons_lips(samples, curves, learnt):
+        given.append((len(samples), curves, list(learnt)))
+        return persons, np.zeros((len(curves), 1, 3), np.float32)
 
-    monkeypatch.setattr(audio_features, "extract", extract)
+    monkeypatch.setattr(audio_features, "persons_lips", persons_lips)
     video.write_wav(tmp_path / "audio.wav", np.zeros(11 * 640, np.int16))
-    job = types.SimpleNamespace(folder=resume.Folder(tmp_path, {"source": "x"}), num_frames=11)
-    steps_lib.extract("lips", job)
-    assert used == [("lips", b"a prior")]
-    assert (tmp_path / "lip_prior.npz").read_bytes() == b"a prior"
+    pixels = np.random.default_rng(0).normal(size=(11, 478, 2))
+    track = types.SimpleNamespace(
+        pixels=pixels,
+        depth=np.zeros((11, 478)),
+        rotation=np.broadcast_to(np.eye(3), (11, 3, 3)),
+        valid=np.arange(11) != 4,
+    )
+    folder = resume.Folder(tmp_path, {"source": "x"})
+    steps_lib.extract("lips", types.SimpleNamespace(folder=folder, num_frames=11, track=track))
+    ((samples, curves, learnt),) = given
+    assert samples == 11 * 640 and curves.shape == (11, 3)
+    assert learnt == [0, 1, 2, 3, 5, 6, 7, 8, 9]  # a face, and not of the test end
+    assert lip_prior.load(tmp_path / "lip_prior.npz").facts == persons.facts
     assert np.load(tmp_path / "audio_lips.npy").shape == (11, 1, 3)
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from fg3dgs_jax.experts.audio import (
     ave,
     deepspeech,
+    lip_adapt,
     lip_prior,
     wav2vec2_checkpoint,
     wav2vec2_features,
@@ -90,6 +91,28 @@ def expected_lips(samples: np.ndarray, num_frames: int) -> np.ndarray | None:
         return None
     levelled = loudness.apply_gain(samples, loudness.gain_db(samples))
     return extract("lips", levelled, num_frames)[:, 0]
+
+
+def persons_lips(
+    samples: np.ndarray, curves: np.ndarray, learnt: np.ndarray
+) -> tuple[lip_prior.LipPrior, np.ndarray]:
+    """The features `lips` of a clip, by a prior that has learnt how its person moves the lips.
+
+    Args:
+      samples: int16 [n > 0] at 16 kHz, at the common level.
+      curves: float32 [T, 3] of the person's lips, `lip_prior.CURVES` in any unit.
+      learnt: numbers of the frames to learn from, those of the avatar's training.
+
+    Returns:
+      The person's prior, and float32 [T, 1, 3]: see `lip_adapt`.
+
+    Raises:
+      ValueError: the weights are missing.
+    """
+    encoder, prior = _load_lips(store.require("whisper_tiny_en"), lip_prior.require())
+    heard = lip_prior.hear(encoder, samples, len(curves))
+    adapted, features = lip_adapt.adapt(prior, heard, curves, learnt)
+    return adapted, features[:, None]
 
 
 def lookup(name: str) -> Extractor:

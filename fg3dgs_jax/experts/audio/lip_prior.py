@@ -38,12 +38,18 @@ class LipNetwork(nn.Module):
     widths: tuple[int, ...] = (192, 96)
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        """Predicts lips; with `train` units are dropped."""
-        for i, width in enumerate((*self.widths, len(CURVES))):
+    def __call__(self, x: jax.Array, train: bool = False, units: bool = False) -> jax.Array:
+        """Predicts lips; with `train` units are dropped.
+
+        With `units` it gives what its last layer reads instead, [..., widths[-1]].
+        """
+        for i, width in enumerate(self.widths):
             x = nn.Dropout(_DROPOUT[min(i, 2)], deterministic=not train)(x)
-            x = nn.Dense(width, name=f"layer_{i}")(x if i == 0 else nn.gelu(x))
-        return x
+            x = nn.gelu(nn.Dense(width, name=f"layer_{i}")(x))
+        if units:
+            return x
+        x = nn.Dropout(_DROPOUT[2], deterministic=not train)(x)
+        return nn.Dense(len(CURVES), name=f"layer_{len(self.widths)}")(x)
 
 
 class LipPrior(NamedTuple):
