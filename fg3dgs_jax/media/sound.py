@@ -144,8 +144,6 @@ def _decode(container, track, shift, mixer):
             met = (frame.sample_rate, frame.layout.name, frame.format.name)
             if resampler is None or abs(time - due) > _GAP or met != form:
                 finish()
-                if resampler is not None and abs(time - due) <= _GAP:
-                    time = due  # nothing is lost where only the form changes
                 pieces, begin, form = [], time, met
                 resampler = av.AudioResampler("s16", mixer.layout_for(frame), SAMPLE_RATE)
                 due = time

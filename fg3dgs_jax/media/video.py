@@ -273,7 +273,14 @@ def read_video(
         )
     samples = _sound_from(decoded, start + av_offset, num_frames * SAMPLES_PER_FRAME)
     source = Source(
-        timeline, orientation, colours, begins.interlaced, tracks, track, decoded.inverted, decoded.forms
+        timeline,
+        orientation,
+        colours,
+        begins.interlaced,
+        tracks,
+        track,
+        decoded.inverted,
+        decoded.forms,
     )
     return Video(
         path,
@@ -309,7 +316,8 @@ def listen(path: os.PathLike | str, audio_track: int | None = None) -> Heard:
     samples = sound_lib.lay_out(segments, segments[0][0] if segments else 0.0)
     if not len(samples):
         raise AudioError(
-            f"{path} holds no samples of sound; expected an audio file (wav, mp3, m4a, mp4, ...)"
+            f"{path} holds no sound, or less than 1 ms of it; expected an audio file "
+            "(wav, mp3, m4a, mp4, ...)"
         )
     return Heard(samples, track, decoded.inverted)
 

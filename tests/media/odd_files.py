@@ -59,7 +59,9 @@ def make(path, recipe, sound=None, draw=picture):
     tracks = sound if isinstance(sound, list) else [sound]
     with av.open(f"file:{path}", "w", format=recipe.format) as container:
         stream = container.add_stream(
-            recipe.video, rate=Fraction(recipe.fps).limit_denominator(1001), options=dict(recipe.options)
+            recipe.video,
+            rate=Fraction(recipe.fps).limit_denominator(1001),
+            options=dict(recipe.options),
         )
         stream.height, stream.width = recipe.size
         stream.pix_fmt = recipe.pixels
