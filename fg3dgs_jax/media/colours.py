@@ -96,12 +96,12 @@ def numbers(
     """
     wide = colours.converted
     # FFmpeg takes luma and chroma without a name for BT.601, of whatever size.
-    matrix = {"src_colorspace": BT709} if colours.guessed and colours.matrix == BT709 else {}
+    matrix = BT709 if colours.guessed and colours.matrix == BT709 else None
     form = ("rgba64le" if colours.alpha else "rgb48le") if wide else "rgb24"
     if colours.alpha and not wide:
         form = "rgba"
     try:
-        image = frame.to_ndarray(format=form, width=size[0], height=size[1], **matrix)
+        image = frame.to_ndarray(format=form, width=size[0], height=size[1], src_colorspace=matrix)
     except (FFmpegError, ValueError):
         raise VideoError(
             f"{path} has pixels of the kind {frame.format.name}, which cannot be read; expected "
@@ -109,11 +109,10 @@ def numbers(
         ) from None
     if not colours.alpha:
         return image
-    opaque = image[..., 3:]
-    if opaque.min() == np.iinfo(image.dtype).max:
+    opaque, most = image[..., 3:], 65_535 if wide else 255
+    if opaque.min() == most:
         return image[..., :3]
-    scaled = image[..., :3].astype(np.float32) * opaque / np.iinfo(image.dtype).max
-    return np.rint(scaled).astype(image.dtype)
+    return np.rint(image[..., :3].astype(np.float32) * opaque / most).astype(image.dtype)
 
 
 def show(image: np.ndarray, colours: Colours) -> np.ndarray:
@@ -122,7 +121,7 @@ def show(image: np.ndarray, colours: Colours) -> np.ndarray:
         return image
     light = _light(colours.transfer)[image]
     if colours.transfer == HLG:  # the screen's own curve, BT.2100: gamma 1.2 at 1000 cd/m2
-        luminance = light @ np.float32([0.2627, 0.6780, 0.0593])
+        luminance = light @ np.array([0.2627, 0.6780, 0.0593], np.float32)
         light *= (PEAK / WHITE) * cv2.pow(luminance, 0.2)[..., None]
     light = cv2.transform(light, _to_bt709(colours.primaries))
     if colours.transfer in (HLG, PQ):

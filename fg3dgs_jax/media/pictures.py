@@ -141,7 +141,9 @@ def _rest(graph):
 def _ready(graph):
     while True:
         try:
-            yield graph.pull()
+            frame = graph.pull()
+            assert isinstance(frame, av.VideoFrame)
+            yield frame
         except (BlockingIOError, EOFError):
             return
 

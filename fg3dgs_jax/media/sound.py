@@ -1,4 +1,4 @@
-"""The sound of a media file: which track, decoding, mixing to one channel, pieces at their times."""
+"""The sound of a media file: which track, decoding, one channel of it, pieces at their times."""
 
 import os
 from collections.abc import Sequence

@@ -78,8 +78,8 @@ def survey(
             packets[packet.stream.index].append(_row(packet))
     tables = [_seconds(packets[s.index], float(tick(s))) for s in streams]
     fallback = 1 / float(pictures.average_rate or pictures.guessed_rate or 25)
-    found = [_jumps(table) for table in tables]
-    shifts, repairs = _put_right(container, path, *found)
+    restarts = bool(container.format.flags & _RESTARTS)
+    shifts, repairs = _put_right(path, [_jumps(table) for table in tables], restarts)
     shown, lengths = tables[0][:, 1] + added(shifts[0], len(tables[0])), tables[0][:, 2]
     shown[list(shifts[0].strays)] = np.nan
     known = np.isfinite(shown)
@@ -171,9 +171,9 @@ def _usual(times):
     return float(np.median(np.abs(np.diff(times))))
 
 
-def _put_right(container, path, pictures, sound=((), frozenset())):
-    """([Shift of pictures, Shift of sound], repairs in words)."""
-    restarts = bool(container.format.flags & _RESTARTS)
+def _put_right(path, found, restarts):
+    """((Shift of pictures, Shift of sound), repairs in words)."""
+    pictures, sound = found if len(found) == 2 else (found[0], ((), frozenset()))
     left, pairs, repairs = list(sound[0]), [], []
     for jump in pictures[0]:
         partner = next((s for s in left if abs(s.shift - jump.shift) < TOGETHER), None)
@@ -192,15 +192,15 @@ def _put_right(container, path, pictures, sound=((), frozenset())):
         # Each jump is told against the clock of the piece before it.
         moves.append(total := total + max(jump.shift, partner.shift))
         repairs.append(
-            f"the clock jumps from {jump.before:.2f} to {jump.after:.2f} s: what follows is joined on"
+            f"the clock jumps from {jump.before:.2f} to {jump.after:.2f} s: the rest is joined on"
         )
     for name, strays in (("pictures", pictures[1]), ("sound", sound[1])):
         if strays:
             repairs.append(f"{len(strays)} senseless time stamps of {name} are not used")
-    shifts = [
-        _shift([pair[k] for pair in pairs], moves, strays)
-        for k, strays in enumerate((pictures[1], sound[1]))
-    ]
+    shifts = (
+        _shift([jump for jump, _ in pairs], moves, pictures[1]),
+        _shift([partner for _, partner in pairs], moves, sound[1]),
+    )
     return shifts, repairs
 
 

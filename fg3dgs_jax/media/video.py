@@ -47,8 +47,8 @@ __all__ = [
     "Track",
     "Video",
     "VideoError",
-    "probe_streams",
     "listen",
+    "probe_streams",
     "read_audio",
     "read_video",
     "read_wav",
@@ -202,7 +202,8 @@ class Video:
         if frame.color_trc != colours.transfer or frame.colorspace != colours.matrix:
             colours = colours_lib.colours_of(frame, self.path)
         orientation = self.source.orientation
-        size = self.source_size if orientation.transposed else self.source_size[::-1]
+        height, width = self.source_size
+        size = (height, width) if orientation.transposed else (width, height)
         image = orientation.apply(colours_lib.numbers(frame, colours, size, self.path))
         if self.window is None:
             return np.ascontiguousarray(colours_lib.show(image, colours))
@@ -355,7 +356,7 @@ def read_wav(path: os.PathLike | str) -> np.ndarray:
     return np.frombuffer(data, "<i2").astype(np.int16)
 
 
-def _decode_sound(path, track, shift, error=VideoError):
+def _decode_sound(path, track, shift, error: type[ValueError] = VideoError):
     with open_media(path, error) as container:
         return sound_lib.decode_sound(container, track, shift, path)
 

@@ -53,7 +53,7 @@ def kind_of(path: os.PathLike | str) -> Kind:
     for codec in (kind.pictures, kind.sound):
         if codec not in av.codecs_available:
             raise VideoError(
-                f"{path}: the installed PyAV has no encoder {codec}; choose a name that ends in .mp4"
+                f"{path}: the installed PyAV has no encoder {codec}; choose a name with .mp4"
             )
     return kind
 
@@ -134,7 +134,7 @@ def _encode(container, kind, frames, sound, fps, crf):
 
 
 class _SoundTrack:
-    """The stream of sound, fed up to the time of the pictures so that nothing piles up in the muxer."""
+    """The stream of sound, fed up to the time of the pictures: nothing piles up in the muxer."""
 
     def __init__(self, container, codec, samples, sample_rate):
         self.samples = np.asarray(samples)

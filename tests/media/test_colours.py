@@ -141,7 +141,7 @@ def test_what_is_transparent_is_black(tmp_path, codec, pixels):
 def test_a_matrix_that_is_not_computed_is_refused(tmp_path):
     recipe = Recipe("mkv", seconds=1, tags=(("colorspace", 8),))  # YCgCo
     odd_files.make(tmp_path / "a.mkv", recipe)
-    with pytest.raises(video.VideoError, match="colours of matrix 8 .*expected BT.601"):
+    with pytest.raises(video.VideoError, match=r"colours of matrix 8 .*expected BT.601"):
         video.read_video(tmp_path / "a.mkv")
 
 

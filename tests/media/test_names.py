@@ -29,7 +29,7 @@ def test_any_name_can_be_read_and_written(tmp_path, monkeypatch, name):
 def test_an_address_is_refused_in_one_line(address):
     for read in (video.read_video, video.read_audio):
         with pytest.raises(
-            ValueError, match="is an address; expected .* on this machine: download"
+            ValueError, match=r"is an address; expected .* on this machine: download"
         ):
             read(address)
 
@@ -37,7 +37,7 @@ def test_an_address_is_refused_in_one_line(address):
 @pytest.mark.parametrize("seconds", [float("nan"), float("inf"), 0.0, -1.0])
 def test_seconds_that_are_none_are_refused(tmp_path, seconds):
     path = odd_files.make(tmp_path / "a.mp4", Recipe(seconds=1))
-    with pytest.raises(video.VideoError, match="max_seconds is .*; expected a number"):
+    with pytest.raises(video.VideoError, match=r"max_seconds is .*; expected a number"):
         video.read_video(path, max_seconds=seconds)
 
 
@@ -63,7 +63,7 @@ def test_a_cover_picture_first_is_not_the_film(tmp_path, marked):
                 packet.stream = streams[packet.stream.index]
                 target.mux(packet)
     clip = video.read_video(path)
-    times, images = odd_files.plain_pictures(film)
+    _, images = odd_files.plain_pictures(film)
     assert clip.num_frames == 25
     np.testing.assert_array_equal(list(clip.frames()), images)
 
@@ -111,5 +111,5 @@ def test_other_formats_are_refused_before_anything_is_drawn(tmp_path, name):
         raise AssertionError("a frame was drawn")
         yield
 
-    with pytest.raises(video.VideoError, match="expected a name that ends in .mp4"):
+    with pytest.raises(video.VideoError, match=r"expected a name that ends in .mp4"):
         video.write_video(tmp_path / name, never())

@@ -1,7 +1,9 @@
 """Files as people have them: what is read is what FFmpeg decodes from the beginning."""
 
 import dataclasses
+from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 
@@ -120,7 +122,7 @@ def test_a_clock_that_begins_anew_or_jumps_is_joined_on(tmp_path, later):
 def test_a_clock_that_begins_anew_in_pictures_only_is_refused_by_name(tmp_path):
     goes_on = dataclasses.replace(TS, sound_start=2.0, first_picture=50)
     path, _ = _joined(tmp_path, TS, goes_on)
-    with pytest.raises(video.VideoError, match="pictures run back from 2.00 to 0.00 s") as error:
+    with pytest.raises(video.VideoError, match=r"pictures run back from 2.00 to 0.00 s") as error:
         video.read_video(path)
     assert str(path) in str(error.value) and "expected one clock" in str(error.value)
     goes_on = dataclasses.replace(TS, video_start=2.0, first_picture=50)
@@ -132,7 +134,7 @@ def test_a_clock_that_begins_anew_in_pictures_only_is_refused_by_name(tmp_path):
 @pytest.mark.parametrize("wrong", [90_000 * 5000, 0])
 def test_a_senseless_time_stamp_is_not_used(tmp_path, wrong):
     path = odd_files.make(tmp_path / "a.ts", TS)
-    times, images = odd_files.plain_pictures(path)
+    _, images = odd_files.plain_pictures(path)
     data = bytearray(path.read_bytes())
     # The picture's packet header of the 20th picture: time stamps of 33 bits in 5 bytes.
     at, found = 0, []
@@ -206,8 +208,6 @@ def test_a_slanted_display_matrix_is_refused(tmp_path):
 
 @pytest.mark.parametrize("suffix, video_codec", [("mp4", "libx264"), ("mpg", "mpeg2video")])
 def test_interlaced_pictures_are_deinterlaced_as_ffmpeg_does(tmp_path, suffix, video_codec):
-    import av
-
     def moving(number, size):
         image = np.full((*size, 3), 40, np.uint8)
         for field in (0, 1):
@@ -259,3 +259,50 @@ def test_interlaced_pictures_are_deinterlaced_as_ffmpeg_does(tmp_path, suffix, v
     combed = np.abs(np.diff(np.array(expected, int)[10, :, :, 0], axis=0)).mean()
     raw = np.abs(np.diff(frames[10].to_ndarray(format="rgb24")[..., 0].astype(int), axis=0)).mean()
     assert combed < 0.5 * raw
+
+
+@pytest.mark.parametrize("frames", [0, 7, 13])
+def test_an_edit_list_that_cuts_inside_a_group_is_obeyed(tmp_path, frames):
+    path = odd_files.make(tmp_path / "a.mp4", Recipe(seconds=2))
+    data = bytearray(path.read_bytes())
+    at = data.index(b"elst") + 12  # size, "elst", version and flags, count: then length and begin
+    length, begin = (int.from_bytes(data[at + k : at + k + 4], "big") for k in (0, 4))
+    data[at : at + 4] = (length - 40 * frames).to_bytes(4, "big")
+    data[at + 4 : at + 8] = (begin + 512 * frames).to_bytes(4, "big")
+    path.write_bytes(bytes(data))
+    times, images = odd_files.plain_pictures(path)
+    assert len(images) == 50 - frames
+    clip = video.read_video(path)
+    assert clip.num_frames == 50 - frames
+    np.testing.assert_array_equal(list(clip.frames()), images)
+    np.testing.assert_array_equal(next(clip.frames(30, 1)), images[30])
+    begins, sound = odd_files.plain_sound(path)
+    shift = round((begins - times[0]) * 16_000)
+    assert shift == 0
+    np.testing.assert_array_equal(clip.samples, sound[: len(clip.samples)])
+
+
+def test_a_film_without_pauses_or_with_long_ones_keeps_its_times(tmp_path):
+    """30 pictures a second of a screen on which nothing new is drawn for seconds."""
+    times = [0.0, 0.033, 0.067, 4.1, 4.133, 15.7, 15.733, 16.0]
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=30)
+        stream.height, stream.width, stream.pix_fmt = odd_files.HEIGHT, odd_files.WIDTH, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        track = container.add_stream("pcm_s16le", rate=16_000, layout="mono")
+        for k, time in enumerate(times):
+            frame = odd_files.frame_of(odd_files.picture(3 * k), Recipe())
+            frame.pts, frame.time_base = round(1000 * time), Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+        sound = odd_files.speech(16, 16_000)
+        frame = av.AudioFrame.from_ndarray(sound[None], format="s16", layout="mono")
+        frame.sample_rate, frame.pts = 16_000, 0
+        container.mux(track.encode(frame))
+    clip = video.read_video(path)
+    assert clip.source.timeline.repairs == () and clip.num_frames in (401, 402)
+    assert clip.source.timeline.still == pytest.approx((4.133, 11.567), abs=0.01)
+    assert clip.source_fps == pytest.approx(7 / 16, rel=0.01)
+    expected = odd_files.on_the_clock(*odd_files.plain_pictures(path), clip.num_frames)
+    np.testing.assert_array_equal(list(clip.frames()), expected)
