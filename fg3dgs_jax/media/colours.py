@@ -119,17 +119,22 @@ def show(image: np.ndarray, colours: Colours) -> np.ndarray:
     """RGB [H, W, 3] of `numbers` -> uint8 [H, W, 3] as a screen of standard range shows it."""
     if not colours.converted:
         return image
-    light = _light(colours.transfer)[image]
+    light = np.take(_light(colours.transfer), image)
     if colours.transfer == HLG:  # the screen's own curve, BT.2100: gamma 1.2 at 1000 cd/m2
-        luminance = light @ np.array([0.2627, 0.6780, 0.0593], np.float32)
-        light *= (PEAK / WHITE) * cv2.pow(luminance, 0.2)[..., None]
+        luminance = cv2.transform(light, np.array([[0.2627, 0.6780, 0.0593]], np.float32))
+        light = _times(light, (PEAK / WHITE) * cv2.pow(luminance, 0.2))
     light = cv2.transform(light, _to_bt709(colours.primaries))
     if colours.transfer in (HLG, PQ):
-        brightest = np.clip(light.max(-1), 0, PEAK / WHITE)
-        place = np.sqrt(brightest / (PEAK / WHITE)) * (STEPS - 1)
-        light *= _gain()[np.rint(place).astype(np.int32)][..., None]
-    light = np.clip(light, 0, 1, out=light)
-    return np.rint(cv2.pow(light, 1 / GAMMA) * 255).astype(np.uint8)
+        red, green, blue = cv2.split(light)
+        brightest = cv2.max(cv2.max(red, green), blue)
+        place = cv2.sqrt(cv2.max(brightest, 0.0)) * ((STEPS - 1) / np.sqrt(PEAK / WHITE))
+        light = _times(light, np.take(_gain(), place.astype(np.int32), mode="clip"))
+    # Negative light is a colour that the screen does not have.
+    return cv2.convertScaleAbs(cv2.pow(cv2.max(light, 0.0), 1 / GAMMA), alpha=255.0)
+
+
+def _times(light, factor):
+    return cv2.multiply(light, cv2.merge([factor, factor, factor]))
 
 
 @functools.cache
