@@ -42,6 +42,7 @@ __all__ = [
     "SAMPLE_RATE",
     "AudioError",
     "Heard",
+    "SoundFile",
     "Source",
     "StreamInfo",
     "Track",
@@ -71,6 +72,13 @@ class Source(NamedTuple):
     track: Track  # the one that is used
     inverted: bool  # its two channels cancel each other: one is turned over
     forms: tuple[str, ...]  # rate and channels of its sound, one after the other
+
+
+class SoundFile(NamedTuple):
+    """A file with sound, and which of its tracks is meant."""
+
+    path: os.PathLike | str
+    audio_track: int | None = None  # 1 for the first; None: the one that players take
 
 
 class Heard(NamedTuple):

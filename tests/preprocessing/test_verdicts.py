@@ -206,6 +206,9 @@ def test_check_only_prints_the_table_and_writes_nothing(clip, monkeypatch, capsy
         ["--av_offset", "9"],
         ["--av_offset", "nan"],
         ["--av_offset", "x"],
+        ["--max_seconds", "nan"],
+        ["--max_seconds", "inf"],
+        ["--audio_track", "0"],
     ],
 )
 def test_flags_out_of_range_are_usage_errors(extra):

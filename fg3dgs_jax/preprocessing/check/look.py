@@ -38,11 +38,11 @@ def take(source: video.Video, landmarker: os.PathLike | str) -> Look:
     pictures = itertools.chain.from_iterable(source.frames(*piece) for piece in pieces)
     pictures = progress(pictures, desc="video check", total=len(frames), unit="frame")
     track = face_landmarker.detect(landmarker, sketches.watch(pictures), clock.FPS)
-    return Look(frames, track, sketches, _other_tracks(source))
+    return Look(frames, track, sketches, other_tracks(source))
 
 
-def _other_tracks(source):
-    """{number: Heard} of the sound tracks of the file that are not used."""
+def other_tracks(source: video.Video) -> dict[int, sound_rows.Heard]:
+    """How much is heard of the sound tracks of the file that are not used, by their number."""
     heard = {}
     for track in source.source.tracks:
         if track.number != source.source.track.number:
