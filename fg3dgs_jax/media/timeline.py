@@ -17,6 +17,7 @@ from av.container import InputContainer
 from fg3dgs_jax.media.container import VideoError, tick
 
 BACK = 0.1  # s; decoding times of a whole file never run back
+OVERLAP = 1.0  # s; so much may be told twice by pictures or sound alone
 AHEAD = 10.0  # s; a longer step forward in a broadcast's file is another clock, as for FFmpeg
 STRAY = 5  # so many packets between two good ones may have senseless time stamps
 TOGETHER = 2.0  # s; pictures and sound that jump by the same, but for their pieces' ends
@@ -182,10 +183,8 @@ def _put_right(path, found, restarts):
             if jump.shift > 0 or restarts:
                 pairs.append((jump, partner))
         elif jump.shift > 0:
-            _refuse(path, "pictures", "sound", jump)
-    for jump in left:
-        if jump.shift > 0:
-            _refuse(path, "sound", "pictures", jump)
+            repairs.append(_bridged(path, "pictures", "sound", jump))
+    repairs += [_bridged(path, "sound", "pictures", jump) for jump in left if jump.shift > 0]
     # The longer of the two ends a piece.
     total, moves = 0.0, []
     for jump, partner in pairs:
@@ -208,9 +207,12 @@ def _shift(jumps, moves, strays):
     return Shift(tuple(jump.packet for jump in jumps), tuple(moves), strays)
 
 
-def _refuse(path, name, other, jump):
-    raise VideoError(
-        f"{path}: the time stamps of its {name} run back from {jump.before:.2f} to "
-        f"{jump.after:.2f} s, those of its {other} do not; expected one clock: cut the file there, "
-        "or write its pictures and sound anew from the recording"
-    )
+def _bridged(path, name, other, jump):
+    """A short step back of pictures or sound alone, in words: what is told twice is used once."""
+    step = f"run back from {jump.before:.2f} to {jump.after:.2f} s"
+    if jump.shift > OVERLAP:
+        raise VideoError(
+            f"{path}: the time stamps of its {name} {step}, those of its {other} do not; expected "
+            "one clock: cut the file there, or write it anew from the recording"
+        )
+    return f"the time stamps of {name} {step}: the later ones hold"

@@ -254,6 +254,8 @@ def pose(job: VideoJob) -> None:
 
 def report(job: VideoJob) -> None:
     """Writes the page that shows what was made."""
+    # Once more: the bars of all steps lie between the table and the end.
+    print(f"video check: {verdicts.conclusion(job.rows)}")
     level = f"{job.sound_record['gain_db']:+.1f} dB to the common level"
     moved = job.correction.seconds
     page.write(

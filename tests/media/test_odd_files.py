@@ -131,6 +131,22 @@ def test_a_clock_that_begins_anew_in_pictures_only_is_refused_by_name(tmp_path):
         video.read_video(path)
 
 
+def test_pictures_that_run_back_a_little_are_read_on(tmp_path):
+    path, parts = _joined(
+        tmp_path, TS, dataclasses.replace(TS, sound_start=2.0, video_start=1.6, first_picture=50)
+    )
+    clip = video.read_video(path)
+    assert any("pictures run back from 2.00 to 1." in r for r in clip.source.timeline.repairs)
+    times = [odd_files.plain_pictures(part)[0] for part in parts]
+    images = [odd_files.plain_pictures(part)[1] for part in parts]
+    frames = list(clip.frames())
+    assert len(frames) == round(25 * (times[1][-1] + 0.04 - times[0][0]))
+    for i in range(49):  # up to where the clock runs back
+        np.testing.assert_array_equal(frames[i], images[0][i])
+    for k in range(1, 30):  # from where it has caught up
+        np.testing.assert_array_equal(frames[-k], images[1][-k])
+
+
 @pytest.mark.parametrize("wrong", [90_000 * 5000, 0])
 def test_a_senseless_time_stamp_is_not_used(tmp_path, wrong):
     path = odd_files.make(tmp_path / "a.ts", TS)

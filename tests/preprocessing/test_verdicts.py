@@ -187,13 +187,15 @@ def test_blinks_are_closings_of_both_eyes():
     assert verdicts_lib.count_blinks(points, np.arange(100) + 50 * (np.arange(100) > 61)) == 3
 
 
-def test_check_only_prints_the_table_and_writes_nothing(clip, monkeypatch, capsys, tmp_path):
+def test_check_only_prints_the_table_and_writes_nothing(clip, monkeypatch, capfd, tmp_path):
     monkeypatch.setenv("FG3DGS_WEIGHTS", str(MODEL.parent))
     monkeypatch.chdir(tmp_path)
     argv = ["--video", str(SOURCE), "--check_only", "--max_seconds", "2"]
     assert preprocess(argv) == 0
-    out = capsys.readouterr().out
+    out, errors = capfd.readouterr()  # of C++ too
     assert "face size" in out and out.splitlines()[-1].startswith("=> ")
+    # Nothing but the bar, and that before the table.
+    assert all(line.startswith("video check: ") for line in errors.splitlines())
     assert list(tmp_path.iterdir()) == []
     assert preprocess(["--video", str(tmp_path / "none.mp4"), "--check_only"]) == 1
 

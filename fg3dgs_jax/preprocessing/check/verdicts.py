@@ -9,7 +9,7 @@ import numpy as np
 from fg3dgs_jax.clip.landmarks import LEFT_EYE, RIGHT_EYE
 from fg3dgs_jax.media.clock import FPS
 from fg3dgs_jax.preprocessing.check import file_rows, sound_rows
-from fg3dgs_jax.preprocessing.check.rows import Row, graded, table
+from fg3dgs_jax.preprocessing.check.rows import Row, conclusion, graded, table
 from fg3dgs_jax.preprocessing.check.sample import (
     BLANK,
     BOTTOM,
@@ -21,7 +21,7 @@ from fg3dgs_jax.preprocessing.check.sample import (
 )
 from fg3dgs_jax.preprocessing.track.head_pose import rotation_vectors
 
-__all__ = ["Row", "check", "count_blinks", "table"]
+__all__ = ["Row", "check", "conclusion", "count_blinks", "table"]
 
 OTHER_SCENE = 32.0  # mean grey levels between thumbs of frames far apart
 FACE_PX = 192  # the size at which sharpness is judged: detail per face, not per pixel
