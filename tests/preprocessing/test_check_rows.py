@@ -117,6 +117,24 @@ def test_what_was_put_right_is_told(tmp_path):
     assert "without HDR" in row.advice
 
 
+def test_stripes_of_two_fields_without_a_mark_are_told(tmp_path):
+    def draw(number, size, woven):
+        image = np.full((*size, 3), 60, np.uint8)
+        for field in (0, 1):
+            left = 2 + (6 * number + 3 * field * woven) * (50 < number < 70) % 40
+            image[field::2, left : left + 16] = 200
+        return image
+
+    for woven, verdict in ((True, "usable"), (False, "good")):
+        path = odd_files.make(
+            tmp_path / "a.mp4",
+            Recipe(options=(("crf", "5"),)),
+            draw=lambda number, size, woven=woven: draw(number, size, woven),
+        )
+        row = _table(path)["file"]
+        assert row.verdict == verdict and ("ffmpeg -i IN -vf bwdif" in row.advice) == woven
+
+
 def test_a_picture_that_stands_still_is_told(tmp_path):
     clip = video.read_video(odd_files.make(tmp_path / "a.mp4", Recipe()))
     timeline = clip.source.timeline._replace(still=(1.0, 2.5))

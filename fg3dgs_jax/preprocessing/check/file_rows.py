@@ -8,6 +8,9 @@ from fg3dgs_jax.preprocessing.check.rows import Row, graded
 from fg3dgs_jax.preprocessing.check.sample import Evidence, follows
 
 STILL = 1.0  # s without a new picture that are told
+# Share of pixels in stripes of two fields, in the picture with most above the usual one. Of 40
+# clips it was at most 0.0034. Fields woven from their neighbouring pictures made it more in 31.
+COMBED = 0.005
 
 
 def file_rows(e: Evidence) -> list[Row]:
@@ -37,11 +40,24 @@ def _reading(e):
     if source.interlaced:
         done.append("interlaced, two fields made one picture")
         advice.append("film progressive, 25p or 30p")
+    elif _is_combed(e.greys.values()):
+        done.append("stripes of two fields, not marked as interlaced")
+        advice.append("deinterlace it, e.g. ffmpeg -i IN -vf bwdif -crf 12 OUT.mp4")
     if source.timeline.repairs:
         done.extend(source.timeline.repairs)
         advice.append("look at that place, or use the camera's own file")
     found = "; ".join(filter(None, done)) or "as it is"
     return Row("file", found, "usable" if advice else "good", "; ".join(advice))
+
+
+def _is_combed(greys):
+    """Whether what moves has stripes, in grey pictures [H, W]; fine patterns have them always."""
+    shares = []
+    for grey in greys:
+        above, line, below = (grey[k : len(grey) - 2 + k].astype(np.int16) for k in range(3))
+        stripe = ((above - line) * (below - line) > 150) & (np.abs(above - below) < 12)
+        shares.append(stripe.mean())
+    return len(shares) > 2 and max(shares) - np.median(shares) > COMBED
 
 
 def _rate(e):

@@ -98,7 +98,9 @@ def _sharpness(e, has_face):
         face = cv2.resize(part, (FACE_PX, FACE_PX), interpolation=way).astype(np.float32)
         fine, coarse = (cv2.GaussianBlur(face, (0, 0), s) for s in (1.0, 4.0))
         values.append((face - fine).std() / max((fine - coarse).std(), 0.1))
-    value = float(np.median(values)) if values else 0.0
+    if not values:
+        return Row("sharpness", "no whole face seen", "unknown", "leave room about the whole head")
+    value = float(np.median(values))
     advice = "focus on the eyes, clean the lens, add light, less compression"
     return graded("sharpness", f"{value:.2f} (0.28 is good)", value, (0.28, 0.19), advice)
 
@@ -106,7 +108,7 @@ def _sharpness(e, has_face):
 def _light(e, has_face):
     parts = [(p[oval > 0], p) for p, oval in _face_parts(e, has_face)]
     if not parts:
-        return Row("light", "no whole face seen", "bad", "leave room about the whole head")
+        return Row("light", "no whole face seen", "unknown", "leave room about the whole head")
     mean = np.array([inside.mean() for inside, _ in parts])
     burnt = np.mean([(inside >= 250).mean() for inside, _ in parts])
     change = float(mean.std() / mean.mean())
