@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 
 from fg3dgs_jax.experts.audio import audio_features
+from fg3dgs_jax.media import names
 from fg3dgs_jax.preprocessing.check import framing
 from fg3dgs_jax.preprocessing.label import parsers
 from fg3dgs_jax.preprocessing.settings import (
@@ -29,6 +30,7 @@ DESCRIPTION = (
     "Any video with sound -> a processed folder (see clip/format.py), ending with report.html."
 )
 SOURCES = ("video", "import", "pack", "unpack")
+FILES = (*(f"--{name}" for name in SOURCES), "--out", "--expression")  # flags that name files
 
 
 def flags() -> argparse.ArgumentParser:
@@ -68,6 +70,12 @@ def flags() -> argparse.ArgumentParser:
         metavar="auto|SECONDS",
         help="by how much the video's sound is late (negative: early); it is moved back by that. "
         "0: it stays as it is; auto: the lips decide, where they are certain (default)",
+    )
+    parser.add_argument(
+        "--audio_track",
+        type=int,
+        metavar="N",
+        help="sound track of the video, 1 for the first (default: the one that players take)",
     )
     parser.add_argument(
         "--consent",
@@ -129,6 +137,7 @@ def _settings(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Prep
             max_seconds=args.max_seconds,
             size=args.size,
             av_offset=args.av_offset,
+            audio_track=args.audio_track,
         )
     except SettingError as error:
         parser.error(f"--{error}")
@@ -175,6 +184,7 @@ def _work(args, consent, settings) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """The program; returns its exit code."""
     parser = flags()
+    argv = names.joined(sys.argv[1:] if argv is None else argv, FILES)
     args = parser.parse_args(argv)
     settings = _settings(parser, args)
     unasked = args.check_only or args.pack or args.unpack

@@ -10,12 +10,16 @@ import argparse
 import pathlib
 import sys
 
+from fg3dgs_jax.media import names
+
+FILES = ("--workdir", "--audio", "--out", "--data")  # flags that name files and folders
+
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Reads the flags of the program."""
     parser = argparse.ArgumentParser(
         prog="python -m fg3dgs_jax.synthesize",
-        description="Makes a trained avatar speak any sound: H.264 + AAC at 25 fps.",
+        description="Makes a trained avatar speak any sound: a video at 25 fps.",
     )
     parser.add_argument(
         "--workdir", required=True, type=pathlib.Path, help="folder of a training run"
@@ -24,10 +28,17 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--audio", required=True, type=pathlib.Path, help="any audio or video file, of any length"
     )
     parser.add_argument(
+        "--audio_track",
+        type=int,
+        metavar="N",
+        help="sound track of --audio, 1 for the first (default: the one that players take)",
+    )
+    parser.add_argument(
         "--out",
         required=True,
         type=pathlib.Path,
-        help="the mp4 to write; its folder is made if need be",
+        help="the video to write: .mp4, .mov, .mkv (H.264 + AAC) or .webm (VP9 + Opus); its folder "
+        "is made if need be",
     )
     parser.add_argument(
         "--split",
@@ -44,6 +55,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--check", action="store_true", help="also print how well the mouth follows the sound"
     )
+    argv = names.joined(sys.argv[1:] if argv is None else argv, FILES)
     flags = parser.parse_args(argv)
     if not 0 <= flags.crf <= 51:
         parser.error(f"--crf is {flags.crf}; expected 0 (lossless) to 51")
@@ -54,14 +66,19 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the program; returns 0 on success, 1 after one line on bad input."""
     flags = parse(argv)
     # Here, because they bring in JAX, which --help does not need.
+    from fg3dgs_jax.media import video
     from fg3dgs_jax.media.clock import FPS
     from fg3dgs_jax.synthesis.run import synthesize
 
     try:
-        talk = synthesize(**vars(flags))
+        given = vars(flags)
+        sound = video.SoundFile(given.pop("audio"), given.pop("audio_track"))
+        talk = synthesize(audio=sound, **given)
     except (ValueError, OSError) as error:
         print(f"synthesize: {error}", file=sys.stderr)
         return 1
+    for note in talk.notes:
+        print(f"synthesize: {note}", file=sys.stderr)
     if talk.verdict:
         print(talk.verdict)
     frames, length = talk.num_frames, talk.num_frames / FPS

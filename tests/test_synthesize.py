@@ -9,6 +9,7 @@ from fg3dgs_jax.media import video
 from fg3dgs_jax.synthesize import main
 from fg3dgs_jax.weights import store
 from tests import fake_avatar
+from tests.media import odd_files
 
 
 @pytest.fixture(scope="module")
@@ -161,3 +162,43 @@ def test_quality_outside_the_range_is_refused(program, tmp_path):
     with pytest.raises(SystemExit) as stop:
         program(tmp_path / "a.wav", tmp_path / "o.mp4", "--crf", "52")
     assert stop.value.code == 2
+
+
+def test_the_name_says_the_kind_of_video(program, tmp_path, capsys, monkeypatch):
+    video.write_wav(tmp_path / "a.wav", fake_avatar.speech(1))
+    assert program(tmp_path / "a.wav", tmp_path / "o.webm") == 0
+    assert [s.codec for s in video.probe_streams(tmp_path / "o.webm")] == ["vp9", "opus"]
+    assert video.read_video(tmp_path / "o.webm").num_frames == 25
+    monkeypatch.setattr(avatar_store, "load", lambda _: 1 / 0)  # refused before that
+    capsys.readouterr()
+    assert program(tmp_path / "a.wav", tmp_path / "o.avi") == 1
+    message = capsys.readouterr().err.strip()
+    assert "o.avi" in message and ".webm" in message and len(message.splitlines()) == 1
+
+
+def test_one_of_several_tracks_speaks(program, tmp_path, capsys):
+    sounds = [np.zeros(48_000, np.int16), odd_files.speech(2)]
+    path = odd_files.make(tmp_path / "a.mkv", odd_files.Recipe("mkv", audio="flac"), sounds)
+    assert program(path, tmp_path / "one.mp4") == 0
+    assert "track 1 (flac, 48 kHz, mono) is digital silence" in capsys.readouterr().err
+    assert video.read_video(tmp_path / "one.mp4").num_frames == 25
+    assert program(path, tmp_path / "two.mp4", "--audio_track", "2") == 0
+    assert "silence" not in capsys.readouterr().err
+    assert video.read_video(tmp_path / "two.mp4").num_frames == 50
+    assert program(path, tmp_path / "three.mp4", "--audio_track", "3") == 1
+    assert "sound track 3 of" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("count", [1, 2, 641])
+def test_a_few_samples_of_sound_are_a_frame_or_two(program, tmp_path, count):
+    video.write_wav(tmp_path / "a.wav", np.full(count, 700, np.int16))
+    assert program(tmp_path / "a.wav", tmp_path / "o.mp4") == 0
+    streams = {s.type: s for s in video.probe_streams(tmp_path / "o.mp4")}
+    assert streams["video"].seconds == pytest.approx(0.04 * (1 + (count > 640)), abs=1e-3)
+
+
+def test_names_with_a_dash_or_a_colon(program, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    video.write_wav("-a:b.wav", fake_avatar.speech(1))
+    assert program("-a:b.wav", "-o:p.mp4") == 0
+    assert video.read_video("-o:p.mp4").num_frames == 25

@@ -7,31 +7,33 @@ sound at j/16000 s; so frame i starts at sample 640 i whatever the source's rate
 offsets were.
 """
 
+import contextlib
 import dataclasses
 import itertools
+import math
 import os
 import pathlib
 import wave
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 from av.error import FFmpegError
 
+from fg3dgs_jax.media import colours as colours_lib
+from fg3dgs_jax.media import pictures as pictures_lib
+from fg3dgs_jax.media import sound as sound_lib
+from fg3dgs_jax.media import timeline as timeline_lib
 from fg3dgs_jax.media.clock import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from fg3dgs_jax.media.container import (
     AudioError,
     StreamInfo,
     VideoError,
-    decode_pictures,
-    decode_sound,
-    lay_out,
     open_media,
-    picture_end,
-    picture_stream,
     probe_streams,
-    seek_pictures,
 )
+from fg3dgs_jax.media.sound import Track
 from fg3dgs_jax.media.video_writer import write_video
 from fg3dgs_jax.media.whole_files import whole
 
@@ -39,9 +41,14 @@ __all__ = [
     "FPS",
     "SAMPLE_RATE",
     "AudioError",
+    "Heard",
+    "SoundFile",
+    "Source",
     "StreamInfo",
+    "Track",
     "Video",
     "VideoError",
+    "listen",
     "probe_streams",
     "read_audio",
     "read_video",
@@ -51,6 +58,35 @@ __all__ = [
 ]
 
 _CLOCK_SLACK = 0.002  # s; containers round time stamps to a millisecond
+_NEIGHBOURS = 3  # pictures before one that deinterlacing looks at, and one more
+
+
+class Source(NamedTuple):
+    """What is known about a video file before all of it is decoded."""
+
+    timeline: timeline_lib.Timeline
+    orientation: pictures_lib.Orientation
+    colours: colours_lib.Colours
+    interlaced: bool  # its pictures are deinterlaced
+    tracks: tuple[Track, ...]  # of sound
+    track: Track  # the one that is used
+    inverted: bool  # its two channels cancel each other: one is turned over
+    forms: tuple[str, ...]  # rate and channels of its sound, one after the other
+
+
+class SoundFile(NamedTuple):
+    """A file with sound, and which of its tracks is meant."""
+
+    path: os.PathLike | str
+    audio_track: int | None = None  # 1 for the first; None: the one that players take
+
+
+class Heard(NamedTuple):
+    """The sound of a file."""
+
+    samples: np.ndarray  # int16 [n], 16 kHz mono
+    track: Track
+    inverted: bool  # two channels cancelled each other: one is turned over
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,9 +98,9 @@ class Video:
     height: int  # px, of what `frames` yields
     width: int
     samples: np.ndarray  # int16 [T * 640], 16 kHz mono, silence where the source has no sound
-    source_fps: float
+    source_fps: float  # pictures a second that the file holds, on average
     start: float  # s on the source's clock
-    turns: int  # quarter turns anticlockwise that put the picture upright
+    source: Source
     source_size: tuple[int, int]  # (height, width) px of the whole upright picture
     av_offset: float = 0.0  # s by which the sound has been moved back
     window: tuple[int, int, int, int] | None = None  # (row, column, height, width) of it; None: all
@@ -85,7 +121,8 @@ class Video:
         """The same video with the file's sound moved back by `av_offset` s."""
         if av_offset == self.av_offset:
             return self
-        samples = _sound_from(self.path, self.start + av_offset, len(self.samples))
+        decoded = _decode_sound(self.path, self.source.track, self.source.timeline.sound)
+        samples = _sound_from(decoded, self.start + av_offset, len(self.samples))
         return dataclasses.replace(self, samples=samples, av_offset=av_offset)
 
     def frames(self, first: int = 0, count: int | None = None) -> Iterator[np.ndarray]:
@@ -100,8 +137,8 @@ class Video:
         if due >= last:
             return
         shown, shown_array = None, None
-        with open_media(self.path, VideoError) as container:
-            for time, frame in self._decoded_before(container, first):
+        with contextlib.ExitStack() as files:
+            for time, frame in self._decoded_from(files, first):
                 # The pictures due before this one appears still show the one before it.
                 while (
                     shown is not None
@@ -134,34 +171,56 @@ class Video:
         for i, frame in enumerate(self.frames()):
             out[i] = frame
 
-    def _decoded_before(self, container, first):
-        """(time, picture) pairs that begin with one shown no later than frame `first`."""
+    def _decoded_from(self, files, first):
+        """(time, picture) pairs, of a file sought or read from its beginning, see below."""
+        pictures = None
+        if first:
+            pictures = self._sought(files.enter_context(open_media(self.path, VideoError)), first)
+        if pictures is None:
+            # A file that has been sought need not lead back to its beginning.
+            files.close()
+            container = files.enter_context(open_media(self.path, VideoError))
+            stream = pictures_lib.picture_stream(container, self.path)
+            pictures = pictures_lib.decode_pictures(container, stream, self.source.timeline)
+        return pictures
+
+    def _sought(self, container, first):
+        """Pairs that begin with a picture shown no later than frame `first`, or None."""
+        stream = pictures_lib.picture_stream(container, self.path)
+        timeline = self.source.timeline
         latest = self.start + (first + 0.5) / FPS + _CLOCK_SLACK
-        for back in (0.0, 2.0, 10.0):  # s; some files' key pictures are listed wrongly
-            if first / FPS <= back:
+        if self.source.interlaced:  # what is deinterlaced looks at its neighbours
+            latest -= _NEIGHBOURS / timeline.fps
+        # Some files' key pictures are listed wrongly, and others have no list.
+        for back in (0.0, 2.0, 10.0) if timeline.seekable else ():  # s
+            if first / FPS <= back + _NEIGHBOURS / timeline.fps:
                 break
-            seek_pictures(container, latest - back)
-            pictures = decode_pictures(container, self.source_fps)
+            pictures_lib.seek_pictures(container, stream, latest - back)
+            pictures = pictures_lib.decode_pictures(container, stream, timeline, sought=True)
             try:
                 head = next(pictures)
             except (StopIteration, FFmpegError):
                 continue
             if head[1].time is not None and head[0] <= latest:
                 return itertools.chain([head], pictures)
-        seek_pictures(container, None)
-        return decode_pictures(container, self.source_fps)
+        return None
 
     def _upright(self, frame):
-        size = self.source_size[::-1] if self.turns % 2 == 0 else self.source_size
-        image = frame.to_ndarray(format="rgb24", width=size[0], height=size[1])
-        image = np.rot90(image, self.turns)
+        colours = self.source.colours
+        if frame.color_trc != colours.transfer or frame.colorspace != colours.matrix:
+            colours = colours_lib.colours_of(frame, self.path)
+        orientation = self.source.orientation
+        height, width = self.source_size
+        size = (height, width) if orientation.transposed else (width, height)
+        image = orientation.apply(colours_lib.numbers(frame, colours, size, self.path))
         if self.window is None:
-            return np.ascontiguousarray(image)
+            return np.ascontiguousarray(colours_lib.show(image, colours))
         row, column, height, width = self.window
         part = np.ascontiguousarray(image[row : row + height, column : column + width])
         smaller = height >= self.height
         way = cv2.INTER_AREA if smaller else cv2.INTER_CUBIC
-        return cv2.resize(part, (self.width, self.height), interpolation=way)
+        part = cv2.resize(part, (self.width, self.height), interpolation=way)
+        return colours_lib.show(part, colours)
 
 
 def read_video(
@@ -170,6 +229,7 @@ def read_video(
     min_frames: int = FPS,
     max_seconds: float | None = None,
     av_offset: float = 0.0,
+    audio_track: int | None = None,
 ) -> Video:
     """Opens a video with sound, re-timed to 25 fps and 16 kHz mono (see the top of this file).
 
@@ -178,56 +238,102 @@ def read_video(
       min_frames: fewer are refused.
       max_seconds: use only the beginning.
       av_offset: s by which the file's sound is late (negative: early); it is moved back by that.
+      audio_track: number of the sound track, 1 for the first. None: the one that players take.
 
     Raises:
       VideoError: no such file, not a video, no pictures, no sound, or fewer than `min_frames`
         frames.
     """
+    if max_seconds is not None and not (math.isfinite(max_seconds) and max_seconds > 0):
+        raise VideoError(f"max_seconds is {max_seconds}; expected a number of seconds above 0")
     path = pathlib.Path(path)
     with open_media(path, VideoError) as container:
-        stream = picture_stream(container, path)
-        fps = float(stream.average_rate or stream.guessed_rate or FPS)
-        try:
-            start, first = next(decode_pictures(container, fps))
-        except (StopIteration, FFmpegError):
+        stream = pictures_lib.picture_stream(container, path)
+        tracks = tuple(sound_lib.tracks_of(container))
+        track = sound_lib.choose_track(container, audio_track, path)
+        ratio = float(stream.sample_aspect_ratio or 1)
+        listened = container.streams.audio[track.number - 1]
+        timeline = timeline_lib.survey(container, stream, listened, path)
+    with open_media(path, VideoError) as container:
+        stream = pictures_lib.picture_stream(container, path)
+        begins = pictures_lib.beginning(container, stream, timeline)
+        if begins is None:
             raise VideoError(
                 f"{path} holds a video stream without one readable picture: expected a video file"
-            ) from None
-        ratio = float(stream.sample_aspect_ratio or 1)
-        turns = round(first.rotation / 90) % 4
+            )
+        start, first = begins.start, begins.first
+        orientation = pictures_lib.orientation_of(first, path)
+        colours = colours_lib.colours_of(first, path)
     size = (first.height, round(first.width * ratio))
-    height, width = size if turns % 2 == 0 else size[::-1]
-    num_frames = round((picture_end(path, fps) - start) * FPS)
+    height, width = size[::-1] if orientation.transposed else size
+    num_frames = round((timeline.end - start) * FPS)
     if max_seconds is not None:
         num_frames = min(num_frames, int(max_seconds * FPS))
-    samples = _sound_from(path, start + av_offset, num_frames * SAMPLES_PER_FRAME)
     if num_frames < min_frames:
         raise VideoError(
             f"{path} is {num_frames} frames long at {FPS} fps ({num_frames / FPS:.2f} s); "
             f"expected at least {min_frames} ({min_frames / FPS:g} s): use a longer video"
         )
+    decoded = _decode_sound(path, track, timeline.sound)
+    if not decoded.segments:
+        raise VideoError(
+            f"{path} has a sound track without sound; expected a video in which the person is "
+            "heard speaking"
+        )
+    samples = _sound_from(decoded, start + av_offset, num_frames * SAMPLES_PER_FRAME)
+    source = Source(
+        timeline,
+        orientation,
+        colours,
+        begins.interlaced,
+        tracks,
+        track,
+        decoded.inverted,
+        decoded.forms,
+    )
     return Video(
-        path, num_frames, height, width, samples, fps, start, turns, (height, width), av_offset
+        path,
+        num_frames,
+        height,
+        width,
+        samples,
+        timeline.fps,
+        start,
+        source,
+        (height, width),
+        av_offset,
     )
 
 
-def read_audio(path: os.PathLike | str) -> np.ndarray:
-    """The sound of any audio or video file -> int16 [n], 16 kHz mono.
+def listen(path: os.PathLike | str, audio_track: int | None = None) -> Heard:
+    """The sound of any audio or video file, and which it is.
+
+    Args:
+      path: any file with sound that FFmpeg reads.
+      audio_track: number of the sound track, 1 for the first. None: the one that players take.
 
     Raises:
-      AudioError: no such file, not sound, or no samples.
+      AudioError: no such file or track, not sound, or no samples.
     """
     path = pathlib.Path(path)
     with open_media(path, AudioError) as container:
-        if not container.streams.audio:
-            raise AudioError(f"{path} has no sound; expected an audio file, or a video with sound")
-        segments = decode_sound(container)
-    samples = lay_out(segments, segments[0][0] if segments else 0.0)
+        track = sound_lib.choose_track(container, audio_track, path, AudioError)
+        stream = container.streams.audio[track.number - 1]
+        shift = timeline_lib.survey_sound(container, stream)
+    decoded = _decode_sound(path, track, shift, AudioError)
+    segments = decoded.segments
+    samples = sound_lib.lay_out(segments, segments[0][0] if segments else 0.0)
     if not len(samples):
         raise AudioError(
-            f"{path} holds no samples of sound; expected an audio file (wav, mp3, m4a, mp4, ...)"
+            f"{path} holds no sound, or less than 1 ms of it; expected an audio file "
+            "(wav, mp3, m4a, mp4, ...)"
         )
-    return samples
+    return Heard(samples, track, decoded.inverted)
+
+
+def read_audio(path: os.PathLike | str, audio_track: int | None = None) -> np.ndarray:
+    """The sound of any audio or video file -> int16 [n], 16 kHz mono; see `listen`."""
+    return listen(path, audio_track).samples
 
 
 def write_wav(path: os.PathLike | str, samples: np.ndarray, sample_rate: int = SAMPLE_RATE) -> None:
@@ -258,13 +364,12 @@ def read_wav(path: os.PathLike | str) -> np.ndarray:
     return np.frombuffer(data, "<i2").astype(np.int16)
 
 
-def _sound_from(path, start, length):
+def _decode_sound(path, track, shift, error: type[ValueError] = VideoError):
+    with open_media(path, error) as container:
+        return sound_lib.decode_sound(container, track, shift, path)
+
+
+def _sound_from(decoded, start, length):
     """int16 [length] of sound from time `start` (s on the file's clock) on."""
-    with open_media(path, VideoError) as container:
-        segments = decode_sound(container) if container.streams.audio else []
-    if not segments:
-        raise VideoError(
-            f"{path} has no sound; expected a video in which the person is heard speaking"
-        )
-    samples = lay_out(segments, start)[:length]
+    samples = sound_lib.lay_out(decoded.segments, start)[:length]
     return np.pad(samples, (0, length - len(samples)))

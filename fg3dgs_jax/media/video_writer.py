@@ -1,19 +1,61 @@
-"""Pictures and their sound -> H.264 + AAC in mp4, through PyAV, streaming."""
+"""Pictures and their sound -> H.264 + AAC, or VP9 + Opus in webm, through PyAV, streaming."""
 
 import os
 import pathlib
 from collections.abc import Iterable
 from fractions import Fraction
+from typing import NamedTuple
 
 import av
 import numpy as np
 
 from fg3dgs_jax.media.clock import FPS, SAMPLE_RATE
-from fg3dgs_jax.media.container import AudioError, VideoError
+from fg3dgs_jax.media.container import AudioError, VideoError, local
 from fg3dgs_jax.media.whole_files import whole
 
 # AAC delays by 1024 samples: at 48 kHz players that ignore edit lists are off by 21 ms only.
-_AAC_RATE = 48_000
+_SOUND_RATE = 48_000
+
+
+class Kind(NamedTuple):
+    """What a video file of one suffix holds."""
+
+    format: str  # FFmpeg's name of the container
+    pictures: str  # encoder
+    sound: str  # encoder
+    options: dict[str, str]  # of the container
+    encoding: dict[str, str]  # of the pictures
+
+
+_H264 = ("libx264", "aac")
+_VP9 = {"deadline": "good", "cpu-used": "4", "row-mt": "1"}
+KINDS = {
+    ".mp4": Kind("mp4", *_H264, {"movflags": "+faststart"}, {}),
+    ".mov": Kind("mov", *_H264, {"movflags": "+faststart"}, {}),
+    ".mkv": Kind("matroska", *_H264, {}, {}),
+    ".webm": Kind("webm", "libvpx-vp9", "libopus", {}, _VP9),
+}
+
+
+def kind_of(path: os.PathLike | str) -> Kind:
+    """What a video file of this name is to hold.
+
+    Raises:
+      VideoError: a suffix that is none of `KINDS`, or encoders that PyAV was built without.
+    """
+    path = pathlib.Path(path)
+    kind = KINDS.get(path.suffix.lower())
+    if kind is None:
+        raise VideoError(
+            f"{path} ends in {path.suffix or 'no suffix'!r}; expected a name that ends in "
+            f"{', '.join(KINDS)}"
+        )
+    for codec in (kind.pictures, kind.sound):
+        if codec not in av.codecs_available:
+            raise VideoError(
+                f"{path}: the installed PyAV has no encoder {codec}; choose a name with .mp4"
+            )
+    return kind
 
 
 def write_video(
@@ -25,39 +67,50 @@ def write_video(
     fps: float = FPS,
     crf: int = 18,
 ) -> int:
-    """Writes pictures and sound as H.264 (yuv420p) + AAC in mp4; whole or not at all.
+    """Writes pictures and sound as H.264 (yuv420p) + AAC; whole or not at all.
 
     Args:
-      path: of the mp4. Its folder is made if need be.
+      path: of the file, .mp4, .mov or .mkv. With .webm it holds VP9 + Opus. Its folder is made if
+        need be.
       frames: uint8 [H, W, 3], taken one at a time; odd sizes gain an edge row or column.
       samples: int16 [n] mono; what is longer than the pictures is left out.
       sample_rate: of the samples, Hz.
       fps: frames a second.
-      crf: x264's constant quality, 0 (lossless) to 51; 18 looks like the original.
+      crf: x264's constant quality, 0 (lossless) to 51; 18 looks like the original. VP9 has a
+        scale of its own, on which it stands for about the same.
 
     Returns:
       the number of frames written.
+
+    Raises:
+      VideoError: no frames, frames of different sizes, or a name that is none of `KINDS`.
     """
     path = pathlib.Path(path)
+    kind = kind_of(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    options = {"movflags": "+faststart"}
-    with whole(path) as part, av.open(str(part), "w", format="mp4", options=options) as container:
-        return _encode(container, iter(frames), samples, sample_rate, fps, crf)
+    with (
+        whole(path) as part,
+        av.open(local(part), "w", format=kind.format, options=kind.options) as container,
+    ):
+        sound = None if samples is None else (samples, sample_rate)
+        return _encode(container, kind, iter(frames), sound, fps, crf)
 
 
-def _encode(container, frames, samples, sample_rate, fps, crf):
+def _encode(container, kind, frames, sound, fps, crf):
     fps = Fraction(fps).limit_denominator(1001)
     first = next(frames, None)
     if first is None:
         raise VideoError("no frames to write; expected at least one uint8 [H, W, 3]")
     height, width = first.shape[:2]
-    stream = container.add_stream("libx264", rate=fps, options={"crf": str(crf)})
+    options = {"crf": str(crf), **kind.encoding}
+    stream = container.add_stream(kind.pictures, rate=fps, options=options)
+    stream.bit_rate = 0  # the quality decides
     stream.width, stream.height, stream.pix_fmt = width + width % 2, height + height % 2, "yuv420p"
     # Say which matrix was used: without it players guess, and by the picture's size.
     context = stream.codec_context
     context.colorspace = context.color_primaries = context.color_trc = 6  # SMPTE 170M (BT.601)
     context.color_range = 1  # studio range
-    sound = _SoundTrack(container, samples, sample_rate) if samples is not None else None
+    sound = _SoundTrack(container, kind.sound, *sound) if sound is not None else None
     count, frame = 0, first
     while frame is not None:
         if frame.shape != first.shape or frame.dtype != np.uint8 or frame.shape[2:] != (3,):
@@ -81,18 +134,21 @@ def _encode(container, frames, samples, sample_rate, fps, crf):
 
 
 class _SoundTrack:
-    """The AAC stream, fed up to the time of the pictures so that nothing piles up in the muxer."""
+    """The stream of sound, fed up to the time of the pictures: nothing piles up in the muxer."""
 
-    def __init__(self, container, samples, sample_rate):
+    def __init__(self, container, codec, samples, sample_rate):
         self.samples = np.asarray(samples)
         if self.samples.ndim != 1 or self.samples.dtype != np.int16:
             raise AudioError(
                 f"samples are {self.samples.dtype} {self.samples.shape}; expected int16 [n]"
             )
         self.container, self.rate, self.done = container, sample_rate, 0
-        self.stream = container.add_stream("aac", rate=_AAC_RATE, layout="mono", bit_rate=128_000)
+        self.stream = container.add_stream(codec, rate=_SOUND_RATE, layout="mono", bit_rate=128_000)
         self.resampler = av.AudioResampler(
-            format="fltp", layout="mono", rate=_AAC_RATE, frame_size=1024
+            format="fltp" if codec == "aac" else "s16",
+            layout="mono",
+            rate=_SOUND_RATE,
+            frame_size=1024 if codec == "aac" else 960,
         )
 
     def write_until(self, seconds):

@@ -154,6 +154,8 @@ def open_job(
         "source": files.digest(path),
         "frames": source.num_frames,
         "size": framing.output_size((source.height, source.width), settings.size),
+        # Folders made before a track could be chosen have no such entry.
+        **({"audio_track": settings.audio_track} if settings.audio_track else {}),
     }
     return VideoJob(
         folder=Folder(out, key),
@@ -175,6 +177,7 @@ def open_video(path: os.PathLike | str, settings: PreprocessSettings) -> video.V
         min_frames=MIN_SECONDS * clock.FPS,
         max_seconds=settings.max_seconds,
         av_offset=0.0 if settings.av_offset == AUTO else settings.av_offset,
+        audio_track=settings.audio_track,
     )
 
 
@@ -251,6 +254,8 @@ def pose(job: VideoJob) -> None:
 
 def report(job: VideoJob) -> None:
     """Writes the page that shows what was made."""
+    # Once more: the bars of all steps lie between the table and the end.
+    print(f"video check: {verdicts.conclusion(job.rows)}")
     level = f"{job.sound_record['gain_db']:+.1f} dB to the common level"
     moved = job.correction.seconds
     page.write(

@@ -1,6 +1,7 @@
 """What a user may choose about a processed folder; values are checked when they are set."""
 
 import dataclasses
+import math
 import os
 from typing import Literal, NamedTuple
 
@@ -20,7 +21,7 @@ CONSENTS = {
     "licensed": "the video's licence allows it",
     "research": "research on public material, not for publication as that person's words",
 }
-_OF_VIDEOS = ("parser", "max_seconds", "size", "av_offset")
+_OF_VIDEOS = ("parser", "max_seconds", "size", "av_offset", "audio_track")
 
 
 class SettingError(ValueError):
@@ -50,7 +51,7 @@ def consent_of(kind: str) -> Consent:
 class PreprocessSettings:
     """How a video or another project's folder becomes a processed folder.
 
-    The last four are of videos only.
+    The last five are of videos only.
 
     Raises:
       SettingError: a value that is not allowed.
@@ -72,6 +73,8 @@ class PreprocessSettings:
     # s by which the sound of the file is late (negative: early), which is corrected. auto: what
     # the clip's own lips show, where they are certain of it.
     av_offset: float | Literal["auto"] = AUTO
+    # Number of the file's sound track, 1 for the first. None: the one that players take.
+    audio_track: int | None = None
 
     def __post_init__(self) -> None:
         """Checks the values."""
@@ -86,10 +89,9 @@ class PreprocessSettings:
         if self.emotion is not None:
             _one_of("emotion", self.emotion, EMOTIONS)
         _one_of("parser", self.parser, parsers.NAMES)
-        if self.max_seconds is not None and not self.max_seconds >= MIN_SECONDS:
-            raise SettingError(
-                f"max_seconds is {self.max_seconds}; expected at least {MIN_SECONDS}"
-            )
+        longest = self.max_seconds
+        if longest is not None and not MIN_SECONDS <= longest < math.inf:
+            raise SettingError(f"max_seconds is {longest}; expected at least {MIN_SECONDS}")
         low, high = SIZES
         if self.size and not low <= self.size <= high:
             raise SettingError(f"size is {self.size}; expected 0 or {low} to {high} px")
@@ -97,6 +99,11 @@ class PreprocessSettings:
         if offset != AUTO and (isinstance(offset, str) or not abs(offset) <= MAX_OFFSET):
             raise SettingError(
                 f"av_offset is {offset}; expected {AUTO}, or at most {MAX_OFFSET} s either way"
+            )
+
+        if self.audio_track is not None and self.audio_track < 1:
+            raise SettingError(
+                f"audio_track is {self.audio_track}; expected 1 for the first, or more"
             )
 
     def of_videos_only(self) -> list[str]:

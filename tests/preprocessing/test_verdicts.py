@@ -1,5 +1,6 @@
 """The video check: verdicts on a real clip as it is and spoiled, and its parts."""
 
+import dataclasses
 import os
 import pathlib
 
@@ -24,8 +25,8 @@ class Spoiled:
 
     def __init__(self, clip, change=lambda i, picture: picture, **fields):
         self._clip, self._change = clip, change
-        for name in ("num_frames", "height", "width", "samples", "source_fps", "av_offset"):
-            setattr(self, name, fields.get(name, getattr(clip, name)))
+        for field in dataclasses.fields(clip):
+            setattr(self, field.name, fields.get(field.name, getattr(clip, field.name)))
 
     def frames(self, first=0, count=None):
         for i, picture in enumerate(self._clip.frames(first, count), first):
@@ -78,7 +79,7 @@ def test_a_real_clip_is_good_but_for_its_length(track):
     text = verdicts_lib.table(rows)
     assert len(text.splitlines()) == len(rows) + 1 and "2 to 5 minutes" in text
     assert rows[0].verdict == "bad" and "will show" in text.splitlines()[-1]
-    assert len(rows) == 16
+    assert len(rows) == 18
 
 
 @pytest.mark.parametrize(
@@ -186,13 +187,15 @@ def test_blinks_are_closings_of_both_eyes():
     assert verdicts_lib.count_blinks(points, np.arange(100) + 50 * (np.arange(100) > 61)) == 3
 
 
-def test_check_only_prints_the_table_and_writes_nothing(clip, monkeypatch, capsys, tmp_path):
+def test_check_only_prints_the_table_and_writes_nothing(clip, monkeypatch, capfd, tmp_path):
     monkeypatch.setenv("FG3DGS_WEIGHTS", str(MODEL.parent))
     monkeypatch.chdir(tmp_path)
     argv = ["--video", str(SOURCE), "--check_only", "--max_seconds", "2"]
     assert preprocess(argv) == 0
-    out = capsys.readouterr().out
+    out, errors = capfd.readouterr()  # of C++ too
     assert "face size" in out and out.splitlines()[-1].startswith("=> ")
+    # Nothing but the bar, and that before the table.
+    assert all(line.startswith("video check: ") for line in errors.splitlines())
     assert list(tmp_path.iterdir()) == []
     assert preprocess(["--video", str(tmp_path / "none.mp4"), "--check_only"]) == 1
 
@@ -205,6 +208,9 @@ def test_check_only_prints_the_table_and_writes_nothing(clip, monkeypatch, capsy
         ["--av_offset", "9"],
         ["--av_offset", "nan"],
         ["--av_offset", "x"],
+        ["--max_seconds", "nan"],
+        ["--max_seconds", "inf"],
+        ["--audio_track", "0"],
     ],
 )
 def test_flags_out_of_range_are_usage_errors(extra):

@@ -1,7 +1,9 @@
 """A look at a video before the long work: a sample of it, the frame about the head, verdicts."""
 
+import contextlib
 import itertools
 import os
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -9,7 +11,7 @@ import numpy as np
 from fg3dgs_jax.experts.face import face_landmarker
 from fg3dgs_jax.media import clock, video
 from fg3dgs_jax.media.progress import progress
-from fg3dgs_jax.preprocessing.check import framing, sample, verdicts
+from fg3dgs_jax.preprocessing.check import framing, sample, sound_rows, verdicts
 
 
 class Look(NamedTuple):
@@ -18,6 +20,7 @@ class Look(NamedTuple):
     frames: np.ndarray  # int [N], numbers of the frames in the sample
     track: face_landmarker.FaceTrack  # of N frames
     sketches: sample.Sketches  # what is kept of their pictures
+    other_tracks: Mapping[int, sound_rows.Heard]  # by number: sound tracks that are not used
 
 
 class Framed(NamedTuple):
@@ -35,7 +38,18 @@ def take(source: video.Video, landmarker: os.PathLike | str) -> Look:
     pictures = itertools.chain.from_iterable(source.frames(*piece) for piece in pieces)
     pictures = progress(pictures, desc="video check", total=len(frames), unit="frame")
     track = face_landmarker.detect(landmarker, sketches.watch(pictures), clock.FPS)
-    return Look(frames, track, sketches)
+    return Look(frames, track, sketches, other_tracks(source))
+
+
+def other_tracks(source: video.Video) -> dict[int, sound_rows.Heard]:
+    """How much is heard of the sound tracks of the file that are not used, by their number."""
+    heard = {}
+    for track in source.source.tracks:
+        if track.number != source.source.track.number:
+            with contextlib.suppress(video.AudioError):  # one that cannot be decoded
+                samples = video.read_audio(source.path, track.number)
+                heard[track.number] = sound_rows.heard(samples)
+    return heard
 
 
 def frame_head(source: video.Video, look: Look, size: int | None = None) -> Framed:
@@ -78,6 +92,9 @@ def judge(
             rotation=look.track.rotation,
             thumbs=look.sketches.thumbs,
             greys=look.sketches.greys,
+            source=source.source,
+            file_seconds=source.source.timeline.end - source.start,
+            other_tracks=look.other_tracks,
             av_offset=None if automatic else source.av_offset,
         )
     )

@@ -4,14 +4,15 @@
 their way to the landmarker. `Evidence` is all that `verdicts.check` judges.
 """
 
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 
 from fg3dgs_jax.media import loudness
 from fg3dgs_jax.media.clock import FPS
+from fg3dgs_jax.media.video import Source
 
 STRETCH = 20 * FPS  # frames in one piece: for blinks, cuts, and lips against sound
 BURSTS, BURST = 14, 5  # further pieces all over the clip, frames each
@@ -37,6 +38,9 @@ class Evidence(NamedTuple):
     rotation: np.ndarray  # [N, 3, 3] head to camera
     thumbs: np.ndarray  # float32 [N, 36, 64] grey
     greys: dict[int, np.ndarray]  # {row of N: uint8 [H, W]}
+    source: Source  # the file
+    file_seconds: float  # of all its pictures
+    other_tracks: Mapping[int, Any]  # {number: `sound_rows.Heard`} of the tracks that are not used
     # s by which the sound has been moved back. None: it is moved later, by the whole clip's lips.
     av_offset: float | None = 0.0
 
@@ -69,6 +73,11 @@ class Sketches:
                 self.greys[i] = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
             self.thumbs[i] = thumb(picture)
             yield picture
+
+
+def follows(frames: np.ndarray) -> np.ndarray:
+    """Whether [N - 1] the frame after frame n of the sample, int [N], follows it in the clip."""
+    return np.diff(frames) == 1
 
 
 def thumb(picture: np.ndarray) -> np.ndarray:

@@ -3,16 +3,13 @@
 They are made from a sample of the video (`check/sample.py`).
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
-
 import cv2
 import numpy as np
 
-from fg3dgs_jax.clip import av_offset
 from fg3dgs_jax.clip.landmarks import LEFT_EYE, RIGHT_EYE
-from fg3dgs_jax.media import loudness
 from fg3dgs_jax.media.clock import FPS
+from fg3dgs_jax.preprocessing.check import file_rows, sound_rows
+from fg3dgs_jax.preprocessing.check.rows import Row, conclusion, graded, table
 from fg3dgs_jax.preprocessing.check.sample import (
     BLANK,
     BOTTOM,
@@ -20,8 +17,11 @@ from fg3dgs_jax.preprocessing.check.sample import (
     Evidence,
     cuts_in,
     face_heights,
+    follows,
 )
 from fg3dgs_jax.preprocessing.track.head_pose import rotation_vectors
+
+__all__ = ["Row", "check", "conclusion", "count_blinks", "table"]
 
 OTHER_SCENE = 32.0  # mean grey levels between thumbs of frames far apart
 FACE_PX = 192  # the size at which sharpness is judged: detail per face, not per pixel
@@ -32,98 +32,43 @@ HAIR = 1.33  # from chin to the top of the hair, in heights of the face
 _LIDS = ((159, 145, 33, 133), (386, 374, 362, 263))  # upper, lower, corners
 
 
-class Row(NamedTuple):
-    """One line of the table."""
-
-    name: str
-    found: str
-    verdict: str  # "good", "usable" or "bad"
-    advice: str  # empty where good
-
-
 def check(e: Evidence) -> list[Row]:
     """The table."""
-    rows = [_length(e), _rate(e), _picture(e), _in_view(e), _others(e)]
     has_face = e.num_faces > 0
+    rows = [*file_rows.file_rows(e), _in_view(e)]
     if has_face.mean() >= 0.2:
         rows += [
+            _others(e),
             _face(e, has_face),
             _framing(e, has_face),
             _sharpness(e, has_face),
             _light(e, has_face),
+            _turn(e, has_face),
+            _blinks(e, has_face),
         ]
-        rows += [_turn(e, has_face), _blinks(e, has_face)]
-    rows += [_scene(e), _camera(e), _talk(e), _level(e)]
+    rows += [_scene(e), _camera(e), *sound_rows.sound_rows(e)]
     if has_face.mean() >= 0.2:
-        rows.append(_step(e, has_face))
+        rows.append(sound_rows.step_row(e, has_face))
     return rows
-
-
-def table(rows: Sequence[Row]) -> str:
-    """The rows as text for a terminal."""
-    widths = [max(len(r[k]) for r in rows) for k in range(3)]
-    lines = []
-    for row in rows:
-        cells = "  ".join(cell.ljust(w) for cell, w in zip(row[:3], widths, strict=True))
-        lines.append(f"{cells}  {row.advice}".rstrip())
-    worst = min(("bad", "usable", "good").index(r.verdict) for r in rows)
-    verdict = (
-        "the video has faults that will show: see what is bad above",
-        "the video will do; what is usable above could be better",
-        "a good video",
-    )[worst]
-    return "\n".join([*lines, f"=> {verdict}"])
-
-
-def _verdict(name, measured, value, good, usable, advice):
-    """Higher is better; pass both negated where lower is."""
-    verdict = "good" if value >= good else "usable" if value >= usable else "bad"
-    return Row(name, measured, verdict, "" if verdict == "good" else advice)
-
-
-def _length(e):
-    seconds = e.num_frames / FPS
-    return _verdict("length", f"{seconds:.0f} s", seconds, 120, 15, "2 to 5 minutes are best")
-
-
-def _rate(e):
-    same = [
-        np.abs(b - a).max() < 0.5
-        for a, b, near in zip(e.thumbs[:-1], e.thumbs[1:], _near(e), strict=True)
-        if near
-    ]
-    repeated = float(np.mean(same)) if same else 0.0
-    fps = min(e.fps, FPS * (1 - repeated))
-    measured = f"{e.fps:.4g} fps" + (f", {repeated:.0%} repeated" if repeated > 0.02 else "")
-    return _verdict("frame rate", measured, fps, 23, 14, "film at 25 or 30 fps, in good light")
-
-
-def _picture(e):
-    (height, width), (rows, columns) = e.size, e.output
-    measured = f"{width} x {height} px"
-    if e.window is not None:
-        measured += f", head cropped from {e.window[3]} x {e.window[2]} to {columns} x {rows}"
-    side = min(e.window[2:]) if e.window is not None else min(e.size)
-    return _verdict("picture", measured, side, 400, 200, "film at 720p or more, or nearer")
 
 
 def _in_view(e):
     share = float(np.mean(e.num_faces > 0))
-    advice = "cut the parts where no face is seen; those frames are interpolated"
-    return _verdict("face in view", f"{share:.0%} of the frames", share, 0.98, 0.5, advice)
+    advice = "--start and --end leave out parts without a face; single frames are interpolated"
+    return graded("face in view", f"{share:.0%} of the frames", share, (0.98, 0.5), advice)
 
 
 def _others(e):
     share = float(np.mean(e.num_faces > 1))
-    advice = "one person only: cut or crop the others out"
-    return _verdict("second faces", f"{share:.0%} of the frames", -share, -0.01, -0.2, advice)
+    advice = "one person only: --start and --end leave others out, or crop them out"
+    return graded("second faces", f"{share:.0%} of the frames", -share, (-0.01, -0.2), advice)
 
 
 def _face(e, has_face):
     height = float(np.median(face_heights(e.pixels[has_face])))
     shown = height / (e.window[2] if e.window is not None else e.size[0])
     measured = f"{height:.0f} px high, {shown:.0%} of the picture"
-    row = _verdict("face size", measured, height, 180, 90, "film nearer or in a higher resolution")
+    row = graded("face size", measured, height, (180, 90), "film nearer or in a higher resolution")
     if row.verdict != "bad" and shown < 0.25:
         return row._replace(verdict="usable", advice="--size 512 crops to the head")
     return row
@@ -143,7 +88,7 @@ def _framing(e, has_face):
     tight = [name for name, r in room.items() if r < 0.015]
     measured = f"{' and '.join(tight)} cut or close to it" if tight else "whole head in the picture"
     least = min(room.values())
-    return _verdict("framing", measured, least, 0.015, -0.1, "leave room about the whole head")
+    return graded("framing", measured, least, (0.015, -0.1), "leave room about the whole head")
 
 
 def _sharpness(e, has_face):
@@ -153,15 +98,17 @@ def _sharpness(e, has_face):
         face = cv2.resize(part, (FACE_PX, FACE_PX), interpolation=way).astype(np.float32)
         fine, coarse = (cv2.GaussianBlur(face, (0, 0), s) for s in (1.0, 4.0))
         values.append((face - fine).std() / max((fine - coarse).std(), 0.1))
-    value = float(np.median(values)) if values else 0.0
+    if not values:
+        return Row("sharpness", "no whole face seen", "unknown", "leave room about the whole head")
+    value = float(np.median(values))
     advice = "focus on the eyes, clean the lens, add light, less compression"
-    return _verdict("sharpness", f"{value:.2f} (0.28 is good)", value, 0.28, 0.19, advice)
+    return graded("sharpness", f"{value:.2f} (0.28 is good)", value, (0.28, 0.19), advice)
 
 
 def _light(e, has_face):
     parts = [(p[oval > 0], p) for p, oval in _face_parts(e, has_face)]
     if not parts:
-        return Row("light", "no whole face seen", "bad", "leave room about the whole head")
+        return Row("light", "no whole face seen", "unknown", "leave room about the whole head")
     mean = np.array([inside.mean() for inside, _ in parts])
     burnt = np.mean([(inside >= 250).mean() for inside, _ in parts])
     change = float(mean.std() / mean.mean())
@@ -183,13 +130,13 @@ def _turn(e, has_face):
         f"nods {low[0]:+.0f} to {high[0]:+.0f}, turns {low[1]:+.0f} to {high[1]:+.0f} degrees"
     )
     most = float(np.abs([low, high])[:, :2].max())
-    return _verdict("head range", measured, -most, -30, -50, "look towards the camera")
+    return graded("head range", measured, -most, (-30, -50), "look towards the camera")
 
 
 def _blinks(e, has_face):
     number, seconds = count_blinks(e.pixels[has_face], e.frames[has_face]), has_face.sum() / FPS
     measured = f"{number} in {seconds:.0f} s"
-    return _verdict("blinks", measured, number, 1, 0, "few or none: blink as usual while filming")
+    return graded("blinks", measured, number, (1, 0), "few or none: blink as usual while filming")
 
 
 def count_blinks(pixels: np.ndarray, frames: np.ndarray) -> int:
@@ -206,12 +153,15 @@ def count_blinks(pixels: np.ndarray, frames: np.ndarray) -> int:
 
 
 def _scene(e):
-    pieces = np.split(e.thumbs, np.flatnonzero(~_near(e)) + 1)
+    pieces = np.split(e.thumbs, np.flatnonzero(~follows(e.frames)) + 1)
     cuts = sum(len(list(cuts_in(piece))) for piece in pieces)
     firsts = [piece[0] for piece in pieces if piece[0].std() >= BLANK]
     others = sum(float(np.abs(b - firsts[0]).mean()) > OTHER_SCENE for b in firsts[1:])
-    measured = f"{cuts} seen" + (f", {others} samples show another scene" if others else "")
-    return _verdict("cuts", measured, -(cuts + others), 0, 0, "one shot, camera fixed: cut it out")
+    looked_at = len(e.frames) / FPS
+    measured = f"{cuts or 'none'} in the {looked_at:.0f} s looked at"
+    measured += f", {others} samples show another scene" if others else ""
+    advice = "one shot, camera fixed: --start and --end choose it"
+    return graded("cuts", measured, -(cuts + others), (0, 0), advice)
 
 
 def _camera(e):
@@ -233,51 +183,11 @@ def _camera(e):
         ]
         moves += [min(sure)] if sure else []
     if len(moves) < 3:
-        return Row("camera", "not certain", "good", "")
+        advice = "too little behind the head to tell: see that the camera is on a stand"
+        return Row("camera", "not certain", "unknown", advice)
     move, least = float(np.percentile(moves, 75)), max(0.004, 1 / e.size[0])
     measured = "fixed" if move <= least else f"moves by {move:.1%} of the picture"
-    return _verdict("camera", measured, -move, -least, -0.02, "put the camera on a stand")
-
-
-def _talk(e):
-    share = float(loudness.speech_map(e.samples, e.num_frames).mean())
-    measured = f"{share:.0%} of the time"
-    if share > 0.97:
-        advice = "keep a few seconds of silence with the mouth shut: it has to be learnt too"
-        return Row("speech", measured, "usable", advice)
-    return _verdict("speech", measured, share, 0.5, 0.2, "speak most of the time")
-
-
-def _level(e):
-    loud = np.abs(e.samples.astype(np.int32)) >= 32_700
-    clipped, gain = float(loud.mean()), loudness.gain_db(e.samples)
-    measured = f"speech at {loudness.TARGET_DB - gain:.0f} dBFS, {clipped:.2%} clipped"
-    bad = max(clipped / 0.001, abs(gain) / 15)
-    return _verdict("sound level", measured, -bad, -1, -10, "adjust the microphone's level")
-
-
-def _step(e, has_face):
-    """Lips against sound in the longest piece."""
-    pieces = np.split(np.arange(len(e.frames)), np.flatnonzero(~_near(e)) + 1)
-    rows = max(pieces, key=len)
-    first = int(e.frames[rows[0]])
-    sound = e.samples[first * 640 : (first + len(rows)) * 640]
-    measured = av_offset.estimate(e.pixels[rows], has_face[rows], sound)
-    if not measured.certain:
-        return Row("lips and sound", "not certain", "usable", measured.reason)
-    if not measured.out_of_step:
-        return Row("lips and sound", measured.found, "good", "")
-    if e.av_offset is None:
-        advice = "it is moved into step, if all of the clip shows it (--av_offset auto)"
-        return Row("lips and sound", measured.found, "usable", advice)
-    advice = measured.in_words(e.av_offset).split(": ", 1)[1]
-    verdict = "bad" if abs(measured.seconds) > 0.2 else "usable"
-    return Row("lips and sound", measured.found, verdict, advice)
-
-
-def _near(e):
-    """Whether [N - 1] frame n + 1 of the sample follows frame n in the clip."""
-    return np.diff(e.frames) == 1
+    return graded("camera", measured, -move, (-least, -0.02), "put the camera on a stand")
 
 
 def _face_parts(e, has_face):
