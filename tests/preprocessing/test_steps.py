@@ -105,6 +105,7 @@ def test_records_are_those_of_folders_made_before_steps_had_versions():
         parser=parser,
         sound_record=sound,
         expression=types.SimpleNamespace(origin=origin),
+        made_by=lambda record: record,
     )
     records = {step.name: step.record(job) for step in LISTS["video"] if not step.always}
     assert records == {
@@ -112,6 +113,7 @@ def test_records_are_those_of_folders_made_before_steps_had_versions():
         "check": 0.1,
         "read": True,
         "faces": True,
+        "scene": True,
         "offset": 0.1,
         "listen": sound,
         "pose": "bundle adjustment, skin alignment 1",
