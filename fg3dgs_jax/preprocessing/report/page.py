@@ -264,13 +264,13 @@ def _correlation(a, b):
     return np.corrcoef(a, b)[0, 1] if np.ptp(a) and np.ptp(b) else 0.0
 
 
-def _warnings(valid, error, flickers, together, late, moved=0.0, own=True):
+def _warnings(valid, error, flickers, together, late, moved=0.0, own=None):
     """Lines on what would harm an avatar of this clip.
 
     `error` [T] is a share of the picture height, `together` the correlation of sound and mouth.
-    `own` [T] are the frames that are used.
+    `own` [T] are the frames that are used, None: all.
     """
-    unseen = ~valid & own
+    unseen = ~valid if own is None else ~valid & own
     if unseen.any():
         yield (
             f"no face in {unseen.sum()} of {len(valid)} frames ({_spans(unseen)}): their pose "

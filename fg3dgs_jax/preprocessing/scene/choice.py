@@ -88,9 +88,23 @@ def choose(seen: Seen, weights: np.ndarray | None = None) -> list[Span]:
     why[strange & ~faded] = "another scene"
     why[blank] = "blank"
     why[own] = ""
-    edges = [0, *(np.flatnonzero(why[1:] != why[:-1]) + 1), count]
-    spans = [Span(int(a), int(b), str(why[a])) for a, b in itertools.pairwise(edges)]
-    return [span for span in spans if span.why]
+    return [span for span in _spans(_without_moments(why)) if span.why]
+
+
+def _spans(why):
+    """`Span`s of equal reasons [T], the empty one too."""
+    edges = [0, *(np.flatnonzero(why[1:] != why[:-1]) + 1), len(why)]
+    return [Span(int(a), int(b), str(why[a])) for a, b in itertools.pairwise(edges)]
+
+
+def _without_moments(why):
+    """Reasons [T]: what is seen for a moment beside a fade is a part of it."""
+    spans = _spans(why)
+    for one, other in [*itertools.pairwise(spans), *itertools.pairwise(spans[::-1])]:
+        brief = other.stop - other.first < SHORT and other.why not in ("", "blank")
+        if one.why == "fade" and brief:
+            why[other.first : other.stop] = "fade"
+    return why
 
 
 def others(
@@ -215,33 +229,22 @@ def _strange(rooms, own):
     flat = np.abs(contrast) > max(FLATTER, 5 * np.median(np.abs(contrast[some])))
     strange = far | flat
     for first, stop in _runs(own & ~strange):
-        strange[_fading(off, contrast, strange, first, min(stop, first + FADE), 1)] = True
-        strange[_fading(off, contrast, strange, stop - 1, max(first - 1, stop - 1 - FADE), -1)] = (
-            True
-        )
+        run = np.arange(first, stop)
+        for inwards, beside in ((run, first - 1), (run[::-1], stop)):
+            if 0 <= beside < len(own) and strange[beside]:
+                strange[_fading(off[inwards], contrast[inwards], inwards)] = True
     centred = rooms - rooms.mean(1, keepdims=True)
     of_scene = scene - scene.mean()
     size = np.linalg.norm(centred, axis=1) * np.linalg.norm(of_scene)
     return strange, centred @ of_scene / np.maximum(size, 1e-6) > FADED
 
 
-def _fading(off, contrast, strange, first, stop, step):
-    """Frames from `first` towards `stop` in which a fade still goes on; none where none begins."""
-    before = first - step
-    if not (0 <= before < len(off) and strange[before]):
-        return []
-    later = np.arange(stop, stop + step * FADE, step)
-    later = later[(later >= 0) & (later < len(off))]
-    later = later[~strange[later]] if len(later) else later
-    if not len(later):
-        return []
-    level, flatness = np.median(off[later]), np.median(contrast[later])
-    fading = []
-    for t in range(first, stop, step):
-        if off[t] <= level + SETTLED[0] and abs(contrast[t] - flatness) <= SETTLED[1]:
-            break
-        fading.append(t)
-    return fading
+def _fading(off, contrast, run):
+    """Of a run of frames, from its strange end on, those in which a fade still goes on."""
+    reach = min(FADE, len(run) // 2)
+    level, flatness = (np.median(x[reach : 2 * FADE]) for x in (off, contrast))
+    settled = (off <= level + SETTLED[0]) & (np.abs(contrast - flatness) <= SETTLED[1])
+    return run[: int(np.argmax(settled[:reach]))] if settled[:reach].any() else run[:reach]
 
 
 def _with_faces(own, face):
