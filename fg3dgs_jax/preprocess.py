@@ -96,7 +96,22 @@ def flags() -> argparse.ArgumentParser:
         f"{', '.join(parsers.NAMES[1:])} whose weights are found (default)",
     )
     parser.add_argument(
-        "--max_seconds", type=float, help="use only the first so many seconds (default: all)"
+        "--start",
+        type=float,
+        default=0.0,
+        metavar="S",
+        help="use the video from this second on (default: from its beginning)",
+    )
+    parser.add_argument(
+        "--end",
+        type=float,
+        metavar="S",
+        help="use the video up to this second of it (default: to its end)",
+    )
+    parser.add_argument(
+        "--max_seconds",
+        type=float,
+        help="use only the first so many seconds from --start on (default: all)",
     )
     parser.add_argument(
         "--expression",
@@ -134,6 +149,8 @@ def _settings(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Prep
             emotion=args.emotion,
             expression=args.expression,
             parser=args.parser,
+            start=args.start,
+            end=args.end,
             max_seconds=args.max_seconds,
             size=args.size,
             av_offset=args.av_offset,

@@ -74,7 +74,7 @@ class Subject:
         features = audio_features.extract(
             extractor, samples, num_frames, prior if prior.is_file() else None
         )
-        pool = self.clip.split(split)
+        pool = self.clip.shot(split)
         poses = pool[play.ping_pong(num_frames, len(pool))]
         drive = play.Drive(features, self.expression, poses=poses, sounds=np.arange(num_frames))
         return Speech(play.draw_pictures(self.avatar, self.clip, drive), poses)

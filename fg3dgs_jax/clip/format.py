@@ -13,7 +13,9 @@
 | `audio.wav` | 16 kHz mono int16; sample 0 is the start of frame 0 |
 | `audio_<extractor>.npy` | float32 [T, A, D], row i belongs to frame i |
 
-`meta.json` is written last: a folder without it is unfinished.
+`meta.json` is written last: a folder without it is unfinished. Its `left_out` lists the frames that
+do not show the person in the scene of the clip, as [first, last + 1, why]. They keep their rows,
+but belong to no split. Their labels and torso are empty.
 """
 
 import json
@@ -82,6 +84,31 @@ def train_frames(num_frames: int) -> int:
     return int(num_frames * 10 / 11)
 
 
+def own_frames(num_frames: int, left_out: Sequence[Sequence]) -> np.ndarray:
+    """Bool [T]: which frames show the person in the scene of the clip.
+
+    Args:
+      num_frames: T.
+      left_out: the others, as `meta.json` lists them.
+    """
+    own = np.ones(num_frames, bool)
+    for first, stop, *_ in left_out:
+        own[first:stop] = False
+    return own
+
+
+def longest_run(frames: np.ndarray) -> np.ndarray:
+    """Of frame numbers that rise the longest part without a gap."""
+    return max(np.split(frames, np.flatnonzero(np.diff(frames) > 1) + 1), key=len)
+
+
+def splits(own: np.ndarray) -> dict[str, np.ndarray]:
+    """{name: frame numbers} of the splits "train", "test" and "all" of `own_frames`."""
+    frames = np.flatnonzero(own)
+    cut = train_frames(len(frames))
+    return {"train": frames[:cut], "test": frames[cut:], "all": frames}
+
+
 def save_arrays(path: os.PathLike | str, **arrays: Any) -> None:
     """Writes `NAME.npy` (frames, labels, torso, audio_*), `background.png` and the three npz files.
 
@@ -123,7 +150,8 @@ def save_meta(
       source: where the clip comes from, as JSON.
       **facts: what else is worth keeping: `weights` (name -> digest), `consent` and more.
     """
-    cut = train_frames(num_frames)
+    frames = splits(own_frames(num_frames, facts.get("left_out", ())))
+    spans = {k: [int(v[0]), int(v[-1]) + 1] if len(v) else [0, 0] for k, v in frames.items()}
     meta = {
         "schema": SCHEMA,
         "T": int(num_frames),
@@ -131,7 +159,7 @@ def save_meta(
         "height": int(height),
         "fps": FPS,
         "intrinsics": dict(zip(("fx", "fy", "cx", "cy"), map(float, intrinsics), strict=True)),
-        "split": {"train": [0, cut], "test": [cut, int(num_frames)]},
+        "split": {name: spans[name] for name in ("train", "test")},
         "source": source,
         "weights": {},
         "consent": None,

@@ -9,7 +9,14 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from fg3dgs_jax.clip.format import ARRAYS, SCHEMA, DatasetError, train_frames
+from fg3dgs_jax.clip.format import (
+    ARRAYS,
+    SCHEMA,
+    DatasetError,
+    longest_run,
+    own_frames,
+    splits,
+)
 from fg3dgs_jax.clip.landmarks import (
     FACE_OVAL,
     LEFT_EYE,
@@ -54,13 +61,24 @@ class Clip:
         """W, px."""
         return self.frames.shape[2]
 
+    @property
+    def own(self) -> np.ndarray:
+        """Bool [T]: which frames show the person in the scene of the clip, see `clip/format.py`."""
+        return own_frames(self.num_frames, self.meta.get("left_out", ()))
+
     def split(self, name: str) -> np.ndarray:
-        """Frame numbers of "train" (see `format.train_frames`), "test" (the rest) or "all"."""
-        cut = train_frames(self.num_frames)
-        ranges = {"train": (0, cut), "test": (cut, self.num_frames), "all": (0, self.num_frames)}
-        if name not in ranges:
-            raise DatasetError(f"split is {name!r}; expected one of {sorted(ranges)}")
-        return np.arange(*ranges[name])
+        """Frame numbers of "train" (see `format.train_frames`), "test" (the rest) or "all".
+
+        Frames that are not the person's own (`own`) are in none of them.
+        """
+        frames = splits(self.own)
+        if name not in frames:
+            raise DatasetError(f"split is {name!r}; expected one of {sorted(frames)}")
+        return frames[name]
+
+    def shot(self, name: str) -> np.ndarray:
+        """The longest unbroken run of frames in a split: what is played, or measured over time."""
+        return longest_run(self.split(name))
 
     def audio_features(self, extractor: str) -> np.ndarray:
         """float32 [T, A, D] of one extractor; an unknown one is refused, naming those there."""

@@ -52,7 +52,7 @@ def evaluate(
     measures: dict[str, Measure] = {"fid": perception.load_fid()}
     if lpips_vgg:
         measures["lpips_vgg"] = perception.load_lpips_vgg()
-    index = subject.clip.split(split)
+    index = subject.clip.shot(split)
     if not len(index):
         raise ValueError(f"split {split!r} of {subject.clip.path} has no frames; use --split all")
     if sync_expert:

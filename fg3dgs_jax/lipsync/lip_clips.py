@@ -4,6 +4,7 @@ Nothing else of a video is needed: no labels, no head pose, no background.
 """
 
 import csv
+import json
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fg3dgs_jax.clip import av_offset, lips, over_time
+from fg3dgs_jax.clip import av_offset, format, lips, over_time
 from fg3dgs_jax.experts.audio import lip_prior
 from fg3dgs_jax.experts.face import face_landmarker
 from fg3dgs_jax.lipsync import face_tracks
@@ -111,7 +112,12 @@ def _track(path, cache):
     if (path / "meta.json").is_file():
         if not (path / "faces.npz").is_file():
             raise ValueError(f"{path} has no faces.npz; give the video that it was made from")
-        return face_landmarker.load_track(path / "faces.npz"), video.read_wav(path / "audio.wav")
+        track = face_landmarker.load_track(path / "faces.npz")
+        left_out = json.loads((path / "meta.json").read_text()).get("left_out", ())
+        own = format.longest_run(np.flatnonzero(format.own_frames(len(track.valid), left_out)))
+        rows = {k: v[own] for k, v in track._asdict().items() if k != "names"}
+        samples = video.read_wav(path / "audio.wav").reshape(len(track.valid), -1)
+        return track._replace(**rows), samples[own].ravel()
     footage = video.read_video(path, min_frames=MIN_FRAMES)
     return face_tracks.detect(footage, cache), footage.samples
 

@@ -52,8 +52,11 @@ def read(path: os.PathLike | str, cache: os.PathLike | str | None = None) -> Rec
     name = path.resolve().stem
     if path.suffix == pack.SUFFIX or not path.is_file():
         clip = open_clip(path)
-        mouths = cut_mouths(clip.frames, clip.landmarks)
-        return Recorded(name, mouths, video.read_wav(clip.path / "audio.wav"), 0.0)
+        own = clip.shot("all")
+        part = slice(own[0], own[-1] + 1)
+        mouths = cut_mouths(clip.frames[part], clip.landmarks[part])
+        samples = video.read_wav(clip.path / "audio.wav").reshape(clip.num_frames, -1)[part]
+        return Recorded(name, mouths, samples.ravel(), 0.0)
     kept = None if cache is None else face_tracks.kept_file(path, cache, "mouths")
     if kept is not None and kept.is_file():
         with np.load(kept) as file:

@@ -104,6 +104,7 @@ class Video:
     source_size: tuple[int, int]  # (height, width) px of the whole upright picture
     av_offset: float = 0.0  # s by which the sound has been moved back
     window: tuple[int, int, int, int] | None = None  # (row, column, height, width) of it; None: all
+    skipped: int = 0  # frames of the file that lie before frame 0
 
     def cropped(self, window: tuple[int, int, int, int], size: int) -> "Video":
         """The same video with only `window` of every picture, resized to `size` x `size` px."""
@@ -122,7 +123,8 @@ class Video:
         if av_offset == self.av_offset:
             return self
         decoded = _decode_sound(self.path, self.source.track, self.source.timeline.sound)
-        samples = _sound_from(decoded, self.start + av_offset, len(self.samples))
+        begin = self.start + self.skipped / FPS + av_offset
+        samples = _sound_from(decoded, begin, len(self.samples))
         return dataclasses.replace(self, samples=samples, av_offset=av_offset)
 
     def frames(self, first: int = 0, count: int | None = None) -> Iterator[np.ndarray]:
@@ -131,9 +133,10 @@ class Video:
         A repeated picture is the same array. From a later `first` on the file is read from the
         nearest key picture before it.
         """
-        due, last = first, self.num_frames
+        first, last = first + self.skipped, self.num_frames + self.skipped
         if count is not None:
             last = min(first + count, last)
+        due = first
         if due >= last:
             return
         shown, shown_array = None, None
@@ -154,7 +157,7 @@ class Video:
             if shown is None:
                 raise VideoError(
                     f"{self.path} is damaged: nothing can be decoded from {first / FPS:.2f} s on; "
-                    f"expected {self.num_frames / FPS:.2f} s of pictures"
+                    f"expected {last / FPS:.2f} s of pictures"
                 )
             shown_array = self._upright(shown) if shown_array is None else shown_array
             while due < last:
@@ -230,15 +233,19 @@ def read_video(
     max_seconds: float | None = None,
     av_offset: float = 0.0,
     audio_track: int | None = None,
+    start: float = 0.0,
+    end: float | None = None,
 ) -> Video:
     """Opens a video with sound, re-timed to 25 fps and 16 kHz mono (see the top of this file).
 
     Args:
       path: any file that FFmpeg reads.
       min_frames: fewer are refused.
-      max_seconds: use only the beginning.
+      max_seconds: use only so many seconds from `start` on.
       av_offset: s by which the file's sound is late (negative: early); it is moved back by that.
       audio_track: number of the sound track, 1 for the first. None: the one that players take.
+      start: s from the first picture on at which the part to use begins.
+      end: s at which it ends. None: with the file.
 
     Raises:
       VideoError: no such file, not a video, no pictures, no sound, or fewer than `min_frames`
@@ -261,14 +268,13 @@ def read_video(
             raise VideoError(
                 f"{path} holds a video stream without one readable picture: expected a video file"
             )
-        start, first = begins.start, begins.first
+        first_time, first = begins.start, begins.first
         orientation = pictures_lib.orientation_of(first, path)
         colours = colours_lib.colours_of(first, path)
     size = (first.height, round(first.width * ratio))
     height, width = size[::-1] if orientation.transposed else size
-    num_frames = round((timeline.end - start) * FPS)
-    if max_seconds is not None:
-        num_frames = min(num_frames, int(max_seconds * FPS))
+    whole = round((timeline.end - first_time) * FPS)
+    skipped, num_frames = _part(path, whole, (start, end, max_seconds))
     if num_frames < min_frames:
         raise VideoError(
             f"{path} is {num_frames} frames long at {FPS} fps ({num_frames / FPS:.2f} s); "
@@ -280,7 +286,8 @@ def read_video(
             f"{path} has a sound track without sound; expected a video in which the person is "
             "heard speaking"
         )
-    samples = _sound_from(decoded, start + av_offset, num_frames * SAMPLES_PER_FRAME)
+    begin = first_time + skipped / FPS + av_offset
+    samples = _sound_from(decoded, begin, num_frames * SAMPLES_PER_FRAME)
     source = Source(
         timeline,
         orientation,
@@ -291,18 +298,38 @@ def read_video(
         decoded.inverted,
         decoded.forms,
     )
-    return Video(
+    opened = Video(
         path,
         num_frames,
         height,
         width,
         samples,
         timeline.fps,
-        start,
+        first_time,
         source,
         (height, width),
         av_offset,
     )
+    return dataclasses.replace(opened, skipped=skipped)
+
+
+def _part(path, whole, limits):
+    """(frames before it, its number of frames) of the part of a video of `whole` frames.
+
+    `limits`: start, end and max_seconds of `read_video`.
+    """
+    start, end, max_seconds = limits
+    skipped, stop = round(start * FPS), whole
+    if end is not None:
+        stop = min(stop, round(end * FPS))
+    if max_seconds is not None:
+        stop = min(stop, skipped + int(max_seconds * FPS))
+    if skipped and skipped >= whole:
+        raise VideoError(
+            f"{path} lasts {whole / FPS:.2f} s; --start {start:g} lies behind its end: expected "
+            "less than that"
+        )
+    return skipped, max(stop - skipped, 0)
 
 
 def listen(path: os.PathLike | str, audio_track: int | None = None) -> Heard:

@@ -166,6 +166,7 @@ def read(job: FolderJob) -> None:
 def pose(job: FolderJob) -> None:
     """Brings their cameras into our axes and unit, and bridges landmarks that are not seen."""
     source, track = job.source, job.track
+    steps.check_faces(track.num_faces)
     fit = poses.track(
         source.poses,
         source.num_frames,

@@ -19,6 +19,7 @@ from fg3dgs_jax.preprocessing.job import Job
 from fg3dgs_jax.preprocessing.label import layers, parsers
 from fg3dgs_jax.preprocessing.report import page
 from fg3dgs_jax.preprocessing.resume import Folder
+from fg3dgs_jax.preprocessing.scene import choice, scene, words
 from fg3dgs_jax.preprocessing.settings import AUTO, MIN_SECONDS, Consent, PreprocessSettings
 from fg3dgs_jax.preprocessing.step import Step
 from fg3dgs_jax.preprocessing.track import head_pose
@@ -69,6 +70,27 @@ class VideoJob(Job):
         return self.folder.load("cuts")
 
     @property
+    def left_out(self) -> list[choice.Span]:
+        """The frames that do not show the person in the scene of the clip, of `scene.json`."""
+        return [choice.Span(*span) for span in self.folder.load("scene")["left_out"]]
+
+    @property
+    def own(self) -> np.ndarray:
+        """Bool [T]: the other frames."""
+        return format.own_frames(self.num_frames, self.left_out)
+
+    @property
+    def scene_lines(self) -> list[str]:
+        """What the user is told of the frames that are left out."""
+        others = self.folder.load("scene")["others"]
+        return words.lines(self.left_out, others, self.num_frames, self.source.skipped / clock.FPS)
+
+    def made_by(self, record: Any) -> Any:
+        """What a step's files depend on (JSON), where they depend on the frames left out too."""
+        spans = [list(span) for span in self.left_out]
+        return {"made_by": record, "left_out": spans} if spans else record
+
+    @property
     def correction(self) -> av_offset.Correction:
         """By how much the sound is moved back, of `offset.json`."""
         seconds, measured = self.folder.load("offset")
@@ -82,7 +104,8 @@ class VideoJob(Job):
     @functools.cached_property
     def sound_record(self) -> dict[str, float]:
         """What is done to the sound: it is moved by -av_offset s and amplified by gain_db."""
-        gain = loudness.gain_db(self.samples)
+        own = np.repeat(self.own, clock.SAMPLES_PER_FRAME)
+        gain = loudness.gain_db(self.samples[own])
         return {"av_offset": self.correction.seconds, "gain_db": gain}
 
     def sampled(self) -> look.Look:
@@ -109,6 +132,7 @@ class VideoJob(Job):
                 "file": self.source.path.name,
                 "sha256": files.digest(self.source.path),
                 "seconds": self.num_frames / clock.FPS,
+                "start": self.source.skipped / clock.FPS,
             },
             "expression": self.expression.origin,
             "weights": self.weights() | self.parser.made_by["weights"],
@@ -117,6 +141,7 @@ class VideoJob(Job):
             # (row, column, height, width) px of the source's pictures; None: all.
             "window": self.framed.window,
             "cuts": self.cuts,
+            "left_out": [list(span) for span in self.left_out],
             "sound": {
                 **self.sound_record,
                 "lateness": self.lateness._asdict(),
@@ -148,14 +173,16 @@ def open_job(
     landmarker = store.require("face_landmarker")
     emotion = sources.emotion_network(settings.emotion)
     source = open_video(path, settings)
-    expression = sources.open_sources(emotion, settings.expression, source.num_frames)
+    begin = source.skipped / clock.FPS
+    expression = sources.open_sources(emotion, settings.expression, source.num_frames, begin)
     key = {
         "version": VERSION,
         "source": files.digest(path),
         "frames": source.num_frames,
         "size": framing.output_size((source.height, source.width), settings.size),
-        # Folders made before a track could be chosen have no such entry.
+        # Folders made before a track or a beginning could be chosen have no such entry.
         **({"audio_track": settings.audio_track} if settings.audio_track else {}),
+        **({"start": source.skipped} if source.skipped else {}),
     }
     return VideoJob(
         folder=Folder(out, key),
@@ -175,6 +202,8 @@ def open_video(path: os.PathLike | str, settings: PreprocessSettings) -> video.V
     return video.read_video(
         pathlib.Path(path),
         min_frames=MIN_SECONDS * clock.FPS,
+        start=settings.start,
+        end=settings.end,
         max_seconds=settings.max_seconds,
         av_offset=0.0 if settings.av_offset == AUTO else settings.av_offset,
         audio_track=settings.audio_track,
@@ -236,7 +265,7 @@ def pose(job: VideoJob) -> None:
     fit = head_pose.fit_head(
         head_pose.Sighting(track.pixels, track.depth, track.rotation, track.valid, job.size),
         frames=job.frames,
-        cuts=job.cuts,
+        cuts=job.borders,
         progress=lambda rounds: progress(rounds, desc="head pose", unit="round"),
     )
     format.save_arrays(
@@ -273,13 +302,15 @@ def report(job: VideoJob) -> None:
             lateness=job.lateness,
             checks=job.rows,
             cuts=job.cuts,
+            own=job.own,
+            warnings=job.scene_lines,
             seconds=job.folder.seconds,
             moved=moved,
         ),
     )
 
 
-CUTS, OFFSET = ("cuts.json",), ("offset.json",)
+CUTS, SCENE, OFFSET = ("cuts.json",), scene.FILES, ("offset.json",)
 STEPS = (
     Step("framing", frame_head, makes=("framing.json",)),
     Step(
@@ -293,41 +324,54 @@ STEPS = (
     dataclasses.replace(steps.ROOM, needs=("framing.json",)),
     Step("read", read, needs=("framing.json",), makes=("frames.npy", *CUTS)),
     dataclasses.replace(steps.FACES, needs=(*steps.FACES.needs, *CUTS)),
+    *scene.STEPS,
     Step(
         "offset",
         decide_offset,
-        needs=("faces.npz",),
+        needs=("faces.npz", *SCENE),
         makes=OFFSET,
-        made_by=lambda job: job.offset,
+        made_by=lambda job: job.made_by(job.offset),
     ),
     Step(
         "listen",
         listen,
-        needs=OFFSET,
+        needs=(*OFFSET, *SCENE),
         makes=("audio.wav",),
         made_by=lambda job: job.sound_record,
     ),
     Step(
         "pose",
         pose,
-        needs=("framing.json", "frames.npy", "faces.npz", *CUTS),
+        needs=("framing.json", "frames.npy", "faces.npz", *CUTS, *SCENE),
         makes=("camera.npz", "landmarks.npz"),
-        made_by=lambda _: head_pose.MADE_BY,
+        made_by=lambda job: job.made_by(head_pose.MADE_BY),
     ),
-    dataclasses.replace(steps.EXPRESSION, needs=(*steps.EXPRESSION.needs, *CUTS)),
+    dataclasses.replace(
+        steps.EXPRESSION,
+        needs=(*steps.EXPRESSION.needs, *CUTS, *SCENE),
+        made_by=lambda job: job.made_by(job.expression.origin),
+    ),
     Step(
         "layers",
         layers.layers,
-        needs=("frames.npy", "landmarks.npz", *CUTS),
+        needs=("frames.npy", "landmarks.npz", *CUTS, *SCENE),
         makes=("labels.npy", "torso.npy", "background.png"),
         version=layers.VERSION,
-        made_by=lambda job: job.parser.made_by,
+        made_by=lambda job: job.made_by(job.parser.made_by),
     ),
     *steps.FEATURES,
     Step(
         "report",
         report,
-        needs=("framing.json", "check.json", "faces.npz", *CUTS, *OFFSET, *steps.RESULTS),
+        needs=(
+            "framing.json",
+            "check.json",
+            "faces.npz",
+            *CUTS,
+            *SCENE,
+            *OFFSET,
+            *steps.RESULTS,
+        ),
         makes=("report.html",),
         always=True,
     ),

@@ -67,10 +67,21 @@ class Job(abc.ABC):
         with np.load(self.folder.path / "landmarks.npz") as fields:
             return fields["pixels"]
 
+    @property
+    def own(self) -> np.ndarray:
+        """Bool [T]: which frames show the person in the scene of the clip."""
+        return np.ones(self.num_frames, bool)
+
+    @property
+    def borders(self) -> list[int]:
+        """Frames over which nothing is smoothed: cuts, and where own frames begin and end."""
+        return sorted({*self.cuts, *(int(k) + 1 for k in np.flatnonzero(np.diff(self.own)))})
+
     @functools.cached_property
     def track(self) -> face_landmarker.FaceTrack:
-        """What the landmarker saw, of `faces.npz`."""
-        return face_landmarker.load_track(self.folder.path / "faces.npz")
+        """What the landmarker saw in own frames, of `faces.npz`."""
+        track = face_landmarker.load_track(self.folder.path / "faces.npz")
+        return track._replace(num_faces=np.where(self.own, track.num_faces, 0))
 
     @functools.cached_property
     def lateness(self) -> av_offset.Offset:

@@ -21,7 +21,7 @@ CONSENTS = {
     "licensed": "the video's licence allows it",
     "research": "research on public material, not for publication as that person's words",
 }
-_OF_VIDEOS = ("parser", "max_seconds", "size", "av_offset", "audio_track")
+_OF_VIDEOS = ("parser", "start", "end", "max_seconds", "size", "av_offset", "audio_track")
 
 
 class SettingError(ValueError):
@@ -51,7 +51,7 @@ def consent_of(kind: str) -> Consent:
 class PreprocessSettings:
     """How a video or another project's folder becomes a processed folder.
 
-    The last five are of videos only.
+    The last seven are of videos only.
 
     Raises:
       SettingError: a value that is not allowed.
@@ -65,7 +65,10 @@ class PreprocessSettings:
     expression: os.PathLike | str | None = None
     # What labels the pixels, one of `parsers.NAMES`. auto: the best whose weights are installed.
     parser: str = "auto"
-    # Only the first so many seconds are used. None: all.
+    # s from the first picture on: the part of the video that is used. None: to its end.
+    start: float = 0.0
+    end: float | None = None
+    # Only the first so many seconds from `start` on are used. None: all.
     max_seconds: float | None = None
     # Side, px, of the square that the head is cropped to. 0: the picture stays as it is.
     # None: it stays up to 1024 px, and is cropped to 512 above.
@@ -92,6 +95,14 @@ class PreprocessSettings:
         longest = self.max_seconds
         if longest is not None and not MIN_SECONDS <= longest < math.inf:
             raise SettingError(f"max_seconds is {longest}; expected at least {MIN_SECONDS}")
+        last = math.inf if self.end is None else self.end
+        if not (0 <= self.start < math.inf):
+            raise SettingError(f"start is {self.start}; expected 0 or more seconds")
+        if not last - self.start >= MIN_SECONDS:
+            raise SettingError(
+                f"end is {self.end}; expected at least {MIN_SECONDS} s after the start, "
+                f"{self.start + MIN_SECONDS:g} or more"
+            )
         low, high = SIZES
         if self.size and not low <= self.size <= high:
             raise SettingError(f"size is {self.size}; expected 0 or {low} to {high} px")

@@ -15,6 +15,7 @@ from fg3dgs_jax.media import clock, video
 from fg3dgs_jax.media.progress import progress
 from fg3dgs_jax.preprocessing.express import channels
 from fg3dgs_jax.preprocessing.job import Job
+from fg3dgs_jax.preprocessing.settings import MIN_SECONDS
 from fg3dgs_jax.preprocessing.step import Step
 from fg3dgs_jax.weights import files, store
 
@@ -50,7 +51,6 @@ def faces(job: Job) -> None:
         fields = {name: np.asarray(value) for name, value in track._asdict().items()}
         format.save_arrays(folder.path, **{folder.chunk("faces", k).stem: fields})
     track = _joined([folder.chunk("faces", k) for k in range(len(starts))])
-    check_faces(track["num_faces"])
     format.save_arrays(folder.path, faces=track)
 
 
@@ -88,9 +88,23 @@ def check_faces(num_faces: np.ndarray) -> None:
         )
 
 
+def check_length(own: np.ndarray) -> None:
+    """Refuses a clip of which too little shows its person, bool [T].
+
+    Raises:
+      PreprocessError: fewer than `MIN_SECONDS`.
+    """
+    if own.sum() < MIN_SECONDS * clock.FPS:
+        raise PreprocessError(
+            f"the scene that is seen longest has {own.sum() / clock.FPS:.2f} s in which its person "
+            f"is seen; expected at least {MIN_SECONDS} s of one person in one scene: use another "
+            "video, or another part of it with --start and --end"
+        )
+
+
 def expression(job: Job) -> None:
     """Computes emotions, blendshapes, gaze and action units of every frame."""
-    track, cuts = job.track, job.cuts
+    track, cuts = job.track, job.borders
     e, names = channels.expression_channels(track.blendshapes, track.names, track.valid, cuts)
     if job.expression.units is not None:
         e, names = channels.with_openface(e, names, job.expression.units)
@@ -117,7 +131,8 @@ def extract(name: str, job: Job) -> None:
         if name == "lips":
             track = job.track
             curves = lips.lip_curves(lips.in_head_frame(track.pixels, track.depth, track.rotation))
-            learnt = np.flatnonzero(track.valid[: format.train_frames(job.num_frames)])
+            train = format.splits(job.own)["train"]
+            learnt = train[track.valid[train]]
             prior, rows = audio_features.persons_lips(samples, np.stack(curves, 1), learnt)
             lip_prior.save(job.folder.path / PRIOR, prior)
         else:

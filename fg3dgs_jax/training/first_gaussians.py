@@ -84,7 +84,8 @@ def face_mesh(clip: Clip) -> np.ndarray:
 
     They are an average: lips and lids are a little open.
     """
-    seen = np.flatnonzero((clip.valid & clip.landmarks_valid)[clip.split("train")])
+    train = clip.split("train")
+    seen = train[(clip.valid & clip.landmarks_valid)[train]]
     seen = seen[np.linspace(0, len(seen) - 1, min(MESH_FRAMES, len(seen))).astype(int)]
     camera = batches.cameras_of(clip, seen)
     return np.asarray(geometry.triangulate(jnp.asarray(clip.landmarks[seen]), camera), np.float64)

@@ -147,7 +147,7 @@ def draw_samples(run: Run, dispatch: Dispatch) -> None:
     drawer = draw.Avatar(run.config, state.regions, state.alive)
     rows = []
     test = run.clip.split("test")
-    for i in np.linspace(test[0], test[-1], SAMPLES).astype(int):
+    for i in test[np.linspace(0, len(test) - 1, SAMPLES).astype(int)]:
         batch = batches.take(run.on_device, i, pictures=batches.read_pictures(run.clip, i))
         one = jax.tree.map(lambda x: x[None], batch)
         drawn = drawer.draw(

@@ -254,6 +254,32 @@ def test_limits_are_arguments(tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    "part, first, count",
+    [
+        ({"start": 0.4}, 10, 40),
+        ({"start": 0.52, "end": 1.2}, 13, 17),
+        ({"end": 9.0}, 0, 50),
+        ({"start": 0.4, "max_seconds": 0.6}, 10, 15),
+    ],
+)
+def test_a_part_is_what_the_whole_shows_there(tmp_path, part, first, count):
+    rng = np.random.default_rng(0)
+    sound = rng.integers(-9000, 9000, 32_000, np.int16)
+    path = _make(tmp_path / "v.mov", np.arange(50) / 25, sound=sound)
+    whole = video.read_video(path)
+    some = video.read_video(path, min_frames=1, **part)
+    assert some.num_frames == count
+    expected = list(whole.frames(first, count))
+    np.testing.assert_array_equal(list(some.frames()), expected)
+    np.testing.assert_array_equal(list(some.frames(3, 2)), expected[3:5])
+    np.testing.assert_array_equal(some.samples, whole.samples[first * 640 : (first + count) * 640])
+    moved = whole.moved(0.04).samples[first * 640 : (first + count) * 640]
+    np.testing.assert_array_equal(some.moved(0.04).samples, moved)
+    with pytest.raises(video.VideoError, match=r"lasts 2\.00 s; --start 3 lies behind its end"):
+        video.read_video(path, start=3.0)
+
+
 def test_audio_of_any_kind_becomes_16_khz_mono(tmp_path):
     stereo = tmp_path / "stereo.wav"
     time = np.arange(44_100) / 44_100

@@ -62,6 +62,14 @@ def test_times_of_another_frame_rate_and_a_longer_clip(tmp_path):
     assert np.mean(steps == _curve("AU12_c", times)) > 0.93  # within one row of each step
 
 
+def test_a_clip_may_begin_later_than_the_table(tmp_path):
+    path = _write(tmp_path / "a.csv", _table(150))
+    late = openface.channels(path, 50, start=2.0)
+    np.testing.assert_array_equal(late.values, openface.channels(path, 100).values[50:])
+    with pytest.raises(openface.OpenFaceError, match=r"expected 5 to 6\.96 s"):
+        openface.channels(path, 50, start=5.0)
+
+
 def test_frames_without_times_must_be_as_many(tmp_path):
     path = _write(tmp_path / "a.csv", _table(timestamp=None, frame=None, face_id=None))
     assert openface.channels(path, 75).valid.all()

@@ -105,6 +105,7 @@ def test_records_are_those_of_folders_made_before_steps_had_versions():
         parser=parser,
         sound_record=sound,
         expression=types.SimpleNamespace(origin=origin),
+        made_by=lambda record: record,
     )
     records = {step.name: step.record(job) for step in LISTS["video"] if not step.always}
     assert records == {
@@ -112,6 +113,7 @@ def test_records_are_those_of_folders_made_before_steps_had_versions():
         "check": 0.1,
         "read": True,
         "faces": True,
+        "scene": True,
         "offset": 0.1,
         "listen": sound,
         "pose": "bundle adjustment, skin alignment 1",
@@ -142,7 +144,9 @@ def test_a_folder_keeps_the_prior_that_made_its_lips(tmp_path, monkeypatch):
         valid=np.arange(11) != 4,
     )
     folder = resume.Folder(tmp_path, {"source": "x"})
-    steps_lib.extract("lips", types.SimpleNamespace(folder=folder, num_frames=11, track=track))
+    own = np.ones(11, bool)
+    job = types.SimpleNamespace(folder=folder, num_frames=11, track=track, own=own)
+    steps_lib.extract("lips", job)
     ((samples, curves, learnt),) = given
     assert samples == 11 * 640 and curves.shape == (11, 3)
     assert learnt == [0, 1, 2, 3, 5, 6, 7, 8, 9]  # a face, and not of the test end
@@ -159,6 +163,10 @@ def test_a_folder_keeps_the_prior_that_made_its_lips(tmp_path, monkeypatch):
         ({"emotion": "x"}, "emotion is 'x'"),
         ({"size": 10}, "size is 10; expected 0 or 64 to 2048"),
         ({"max_seconds": 1}, "max_seconds is 1; expected at least 2"),
+        ({"start": -1.0}, r"start is -1.0; expected 0 or more"),
+        ({"start": float("nan")}, "start is nan; expected 0 or more"),
+        ({"start": 5.0, "end": 6.0}, r"end is 6.0; expected at least 2 s after the start, 7 or"),
+        ({"end": float("nan")}, "end is nan; expected at least 2 s after the start, 2 or more"),
         ({"av_offset": float("nan")}, "av_offset is nan; expected auto, or at most 5.0 s"),
         ({"av_offset": "late"}, "av_offset is late; expected auto"),
     ],

@@ -8,10 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fg3dgs_jax.clip import format
 from fg3dgs_jax.experts.face import face_landmarker
 from fg3dgs_jax.media import clock, video
 from fg3dgs_jax.media.progress import progress
 from fg3dgs_jax.preprocessing.check import framing, sample, sound_rows, verdicts
+from fg3dgs_jax.preprocessing.scene import choice, looks
 
 
 class Look(NamedTuple):
@@ -62,7 +64,20 @@ def frame_head(source: video.Video, look: Look, size: int | None = None) -> Fram
         if the picture is larger than 1024 px.
     """
     whole = (source.height, source.width)
-    return Framed(*framing.choose(look.track.pixels[look.track.valid], whole, size))
+    return Framed(*framing.choose(look.track.pixels[_own(source, look)], whole, size))
+
+
+def _own(source, look):
+    """Bool [N]: frames of the sample with a face, in the scene that is seen longest."""
+    valid, gaps = look.track.valid, np.flatnonzero(np.diff(look.frames) > 1) + 1
+    # A frame speaks for those that no other piece of the sample is nearer to.
+    pieces = np.split(look.frames, gaps)
+    edges = [0.0, *((a[-1] + b[0]) / 2 for a, b in itertools.pairwise(pieces)), source.num_frames]
+    weights = np.repeat(np.diff(edges) / [len(p) for p in pieces], [len(p) for p in pieces])
+    thumbs = look.sketches.thumbs
+    cuts = sorted({*map(int, gaps), *sample.cuts_in(thumbs)})
+    seen = choice.Seen(looks.Looks(thumbs, None), look.track.pixels, valid, cuts)
+    return valid & format.own_frames(len(valid), choice.choose(seen, weights))
 
 
 def judge(

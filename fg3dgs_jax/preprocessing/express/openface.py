@@ -36,8 +36,8 @@ class Track(NamedTuple):
     timed: bool  # whether the file has times, or rows are simply frames
 
 
-def channels(path: os.PathLike | str, num_frames: int) -> Track:
-    """The file's action units at the frames of a clip.
+def channels(path: os.PathLike | str, num_frames: int, start: float = 0.0) -> Track:
+    """The file's action units at the frames of a clip, which begins at second `start` of the file.
 
     Rows with success 0 are bridged. With a column `timestamp` (s) rows are interpolated to the
     clip's times: a file of another frame rate, or of a longer clip, fits. Without it there must be
@@ -52,17 +52,17 @@ def channels(path: os.PathLike | str, num_frames: int) -> Track:
     """
     path = pathlib.Path(path)
     track = read(path)
-    times = np.arange(num_frames) / FPS
+    times = start + np.arange(num_frames) / FPS
     if not track.timed:
         if len(track.seconds) != num_frames:
             raise OpenFaceError(
                 f"{path} has {len(track.seconds)} rows and no timestamp column; expected "
                 f"{num_frames} rows, one per frame at {FPS} frames a second"
             )
-    elif track.seconds[0] > SLACK or track.seconds[-1] < times[-1] - SLACK:
+    elif track.seconds[0] > times[0] + SLACK or track.seconds[-1] < times[-1] - SLACK:
         raise OpenFaceError(
-            f"{path} covers {track.seconds[0]:.2f} to {track.seconds[-1]:.2f} s; expected 0 to "
-            f"{times[-1]:.2f} s: run FeatureExtraction on this very video"
+            f"{path} covers {track.seconds[0]:.2f} to {track.seconds[-1]:.2f} s; expected "
+            f"{start:g} to {times[-1]:.2f} s: run FeatureExtraction on this very video"
         )
     whole = bridge(track.values, track.valid)
     # Presences are steps: they come from the nearest row, not from between two.

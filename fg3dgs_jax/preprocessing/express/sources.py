@@ -39,9 +39,15 @@ def emotion_network(name: str | None = None) -> Emotion:
 
 
 def open_sources(
-    emotion: Emotion, file: os.PathLike | str | None, num_frames: int
+    emotion: Emotion, file: os.PathLike | str | None, num_frames: int, start: float = 0.0
 ) -> ExpressionSources:
-    """Reads OpenFace's CSV `file` for a clip of `num_frames`, or takes the proxies if it is None.
+    """Reads OpenFace's CSV `file` for a clip, or takes the proxies if it is None.
+
+    Args:
+      emotion: the network of the emotion channels.
+      file: of the whole video.
+      num_frames: of the clip.
+      start: s of the video at which the clip begins.
 
     Raises:
       OpenFaceError: no such table, or not of this clip; one line.
@@ -49,7 +55,7 @@ def open_sources(
     if file is None:
         words = "blendshapes (proxies, not calibrated; blinks unsmoothed)"
         return ExpressionSources(emotion, None, {"emotion": emotion.name, "action_units": words})
-    units = openface.channels(file, num_frames)
+    units = openface.channels(file, num_frames, start)
     origin = {
         "emotion": emotion.name,
         "action_units": "openface",

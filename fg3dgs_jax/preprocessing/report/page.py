@@ -35,6 +35,7 @@ class Summary:
     warnings: Sequence[str] = ()  # what the caller has to warn of
     checks: Sequence[verdicts.Row] = ()  # the video check
     cuts: Sequence[int] = ()  # frames that begin another scene
+    own: np.ndarray | None = None  # bool [T], frames that are not left out. None: all
     # Seconds that each step took, by its name.
     seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)
     moved: float = 0.0  # s by which the sound has been moved back already
@@ -59,17 +60,20 @@ def write(folder: os.PathLike | str, summary: Summary) -> pathlib.Path:
     folder = pathlib.Path(folder)
     clip = _read(folder)
     points, valid = clip.points, clip.valid
-    flickers = flicker(clip.arrays["labels"], points)
+    own = np.ones(len(points), bool) if summary.own is None else summary.own
+    shot = format.longest_run(np.flatnonzero(own))
+    part = slice(shot[0], shot[-1] + 1)
+    flickers = flicker(clip.arrays["labels"][part], points[part])
     loud, opening = loudness(folder, len(points)), mouth_opening(points)
-    together = float(np.nan_to_num(_correlation(loud, opening)))
+    together = float(np.nan_to_num(_correlation(loud[own], opening[own])))
     relative = clip.error / clip.plate.shape[0]
     warnings = [
         *_of_the_check(summary.checks),
         *summary.warnings,
-        *_of_the_cuts(summary.cuts),
-        *_warnings(valid, relative, flickers, together, summary.lateness, summary.moved),
+        *_of_the_cuts(_inside(summary.cuts, own)),
+        *_warnings(valid, relative, flickers, together, summary.lateness, summary.moved, own),
     ]
-    tables = {"The clip": _facts(clip, summary, flickers, together)}
+    tables = {"The clip": _facts(clip, summary, own, flickers, together)}
     if summary.checks:
         tables["The video check, from a sample"] = {
             row.name: f"{row.verdict}: {row.found}. {row.advice}".rstrip(". ")
@@ -87,9 +91,13 @@ def write(folder: os.PathLike | str, summary: Summary) -> pathlib.Path:
             clip.arrays["torso"],
             clip.plate,
             points,
+            np.flatnonzero(own),
         ),
         "Re-projection: fitted head red, landmarks green": pictures_lib.fit_sheet(
-            clip.arrays["frames"], points[:, head_pose.RIGID], clip.fitted
+            clip.arrays["frames"],
+            points[:, head_pose.RIGID],
+            clip.fitted,
+            np.flatnonzero(own),
         ),
         "Background plate": clip.plate,
     } | curves(folder, clip.camera, opening, loud, valid, summary.cuts)
@@ -117,19 +125,20 @@ def _read(folder):
     )
 
 
-def _facts(clip, summary, flickers, together):
+def _facts(clip, summary, own, flickers, together):
     """{name: text} of the first table."""
     points, valid = clip.points, clip.valid
     height, width = clip.plate.shape[:2]
     off = np.linalg.norm(clip.fitted - points[:, head_pose.RIGID], axis=-1)[valid]
     rms = float(np.sqrt((clip.error[valid] ** 2).mean()))
-    degrees, millimetres = head_pose.jitter(clip.camera)
+    degrees, millimetres = head_pose.jitter(clip.camera[format.longest_run(np.flatnonzero(own))])
     others = dict(summary.facts)
     return {
         "source": others.pop("source"),
         "frames": f"{len(points)} at 25 a second, {len(points) / clock.FPS:.1f} s",
         "size": f"{width} x {height} px",
-        "frames without a face": int((~valid).sum()),
+        "frames left out": int((~own).sum()),
+        "frames without a face": int((own & ~valid).sum()),
         "cuts": cuts_in_words(summary.cuts) if summary.cuts else "none",
         "re-projection": f"{np.median(off):.2f} px median, {rms:.2f} px RMS",
         "pose jitter": f"{degrees:.3f} degrees, {millimetres:.3f} mm a frame squared",
@@ -154,9 +163,17 @@ def _of_the_check(rows):
 
 
 def _of_the_cuts(cuts):
-    """A line on cuts, if there are any."""
+    """A line on cuts, if there are any, between frames that are all used."""
     if cuts:
-        yield f"{cuts_in_words(cuts)}: one shot makes one avatar, cut the video"
+        yield (
+            f"{cuts_in_words(cuts)}, and both sides of it are used: they show the same room and "
+            "face. Look at the plate: one shot makes the best avatar"
+        )
+
+
+def _inside(cuts, own):
+    """Those cuts that have own frames on both sides."""
+    return [cut for cut in cuts if own[cut - 1] and own[cut]]
 
 
 def curves(
@@ -247,14 +264,16 @@ def _correlation(a, b):
     return np.corrcoef(a, b)[0, 1] if np.ptp(a) and np.ptp(b) else 0.0
 
 
-def _warnings(valid, error, flickers, together, late, moved=0.0):
+def _warnings(valid, error, flickers, together, late, moved=0.0, own=None):
     """Lines on what would harm an avatar of this clip.
 
     `error` [T] is a share of the picture height, `together` the correlation of sound and mouth.
+    `own` [T] are the frames that are used, None: all.
     """
-    if not valid.all():
+    unseen = ~valid if own is None else ~valid & own
+    if unseen.any():
         yield (
-            f"no face in {(~valid).sum()} of {len(valid)} frames ({_spans(~valid)}): their pose "
+            f"no face in {unseen.sum()} of {len(valid)} frames ({_spans(unseen)}): their pose "
             "is interpolated"
         )
     usual = float(np.median(error[valid]))

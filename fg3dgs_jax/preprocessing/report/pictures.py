@@ -52,11 +52,15 @@ def contact_sheet(
     torso: np.ndarray,
     plate: np.ndarray,
     points: np.ndarray,
+    shown: np.ndarray | None = None,
     count: int = 6,
 ) -> np.ndarray:
-    """uint8 picture: frames with landmarks, labels, torso over the plate, one column a frame."""
+    """uint8 picture: frames with landmarks, labels, torso over the plate, one column a frame.
+
+    `shown`: numbers of the frames that may be, None: of all.
+    """
     columns = []
-    for i in np.linspace(0, len(frames) - 1, count).astype(int):
+    for i in _spread(frames, shown, count):
         dotted = np.array(frames[i])
         _dot(dotted, points[i], (0, 255, 0), 12)
         tinted = np.where(
@@ -69,7 +73,12 @@ def contact_sheet(
 
 
 def fit_sheet(
-    frames: np.ndarray, points: np.ndarray, fitted: np.ndarray, count: int = 6, side: int = 300
+    frames: np.ndarray,
+    points: np.ndarray,
+    fitted: np.ndarray,
+    shown: np.ndarray | None = None,
+    count: int = 6,
+    side: int = 300,
 ) -> np.ndarray:
     """uint8 picture: faces with landmarks (green) and the fitted head's points (red), enlarged.
 
@@ -77,11 +86,12 @@ def fit_sheet(
       frames: uint8 [T, H, W, 3].
       points: [T, P, 2] px, landmarks found in the picture.
       fitted: [T, P, 2] px, the same points of the head as the pose projects them.
+      shown: numbers of the frames that may be shown. None: of all.
       count: of frames, evenly spread.
       side: px of the square that shows a face.
     """
     columns = []
-    for i in np.linspace(0, len(frames) - 1, count).astype(int):
+    for i in _spread(frames, shown, count):
         low, high = points[i].min(0), points[i].max(0)
         scale = side / (1.3 * (high - low).max())
         move = np.column_stack([scale * np.eye(2), side / 2 - scale * (low + high) / 2])
@@ -91,6 +101,12 @@ def fit_sheet(
             _dot(face, at * scale + move[:, 2], colour, radius)
         columns.append(face)
     return np.concatenate(columns, 1)
+
+
+def _spread(frames, shown, count):
+    """`count` frame numbers, evenly spread over those that may be shown."""
+    shown = np.arange(len(frames)) if shown is None else shown
+    return shown[np.linspace(0, len(shown) - 1, count).astype(int)]
 
 
 def _dot(picture, points, colour, radius):

@@ -1,0 +1,1 @@
+"""Which frames show the person in the scene of the clip."""
