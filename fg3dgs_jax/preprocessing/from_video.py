@@ -144,6 +144,8 @@ class VideoJob(Job):
             "left_out": [list(span) for span in self.left_out],
             "sound": {
                 **self.sound_record,
+                "track": self.source.source.track.number,
+                "inverted": self.source.source.inverted,
                 "lateness": self.lateness._asdict(),
                 # What moved it, or left it; None: the user set the number.
                 "auto": measured and measured._asdict(),

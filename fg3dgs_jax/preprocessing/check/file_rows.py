@@ -9,7 +9,7 @@ from fg3dgs_jax.preprocessing.check.sample import Evidence, follows
 
 STILL = 1.0  # s without a new picture that are told
 # Share of pixels in stripes of two fields, in the picture with most above the usual one. Of 40
-# clips it was at most 0.0034. Fields woven from their neighbouring pictures made it more in 31.
+# clips it was at most 0.0034. Fields woven from their neighbouring pictures made it more in 33.
 COMBED = 0.005
 
 
