@@ -251,8 +251,11 @@ def read_video(
       VideoError: no such file, not a video, no pictures, no sound, or fewer than `min_frames`
         frames.
     """
-    if max_seconds is not None and not (math.isfinite(max_seconds) and max_seconds > 0):
-        raise VideoError(f"max_seconds is {max_seconds}; expected a number of seconds above 0")
+    for name, value in (("max_seconds", max_seconds), ("end", end)):
+        if value is not None and not 0 < value < math.inf:
+            raise VideoError(f"{name} is {value}; expected a number of seconds above 0")
+    if not 0 <= start < math.inf:
+        raise VideoError(f"start is {start}; expected a number of seconds, 0 or more")
     path = pathlib.Path(path)
     with open_media(path, VideoError) as container:
         stream = pictures_lib.picture_stream(container, path)

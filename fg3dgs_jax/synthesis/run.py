@@ -55,7 +55,9 @@ def synthesize(
     """
     out = pathlib.Path(out)
     if out.is_dir():
-        raise ValueError(f"--out {out} is a folder; expected the name of an mp4 file, or of a webm file")
+        raise ValueError(
+            f"--out {out} is a folder; expected the name of an mp4 file, or of a webm file"
+        )
     if not 0 <= crf <= 51:
         raise ValueError(f"--crf is {crf}; expected 0 (lossless) to 51")
     video_writer.kind_of(out)

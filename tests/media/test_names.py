@@ -34,11 +34,11 @@ def test_an_address_is_refused_in_one_line(address):
             read(address)
 
 
-@pytest.mark.parametrize("seconds", [float("nan"), float("inf"), 0.0, -1.0])
-def test_seconds_that_are_none_are_refused(tmp_path, seconds):
-    path = odd_files.make(tmp_path / "a.mp4", Recipe(seconds=1))
-    with pytest.raises(video.VideoError, match=r"max_seconds is .*; expected a number"):
-        video.read_video(path, max_seconds=seconds)
+@pytest.mark.parametrize("name", ["max_seconds", "start", "end"])
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf"), -1.0])
+def test_seconds_that_are_none_are_refused(tmp_path, name, seconds):
+    with pytest.raises(video.VideoError, match=f"{name} is {seconds}; expected a number"):
+        video.read_video(tmp_path / "a.mp4", **{name: seconds})
 
 
 @pytest.mark.parametrize("marked", [True, False])

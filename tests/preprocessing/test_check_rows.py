@@ -33,6 +33,7 @@ def _evidence(clip):
         greys=sketches.greys,
         source=clip.source,
         file_seconds=clip.source.timeline.end - clip.start,
+        begin=clip.skipped / 25,
         other_tracks=look.other_tracks(clip),
     )
 
@@ -140,7 +141,10 @@ def test_a_picture_that_stands_still_is_told(tmp_path):
     timeline = clip.source.timeline._replace(still=(1.0, 2.5))
     clip = dataclasses.replace(clip, source=clip.source._replace(timeline=timeline))
     row = file_rows.file_rows(_evidence(clip))[2]
-    assert row.verdict == "bad" and "no new picture from 1.0 to 3.5 s" in row.found
+    assert row.verdict == "bad" and "no new picture from 1.0 to 3.5 s of the file" in row.found
+    assert "--end 1.0" in row.advice and "--start 3.5" in row.advice
+    rest = dataclasses.replace(clip, skipped=88, num_frames=12, samples=clip.samples[88 * 640 :])
+    assert file_rows.file_rows(_evidence(rest))[2].verdict == "good"
 
 
 def test_nobody_in_view_has_no_rows_on_faces_and_stops(tmp_path):

@@ -23,7 +23,7 @@ def _length(e):
     measured = f"{seconds:.0f} s"
     if e.file_seconds > seconds + 1:
         measured += f" of the {e.file_seconds:.0f} s in the file"
-        advice += ": use more of the file"
+        advice += ": use more of the file (--start, --end, --max_seconds)"
     return graded("length", measured, seconds, (120, 15), advice)
 
 
@@ -70,12 +70,15 @@ def _rate(e):
     fps = min(e.fps, FPS * (1 - repeated))
     measured = f"{e.fps:.4g} fps" + (f", {repeated:.0%} repeated" if repeated > 0.02 else "")
     row = graded("frame rate", measured, fps, (23, 14), "film at 25 or 30 fps, in good light")
-    begin, length = e.source.timeline.still
-    if length < STILL or not 0 <= begin < e.num_frames / FPS:
+    start, length = e.source.timeline.still
+    seconds = e.num_frames / FPS
+    inside = min(start + length, e.begin + seconds) - max(start, e.begin)
+    if inside < STILL:
         return row
-    found = f"{measured}, no new picture from {begin:.1f} to {begin + length:.1f} s"
-    worse = "usable" if row.verdict == "good" and length < 0.1 * e.num_frames / FPS else "bad"
-    return Row("frame rate", found, worse, "use the part before or after that")
+    found = f"{measured}, no new picture from {start:.1f} to {start + length:.1f} s of the file"
+    worse = "usable" if row.verdict == "good" and inside < 0.1 * seconds else "bad"
+    advice = f"--end {start:.1f} uses what is before that, --start {start + length:.1f} the rest"
+    return Row("frame rate", found, worse, advice)
 
 
 def _picture(e):

@@ -109,6 +109,7 @@ def judge(
             greys=look.sketches.greys,
             source=source.source,
             file_seconds=source.source.timeline.end - source.start,
+            begin=source.skipped / clock.FPS,
             other_tracks=look.other_tracks,
             av_offset=None if automatic else source.av_offset,
         )

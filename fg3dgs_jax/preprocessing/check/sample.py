@@ -40,6 +40,7 @@ class Evidence(NamedTuple):
     greys: dict[int, np.ndarray]  # {row of N: uint8 [H, W]}
     source: Source  # the file
     file_seconds: float  # of all its pictures
+    begin: float  # s from its first picture to frame 0 of the clip
     other_tracks: Mapping[int, Any]  # {number: `sound_rows.Heard`} of the tracks that are not used
     # s by which the sound has been moved back. None: it is moved later, by the whole clip's lips.
     av_offset: float | None = 0.0

@@ -53,9 +53,9 @@ def _sound(e):
     if len(e.source.forms) > 1:
         notes.append(f"changes midway: {', then '.join(e.source.forms)}")
         advice.append("record with one setting")
-    if silent := _silent_spans(e.samples):
-        notes.append(f"digital silence {silent}")
-        advice.append("cut that off (--max_seconds), or find the sound of it")
+    if silent := _silent_spans(e.samples, e.begin):
+        notes.append(f"digital silence {silent} of the file")
+        advice.append("--start and --end leave that out")
     if track.rate < SAMPLE_RATE:
         notes.append("no higher tones")
         advice.append("record at 16 kHz or more")
@@ -65,8 +65,11 @@ def _sound(e):
     return Row("sound", found, "usable" if advice else "good", "; ".join(advice))
 
 
-def _silent_spans(samples):
-    """Where a second or more at an end, or three in the middle, hold no sound at all; in words."""
+def _silent_spans(samples, begin):
+    """Where a second or more at an end, or three in the middle, hold no sound at all; in words.
+
+    `begin`: s of the file at which the samples begin.
+    """
     blocks = samples[: len(samples) // loudness.BLOCK * loudness.BLOCK]
     empty = ~np.any(blocks.reshape(-1, loudness.BLOCK), axis=1)
     edges = np.flatnonzero(np.diff(np.concatenate([[0], empty.astype(np.int8), [0]])))
@@ -74,7 +77,7 @@ def _silent_spans(samples):
     for start, stop in edges.reshape(-1, 2):
         at_end = start == 0 or stop == len(empty)
         if (stop - start) / 100 >= (SILENT_END if at_end else SILENT_MIDDLE):
-            spans.append(f"{start / 100:.1f} to {stop / 100:.1f} s")
+            spans.append(f"{begin + start / 100:.1f} to {begin + stop / 100:.1f} s")
     return ", ".join(spans)
 
 
