@@ -54,6 +54,7 @@ def open_media(path: os.PathLike | str, error: type[ValueError]) -> Iterator[Inp
     text, path = str(path), pathlib.Path(path)
     if not path.is_file():
         if _ADDRESS.match(text):
+            text = re.sub(r":/+", "://", text, count=1)  # a Path has lost the second slash
             raise error(
                 f"{text} is an address; expected {expected} on this machine: download it first"
             )

@@ -29,7 +29,7 @@ def test_any_name_can_be_read_and_written(tmp_path, monkeypatch, name):
 def test_an_address_is_refused_in_one_line(address):
     for read in (video.read_video, video.read_audio):
         with pytest.raises(
-            ValueError, match=r"is an address; expected .* on this machine: download"
+            ValueError, match=r"://.* is an address; expected .* on this machine: download"
         ):
             read(address)
 
