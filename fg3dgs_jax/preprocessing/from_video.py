@@ -75,20 +75,10 @@ class VideoJob(Job):
         return [choice.Span(*span) for span in self.folder.load("scene")["left_out"]]
 
     @property
-    def own(self) -> np.ndarray:
-        """Bool [T]: the other frames."""
-        return format.own_frames(self.num_frames, self.left_out)
-
-    @property
     def scene_lines(self) -> list[str]:
         """What the user is told of the frames that are left out."""
         others = self.folder.load("scene")["others"]
         return words.lines(self.left_out, others, self.num_frames, self.source.skipped / clock.FPS)
-
-    def made_by(self, record: Any) -> Any:
-        """What a step's files depend on (JSON), where they depend on the frames left out too."""
-        spans = [list(span) for span in self.left_out]
-        return {"made_by": record, "left_out": spans} if spans else record
 
     @property
     def correction(self) -> av_offset.Correction:

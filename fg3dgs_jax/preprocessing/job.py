@@ -4,11 +4,12 @@ import abc
 import dataclasses
 import functools
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from fg3dgs_jax.clip import av_offset
+from fg3dgs_jax.clip import av_offset, format
 from fg3dgs_jax.experts.audio import audio_features
 from fg3dgs_jax.experts.face import face_landmarker
 from fg3dgs_jax.media import video
@@ -68,9 +69,19 @@ class Job(abc.ABC):
             return fields["pixels"]
 
     @property
+    def left_out(self) -> Sequence[Sequence]:
+        """Frames that do not show the person in the scene of the clip: [first, last + 1, why]."""
+        return []
+
+    @property
     def own(self) -> np.ndarray:
-        """Bool [T]: which frames show the person in the scene of the clip."""
-        return np.ones(self.num_frames, bool)
+        """Bool [T]: the other frames."""
+        return format.own_frames(self.num_frames, self.left_out)
+
+    def made_by(self, record: Any) -> Any:
+        """What a step's files depend on (JSON), where they depend on the frames left out too."""
+        spans = [list(span) for span in self.left_out]
+        return {"made_by": record, "left_out": spans} if spans else record
 
     @property
     def borders(self) -> list[int]:

@@ -162,9 +162,9 @@ def _feature_step(name):
     is_lips = name == "lips"
 
     def made_by(job):
-        return (
-            [job.sound_record, files.digest(lip_prior.require())] if is_lips else job.sound_record
-        )
+        if not is_lips:
+            return job.sound_record
+        return job.made_by([job.sound_record, files.digest(lip_prior.require())])
 
     return Step(
         name,

@@ -160,7 +160,7 @@ def _scene(e):
     looked_at = len(e.frames) / FPS
     measured = f"{cuts or 'none'} in the {looked_at:.0f} s looked at"
     measured += f", {others} samples show another scene" if others else ""
-    advice = "one shot, camera fixed: --start and --end choose it"
+    advice = "the scene seen longest is used: --start and --end choose another"
     return graded("cuts", measured, -(cuts + others), (0, 0), advice)
 
 

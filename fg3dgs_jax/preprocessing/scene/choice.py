@@ -28,6 +28,7 @@ FLATTER = 0.35  # natural logarithm of the contrast, against the scene's
 SETTLED = (1.0, 0.03)  # grey levels and contrast within which a fade has ended
 FADE = 2 * FPS  # frames that a fade may last on
 FADED = 0.8  # correlation with the scene of a picture that is the scene, only darker or lighter
+BLOCK = 1000  # frames looked at together
 CANDIDATES = 12  # pieces that may be the middle of the scene
 
 
@@ -171,18 +172,24 @@ def _borders(seen, rooms, face):
 def _changes(values, differ):
     """Frames at which rows [T, D] a second apart differ: of each run of such the steepest one."""
     count = len(values)
-    sums = np.concatenate([np.zeros((1, values.shape[1])), np.cumsum(values, 0, np.float64)])
-    times = np.arange(1, count)
+    differs, step = np.zeros(count, bool), np.zeros(count)
+    for first in range(1, count, BLOCK):  # for memory
+        times = np.arange(first, min(first + BLOCK, count))
+        low, high = max(first - NEAR, 0), min(times[-1] + NEAR, count)
+        part, at = values[low:high], times - low
+        sums = np.concatenate([np.zeros((1, part.shape[1])), np.cumsum(part, 0, np.float64)])
+        before = _mean(sums, np.maximum(at - NEAR, 0), np.maximum(at - AWAY, 1))
+        last = len(part) - 1
+        after = _mean(sums, np.minimum(at + AWAY, last), np.minimum(at + NEAR, last + 1))
+        differs[times] = differ(before, after)
+        step[times] = np.abs(part[at].astype(np.float32) - part[at - 1]).mean(1)
+    for first, stop in _runs(differs):
+        yield first + int(np.argmax(step[first:stop]))
 
-    def mean(first, stop):
-        first, stop = np.clip(first, 0, count), np.clip(stop, 0, count)
-        return (sums[stop] - sums[first]) / np.maximum(stop - first, 1)[:, None]
 
-    before = mean(np.maximum(times - NEAR, 0), np.maximum(times - AWAY, 1))
-    after = mean(np.minimum(times + AWAY, count - 1), np.minimum(times + NEAR, count))
-    step = np.abs(np.diff(values.astype(np.float32), axis=0)).mean(1)
-    for first, stop in _runs(differ(before, after)):
-        yield int(times[first + np.argmax(step[first:stop])])
+def _mean(sums, first, stop):
+    """Means of rows first .. stop, [N, D], from the sums [T + 1, D] of all rows up to each."""
+    return (sums[stop] - sums[first]) / (stop - first)[:, None]
 
 
 def _scene(pieces):

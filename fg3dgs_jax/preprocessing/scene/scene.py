@@ -29,8 +29,8 @@ def choose_scene(job: Any) -> None:
     own = format.own_frames(len(frames), spans)
     # Pictures of something else do not speak for or against the one who talks.
     room = format.own_frames(len(frames), [span for span in spans if span.why != "no face"])
-    steps.check_faces(track.num_faces[room])
     steps.check_length(own)
+    steps.check_faces(track.num_faces[room])
     others = choice.others(spans, track.valid, job.cuts)
     job.folder.save("scene", {"left_out": [list(span) for span in spans], "others": others})
 
