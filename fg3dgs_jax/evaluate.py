@@ -15,6 +15,8 @@ import argparse
 import pathlib
 import sys
 
+from fg3dgs_jax.system import faults
+
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Reads the flags of the program."""
@@ -77,20 +79,20 @@ def main(argv: list[str] | None = None) -> int:
 
     options = vars(flags)
     videos = options.pop("drive")
-    try:
+
+    def work():
         if videos:
             result = drive.drive(flags.workdir, videos, out=flags.out, data=flags.data)
             print("\n".join(drive.table(result)))
             print(f"written to {drive.result_folder(flags.workdir, flags.out)}")
             return 0
         result = run.evaluate(**options)
-    except (ValueError, OSError) as error:
-        print(f"evaluate: {error}", file=sys.stderr)
-        return 1
-    for name, value, source in report.flatten(result):
-        print(f"{name:44s} {value:>14s}  {source}")
-    print(f"written to {run.result_folder(flags.workdir, flags.split, flags.out)}")
-    return 0
+        for name, value, source in report.flatten(result):
+            print(f"{name:44s} {value:>14s}  {source}")
+        print(f"written to {run.result_folder(flags.workdir, flags.split, flags.out)}")
+        return 0
+
+    return faults.run("evaluate", work)
 
 
 if __name__ == "__main__":

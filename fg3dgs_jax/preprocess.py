@@ -25,6 +25,7 @@ from fg3dgs_jax.preprocessing.settings import (
     PreprocessSettings,
     SettingError,
 )
+from fg3dgs_jax.system import faults
 
 DESCRIPTION = (
     "Any video with sound -> a processed folder (see clip/format.py), ending with report.html."
@@ -206,12 +207,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = _settings(parser, args)
     unasked = args.check_only or args.pack or args.unpack
     consent = None if unasked else args.consent or _ask_consent(parser)
-    try:
+
+    def work():
         print(_work(args, consent, settings))
-    except (ValueError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
-    return 0
+        return 0
+
+    return faults.run("error", work, "finished steps are kept, the same command goes on from there")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import pathlib
 import sys
 
 from fg3dgs_jax.media import names
+from fg3dgs_jax.system import faults
 
 FILES = ("--workdir", "--audio", "--out", "--data")  # flags that name files and folders
 
@@ -70,21 +71,20 @@ def main(argv: list[str] | None = None) -> int:
     from fg3dgs_jax.media.clock import FPS
     from fg3dgs_jax.synthesis.run import synthesize
 
-    try:
+    def work():
         given = vars(flags)
         sound = video.SoundFile(given.pop("audio"), given.pop("audio_track"))
         talk = synthesize(audio=sound, **given)
-    except (ValueError, OSError) as error:
-        print(f"synthesize: {error}", file=sys.stderr)
-        return 1
-    for note in talk.notes:
-        print(f"synthesize: {note}", file=sys.stderr)
-    if talk.verdict:
-        print(talk.verdict)
-    frames, length = talk.num_frames, talk.num_frames / FPS
-    speed = f"{talk.seconds:.1f} s, {frames / talk.seconds:.1f} frames/s"
-    print(f"{talk.path}: {frames} frames ({length:.2f} s) in {speed}")
-    return 0
+        for note in talk.notes:
+            print(f"synthesize: {note}", file=sys.stderr)
+        if talk.verdict:
+            print(talk.verdict)
+        frames, length = talk.num_frames, talk.num_frames / FPS
+        speed = f"{talk.seconds:.1f} s, {frames / talk.seconds:.1f} frames/s"
+        print(f"{talk.path}: {frames} frames ({length:.2f} s) in {speed}")
+        return 0
+
+    return faults.run("synthesize", work)
 
 
 if __name__ == "__main__":

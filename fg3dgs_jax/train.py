@@ -15,12 +15,12 @@ that JAX knows (Slurm, Open MPI, TPU pods) needs --distributed only. `--profile`
 the workdir's `profile/`, for TensorBoard or Perfetto, and prints each stage's time a step.
 """
 
-import sys
-
 from absl import app, flags
 from absl import logging as absl_logging
 
+from fg3dgs_jax.avatar import workdir as workdir_lib
 from fg3dgs_jax.config import flags as config_flags
+from fg3dgs_jax.system import faults
 
 _CONFIG = config_flags.define()
 flags.declare_key_flag("config")
@@ -38,22 +38,25 @@ _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them, from 0", 
 
 def main(argv: list[str]) -> int:
     """Trains; returns the exit code."""
-    # Here, because they bring in JAX's networks, which --help does not need.
-    from fg3dgs_jax.training import loop, parallel
-
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}")
-    absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax reports every file at INFO
-    parallel.give_threads()
+    return faults.run("train", _train, "the same command goes on from the newest checkpoint")
+
+
+def _train() -> int:
     config = _CONFIG.value
     workdir = _WORKDIR.value or f"runs/{config.name}"
-    try:
-        if _DISTRIBUTED.value:
-            parallel.connect(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
-        seconds = loop.fit(config, workdir, _PROFILE.value)
-    except (ValueError, FloatingPointError) as error:
-        print(f"train: {error}", file=sys.stderr)
-        return 1
+    if (seconds := workdir_lib.finished(workdir, config)) is not None:
+        print(f"{workdir} is trained already, in {seconds:.0f} s: there is nothing left to do")
+        return 0
+    # Here, because they bring in JAX's networks, which --help and a finished run do not need.
+    from fg3dgs_jax.training import loop, parallel
+
+    absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax reports every file at INFO
+    parallel.give_threads()
+    if _DISTRIBUTED.value:
+        parallel.connect(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+    seconds = loop.fit(config, workdir, _PROFILE.value)
     if parallel.writes():
         print(f"trained {workdir} in {seconds:.0f} s")
     parallel.disconnect()

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1] / "fg3dgs_jax"
 FLOORS = (
-    ("types", "media"),
+    ("types", "media", "system"),
     ("geometry", "native", "weights"),
     ("rasterizer", "clip", "config", "experts"),
     ("models", "lipsync", "synthetic", "preprocessing"),

@@ -1,5 +1,9 @@
 """`synthesize` with an avatar that paints a mouth as open as the sound is loud."""
 
+import os
+import resource
+import signal
+
 import numpy as np
 import pytest
 
@@ -156,6 +160,51 @@ def test_a_failure_half_way_leaves_no_file(program, tmp_path, monkeypatch):
     monkeypatch.setattr(program.avatar, "draw", fail)
     assert program(tmp_path / "a.wav", tmp_path / "o.mp4") == 1
     assert [p.name for p in tmp_path.iterdir()] == ["a.wav"]
+
+
+def test_a_clip_that_has_moved_names_the_flag(program, tmp_path, capsys):
+    video.write_wav(tmp_path / "a.wav", fake_avatar.speech(1))
+    program.avatar.config.data.path = str(tmp_path / "gone")
+    assert program(tmp_path / "a.wav", tmp_path / "o.mp4") == 1
+    message = capsys.readouterr().err
+    assert "gone does not exist" in message and "--data FOLDER" in message
+    assert message.count("\n") == 1
+
+
+@pytest.mark.parametrize("fault", ("a full disk", "SIGTERM", "memory", "a file for a folder"))
+def test_what_the_system_refuses_is_one_line_and_leaves_no_part(
+    program, tmp_path, capsys, monkeypatch, fault
+):
+    video.write_wav(tmp_path / "a.wav", fake_avatar.speech(2))
+    out, code, words = tmp_path / "out" / "o.mp4", 1, "o.mp4 would be larger than the system allows"
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    draw = program.avatar.draw
+    if fault == "a full disk":
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2048, limit[1]))
+    elif fault == "a file for a folder":
+        (tmp_path / "out").write_text("")
+        words = "out is a file; expected a folder"
+    else:
+        code, words = (
+            (130, "stopped by SIGTERM") if fault == "SIGTERM" else (1, "not enough memory")
+        )
+
+        def stopped(*arguments):
+            if fault == "memory":
+                raise MemoryError("Unable to allocate 3 GiB")
+            os.kill(os.getpid(), signal.SIGTERM)
+            return draw(*arguments)
+
+        monkeypatch.setattr(program.avatar, "draw", stopped)
+    try:
+        assert program(tmp_path / "a.wav", out) == code
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    lines = capsys.readouterr().err.splitlines()
+    told = [x for x in lines if x.startswith("synthesize: ") and "frame/s" not in x]  # no bar
+    assert len(told) == 1 and words in told[0], lines
+    assert not any("Traceback" in x for x in lines)
+    assert not out.parent.is_dir() or list(out.parent.iterdir()) == []
 
 
 def test_quality_outside_the_range_is_refused(program, tmp_path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import pathlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -91,6 +92,12 @@ def open_subject(avatar: play.Drawable, data: os.PathLike[str] | str | None = No
       ValueError: there is no such folder, or its sound is not described as in training.
     """
     settings = avatar.config.data
+    place = pathlib.Path(data or settings.path)
+    if not place.exists():
+        raise ValueError(
+            f"{place} does not exist; expected the processed folder, or packed file, on which the "
+            "avatar was trained: name its place with --data FOLDER"
+        )
     clip = open_clip(data or settings.path, settings.max_side or 0)
     features = clip.audio_features(settings.audio_extractor)
     audio_features.check_window(settings, features.shape[1:], clip.path)

@@ -26,6 +26,7 @@ from fg3dgs_jax.clip.landmarks import (
     boxes_around,
 )
 from fg3dgs_jax.clip.layers import over
+from fg3dgs_jax.system import arrays
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +93,7 @@ class Clip:
                 "Choose one of them with --config.data.audio_extractor=NAME or run preprocess "
                 "again."
             )
-        features = np.load(path)
+        features = arrays.read_npy(path, "run preprocess again with --features, or copy it again")
         if features.ndim != 3 or len(features) != self.num_frames:
             raise DatasetError(
                 f"{path} has shape {features.shape}; expected [{self.num_frames}, A, D]"
@@ -161,14 +162,19 @@ def load_clip(path: os.PathLike | str, max_side: int = 0) -> Clip:
             f"{path} {unfinished if path.is_dir() else 'does not exist'}; make it with: "
             f"python -m fg3dgs_jax.preprocess --video VIDEO --out {path}"
         )
-    meta = json.loads((path / "meta.json").read_text())
-    if meta.get("schema") != SCHEMA:
-        raise DatasetError(
-            f"{path} has schema {meta.get('schema')}; this version reads {SCHEMA}: run preprocess "
-            "again"
-        )
-    big = {name: np.load(path / f"{name}.npy", mmap_mode="r") for name in ARRAYS}
-    frames, height, width = meta["T"], meta["height"], meta["width"]
+    again = "run preprocess again, which makes what is damaged anew, or copy the folder again"
+    try:
+        meta = json.loads((path / "meta.json").read_text())
+        if meta["schema"] != SCHEMA:
+            raise DatasetError(
+                f"{path} has schema {meta['schema']}; this version reads {SCHEMA}: run preprocess "
+                "again"
+            )
+        frames, height, width = meta["T"], meta["height"], meta["width"]
+        intrinsics = np.array([meta["intrinsics"][k] for k in ("fx", "fy", "cx", "cy")])
+    except (KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise arrays.damaged(path / "meta.json", error, again) from None
+    big = {name: arrays.read_npy(path / f"{name}.npy", again, mapped=True) for name in ARRAYS}
     for name, array in big.items():
         if array.shape[:3] != (frames, height, width):
             raise DatasetError(
@@ -177,12 +183,11 @@ def load_clip(path: os.PathLike | str, max_side: int = 0) -> Clip:
             )
     background = cv2.imread(str(path / "background.png"))
     if background is None:
-        raise DatasetError(f"{path}/background.png is missing or damaged; run preprocess again")
+        raise DatasetError(f"{path}/background.png is missing or damaged; {again}")
     background = background[..., ::-1]
     camera, landmarks, expression = (
-        np.load(path / f"{n}.npz") for n in ("camera", "landmarks", "expression")
+        arrays.read_npz(path / f"{n}.npz", again) for n in ("camera", "landmarks", "expression")
     )
-    intrinsics = np.array([meta["intrinsics"][k] for k in ("fx", "fy", "cx", "cy")])
     points = landmarks["pixels"].astype(np.float32)
     if 0 < max_side < max(width, height):
         scale = max_side / max(width, height)

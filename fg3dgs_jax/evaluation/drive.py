@@ -23,6 +23,7 @@ from fg3dgs_jax.lipsync import openings, ruler
 from fg3dgs_jax.media import clock, plots, video
 from fg3dgs_jax.media.progress import progress
 from fg3dgs_jax.media.whole_files import whole
+from fg3dgs_jax.system import faults
 from fg3dgs_jax.weights import store as weights
 
 _ENDS = (("", ""), ("_spread", "spread"))
@@ -97,6 +98,8 @@ def drive(
             driven.append(one)
             lateness.append(frames_late(one.late) if late is None else late)
         except (ValueError, OSError) as error:
+            if faults.is_full(error):  # it is not the video's fault
+                raise
             left_out[name] = " ".join(str(error).split())
             print(f"drive: {name} is left out: {left_out[name]}", file=sys.stderr)
     if not driven:

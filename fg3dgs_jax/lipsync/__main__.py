@@ -12,6 +12,8 @@ import argparse
 import pathlib
 import sys
 
+from fg3dgs_jax.system import faults
+
 PRIOR, EXPERT = "prior", "expert"
 
 
@@ -50,15 +52,14 @@ def _add_fit(commands):
 
 
 def _fit(args) -> int:
-    try:
+    def work():
         if args.only != EXPERT:
             _fit_prior(args)
         if args.only != PRIOR:
             _fit_expert(args)
-    except (ValueError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
-    return 0
+        return 0
+
+    return faults.run("error", work, "what was read of the clips is kept")
 
 
 def _fit_prior(args):

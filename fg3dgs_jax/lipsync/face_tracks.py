@@ -10,6 +10,7 @@ from fg3dgs_jax.experts.face import face_landmarker
 from fg3dgs_jax.experts.face.face_landmarker import FaceTrack
 from fg3dgs_jax.media.video import Video
 from fg3dgs_jax.media.whole_files import whole
+from fg3dgs_jax.system import arrays
 from fg3dgs_jax.weights import store
 
 
@@ -24,7 +25,7 @@ def detect(footage: Video, cache: os.PathLike | str | None = None) -> FaceTrack:
       ValueError: the landmarker's weights are missing.
     """
     kept = None if cache is None else kept_file(footage.path, cache, "faces")
-    if kept is not None and kept.is_file():
+    if kept is not None and arrays.is_whole(kept):
         return face_landmarker.load_track(kept)
     track = face_landmarker.detect(store.require("face_landmarker"), footage.frames())
     if kept is not None:

@@ -21,6 +21,7 @@ from fg3dgs_jax.media import plots
 from fg3dgs_jax.media.clock import FPS
 from fg3dgs_jax.media.progress import progress
 from fg3dgs_jax.media.whole_files import whole
+from fg3dgs_jax.system import faults
 
 STEPS = 900
 DRAWN = 10  # clips in the picture of curves
@@ -143,6 +144,8 @@ def read_clips(
         try:
             recorded = sync_clips.read(path, cache)
         except (ValueError, OSError) as error:
+            if faults.is_full(error):  # it is not the clip's fault
+                raise
             unread[str(path)] = " ".join(str(error).split())
             continue
         clips[str(path)] = sync_clips.sync_clip(recorded, lags.late.get(recorded.name))

@@ -16,6 +16,7 @@ from fg3dgs_jax.lipsync.lip_clips import LipClip
 from fg3dgs_jax.media import plots
 from fg3dgs_jax.media.progress import progress
 from fg3dgs_jax.media.whole_files import whole
+from fg3dgs_jax.system import faults
 from fg3dgs_jax.weights import store
 
 STEPS = 1000
@@ -108,6 +109,8 @@ def read_clips(
         try:
             clips.append(lip_clips.read_clip(path, of[str(path)], encoder, cache))
         except (ValueError, OSError) as error:
+            if faults.is_full(error):  # it is not the clip's fault
+                raise
             unread[str(path)] = " ".join(str(error).split())
             print(f"left out: {unread[str(path)]}", file=sys.stderr)
     return clips, unread

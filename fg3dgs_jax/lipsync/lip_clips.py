@@ -18,6 +18,7 @@ from fg3dgs_jax.experts.face import face_landmarker
 from fg3dgs_jax.lipsync import face_tracks
 from fg3dgs_jax.media import loudness, video
 from fg3dgs_jax.media.whole_files import whole
+from fg3dgs_jax.system import arrays
 
 MIN_FRAMES = 75  # of a clip that is learnt from
 MIN_FACES = 0.9  # share of frames that show a face
@@ -51,7 +52,7 @@ def read_clip(
     path = pathlib.Path(path)
     name = path.resolve().stem
     kept = None if cache is None else cache / f"{name}_{_stamp(path)}.npz"
-    if kept is not None and kept.is_file():
+    if kept is not None and arrays.is_whole(kept):
         with np.load(kept) as file:
             fields = {key: file[key] for key in file.files}
         late = float(fields.pop("late"))

@@ -22,6 +22,7 @@ from fg3dgs_jax.media import loudness, video
 from fg3dgs_jax.media import windows as windows_lib
 from fg3dgs_jax.media.clock import SAMPLE_RATE
 from fg3dgs_jax.media.whole_files import whole
+from fg3dgs_jax.system import arrays
 
 MIN_FRAMES = 28  # of a video
 MIN_FACES = 0.9  # share of a video's frames that show a face
@@ -58,7 +59,7 @@ def read(path: os.PathLike | str, cache: os.PathLike | str | None = None) -> Rec
         samples = video.read_wav(clip.path / "audio.wav").reshape(clip.num_frames, -1)[part]
         return Recorded(name, mouths, samples.ravel(), 0.0)
     kept = None if cache is None else face_tracks.kept_file(path, cache, "mouths")
-    if kept is not None and kept.is_file():
+    if kept is not None and arrays.is_whole(kept):
         with np.load(kept) as file:
             return Recorded(name, file["mouths"], file["samples"], float(file["late"]))
     recorded = _read_video(path, cache)

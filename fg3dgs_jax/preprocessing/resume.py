@@ -9,11 +9,11 @@
 """
 
 import contextlib
-import errno
 import json
 import os
 import pathlib
 import shutil
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
@@ -22,8 +22,8 @@ import numpy as np
 
 from fg3dgs_jax.clip import format
 from fg3dgs_jax.preprocessing.step import Step
+from fg3dgs_jax.system import arrays, faults, lock
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 # Bytes free below which a failed write is the disk's fault.
 _NEARLY_NOTHING = 1 << 20
 
@@ -45,25 +45,33 @@ class Folder:
         self.path = pathlib.Path(path)
         self.created = not self.path.exists()
         self.path.mkdir(parents=True, exist_ok=True)
-        self._file = self.path / "state.json"
-        state = json.loads(self._file.read_text()) if self._file.exists() else {}
+        self._key = key
         self._since = time.monotonic()
         self._step, self._record = "the folder", True
-        self._state = state
-        if state.get("key") != key:
-            self._state = {"key": key, "done": {}}
-            self.forget_chunks()
-            self.save("state", self._state)
+        self._read()
+
+    def _read(self) -> None:
+        """Reads `state.json`; what was made for another key, or cannot be known, is not used."""
+        file = self.path / "state.json"
+        self._state, self._state_is_new = {}, False
+        if file.exists():
+            try:
+                self._state = dict(json.loads(file.read_text()))
+            except (TypeError, ValueError):
+                print(f"{file} is damaged; every step is done again", file=sys.stderr)
+        if self._state.get("key") != self._key:
+            self._state = {"key": self._key, "done": {}}
+            self._state_is_new = True
 
     def has(self, step: str, files: Sequence[str], record: Any = True) -> bool:
-        """Whether the step was finished with this record and its files are in the folder.
+        """Whether the step was finished with this record and its files are whole in the folder.
 
         The step is the current one from now on: its clock runs, and `begin`, `resumable`, `filled`
         and `finish` are about it.
         """
         self._since = time.monotonic()
         self._step, self._record = step, record
-        whole = all((self.path / file).exists() for file in files)
+        whole = all(arrays.is_whole(self.path / file) for file in files)
         return whole and self._state["done"].get(step) == record
 
     def begin(self) -> None:
@@ -109,7 +117,7 @@ class Folder:
                 try:
                     os.posix_fallocate(file.fileno(), 0, part.stat().st_size)
                 except OSError as error:
-                    if error.errno in _FULL:
+                    if faults.is_full(error):
                         raise OSError(error.errno, error.strerror, str(part)) from None
         return array
 
@@ -183,8 +191,9 @@ class Folder:
         """The OSError of a failed write; if the disk is full, one with how to go on."""
         with contextlib.suppress(OSError):
             free = shutil.disk_usage(self.path).free
-            if error.errno in _FULL or free < _NEARLY_NOTHING:
-                what = pathlib.Path(error.filename).name if error.filename else self._step
+            if faults.is_full(error) or free < _NEARLY_NOTHING:
+                path = faults.shown_path(error.filename)
+                what = path.name if path else self._step
                 return DiskFullError(
                     f"the disk is full: there was no room to write {what} (step "
                     f"{self._step!r}) in {self.path}; free some and run the same command again, "
@@ -198,10 +207,25 @@ class Folder:
 
         A ValueError means that the input will not do: a folder that this run made goes too.
         Anything else is an interruption: finished steps are used again next time.
+
+        Raises:
+          lock.Locked: another process writes the folder.
         """
+        with lock.held(self.path, "preprocess"):
+            self._read()  # another process may have written it meanwhile
+            with self._cleaned():
+                yield self
+
+    @contextlib.contextmanager
+    def _cleaned(self) -> Iterator[None]:
+        """Leaves nothing half-made behind, whether an error ends the block or one did before."""
         try:
+            self.clean(whole=False)
+            if self._state_is_new:
+                self.forget_chunks()
+                self.save("state", self._state)
             (self.path / "meta.json").unlink(missing_ok=True)
-            yield self
+            yield
         except ValueError:
             self.clean(whole=True)
             raise

@@ -17,11 +17,14 @@ from fg3dgs_jax.preprocessing.express import channels
 from fg3dgs_jax.preprocessing.job import Job
 from fg3dgs_jax.preprocessing.settings import MIN_SECONDS
 from fg3dgs_jax.preprocessing.step import Step
+from fg3dgs_jax.system import memory
 from fg3dgs_jax.weights import files, store
 
 PRIOR = f"{lip_prior.NAME}.npz"  # of a folder with the features `lips`
 MIN_FACES = 0.5  # of the frames must show a face
 MAX_SECOND_FACE = 0.2  # of the frames may show a second face
+# Bytes at the peak: of networks and libraries, and what grows with a clip (docs/reliability.md).
+MEMORY, MEMORY_OF_FRAME = 1.3e9, 3e4
 FACES_CHUNK = 1500  # frames, a minute: what an interruption costs at most
 
 
@@ -30,7 +33,9 @@ class PreprocessError(ValueError):
 
 
 def make_room(job: Job) -> None:
-    """Refuses to begin what the disk has no room for."""
+    """Refuses to begin what the disk has no room for, and foresees the memory."""
+    needed = MEMORY + MEMORY_OF_FRAME * job.num_frames
+    print(memory.foresee(needed, "process less at once: --max_seconds"))
     pixels = (job.num_frames, *job.size)
     job.folder.make_room({"frames": (*pixels, 3), "labels": pixels, "torso": (*pixels, 4)})
 

@@ -5,7 +5,6 @@ are the bulk of a clip: they lie on the device where they fit, else the frames p
 the memory-mapped files and come with each dispatch (`training/feed.py`).
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -18,10 +17,14 @@ from fg3dgs_jax.clip import format, landmarks, processed, segments
 from fg3dgs_jax.config.defaults import Data, Guides, Noise, Resident, Sampling
 from fg3dgs_jax.media import clock
 from fg3dgs_jax.models import lip_map
+from fg3dgs_jax.system import memory
 from fg3dgs_jax.types import REGIONS, Array, Batch, Camera, Conditions
 
 MIN_PIXELS = 20 / 512**2  # a layer is not trained on frames that show less of its region (share)
 RESIDENT_SHARE = 0.5  # of the free memory: what pictures may take, a step's work needs the rest
+# Bytes that a run takes besides its clip and state, as measured (docs/reliability.md): most of it
+# while XLA compiles, some for each pixel of a step.
+COMPILING, PIXEL = 3.0e9, 600.0
 
 
 class Pictures(NamedTuple):
@@ -145,22 +148,30 @@ def fits(clip: processed.Clip, setting: Resident) -> bool:
     if setting != Resident.AUTO:
         return setting == Resident.DEVICE
     needed = clip.frames.nbytes + clip.labels.nbytes + clip.torso.nbytes
-    memory = jax.local_devices()[0].memory_stats() or {}
-    if "bytes_limit" in memory:
-        free = memory["bytes_limit"] - memory.get("bytes_in_use", 0)
+    stats = jax.local_devices()[0].memory_stats() or {}
+    if "bytes_limit" in stats:
+        free = stats["bytes_limit"] - stats.get("bytes_in_use", 0)
     else:  # a CPU: its devices share the machine's memory
-        free = _available_bytes() / jax.local_device_count()
+        free = memory.available() / jax.local_device_count()
     return needed <= RESIDENT_SHARE * free
 
 
-def _available_bytes():
-    """Of the machine's memory: what may be taken without swapping, where the system tells."""
-    try:
-        with open("/proc/meminfo") as file:
-            sizes = dict(line.split(":") for line in file)
-        return int(sizes["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError):
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+def expected_bytes(clip: processed.Clip, state: Any, resident: bool, pixels: int) -> float:
+    """Host memory, in bytes, that a run is expected to take at its peak.
+
+    Args:
+      clip: the processed folder.
+      state: the first TrainState; with its gradients, the next one and a copy to save there are 4.
+      resident: whether the pictures lie on each device.
+      pixels: that a step draws.
+    """
+    pictures = clip.frames.nbytes + clip.labels.nbytes + clip.torso.nbytes
+    # Shrunk ones are kept in memory, and a CPU's devices have copies of their own.
+    copies = float(not isinstance(clip.frames, np.memmap))
+    if resident and jax.default_backend() == "cpu":
+        copies += jax.local_device_count()
+    states = 4 * sum(np.asarray(x).nbytes for x in jax.tree.leaves(state))
+    return COMPILING + copies * pictures + states + PIXEL * pixels
 
 
 def _pixels_of(clip, classes):

@@ -12,6 +12,7 @@ from fg3dgs_jax import native, rasterizer
 from fg3dgs_jax.avatar import draw, store
 from fg3dgs_jax.clip import processed
 from fg3dgs_jax.config import Config
+from fg3dgs_jax.system import stop
 from fg3dgs_jax.training import batches, checkpoint, density, finite, parallel
 from fg3dgs_jax.training import log as log_lib
 from fg3dgs_jax.training.step import TrainState
@@ -34,6 +35,8 @@ class Run:
     seconds: float = 0.0  # trained
     saved: int | None = None  # total step of the newest checkpoint
     stage: str = ""
+    resolved: dict[str, Any] | None = None  # the config as the workdir keeps it
+    fingerprint: str | None = None  # of the clip
 
     def on_host(self) -> TrainState:
         """The state in host memory."""
@@ -127,16 +130,41 @@ def save(checkpoints: checkpoint.Checkpoints) -> Hook:
     """A hook that writes a checkpoint and the avatar every `config.log.checkpoint_every` steps."""
 
     def write(run: Run, dispatch: Dispatch) -> None:
-        if not dispatch.due(run.config.log.checkpoint_every):
-            return
-        state = run.on_host()
-        finite.check_state(state, run.stage, run.done, run.saved)
-        checkpoints.save(run.done, run.stage, state, run.seconds)
-        run.saved = run.done
-        if parallel.writes():
-            store.save(run.workdir, state.regions, state.alive)
+        if dispatch.due(run.config.log.checkpoint_every):
+            save_now(run, checkpoints)
 
     return write
+
+
+def save_now(run: Run, checkpoints: checkpoint.Checkpoints) -> None:
+    """Writes a checkpoint and the avatar."""
+    state = run.on_host()
+    finite.check_state(state, run.stage, run.done, run.saved)
+    progress = checkpoint.Progress(run.stage, run.seconds, run.resolved, run.fingerprint)
+    checkpoints.save(run.done, state, progress)
+    run.saved = run.done
+    if parallel.writes():
+        store.save(run.workdir, state.regions, state.alive)
+
+
+def stop_if_asked(request: stop.Request, checkpoints: checkpoint.Checkpoints) -> Hook:
+    """A hook that ends the run after a signal, with a checkpoint; the last of the hooks.
+
+    Of several processes one that got the signal ends all, after the same step.
+    """
+
+    def end(run: Run, dispatch: Dispatch) -> None:
+        del dispatch
+        if not parallel.any_process(request.name is not None):
+            return
+        if run.saved != run.done:
+            save_now(run, checkpoints)
+        raise stop.Stopped(
+            f"stopped by {request.name or 'a signal to another process'} at step {run.done}, with "
+            f"a checkpoint in {run.workdir}; the same command goes on from there"
+        )
+
+    return end
 
 
 def draw_samples(run: Run, dispatch: Dispatch) -> None:

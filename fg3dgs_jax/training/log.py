@@ -8,10 +8,13 @@ import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
 
-import cv2
 import jax
 import numpy as np
-from tensorboardX import SummaryWriter
+from tensorboardX import event_file_writer, summary
+from tensorboardX.proto import event_pb2
+
+from fg3dgs_jax.media import plots
+from fg3dgs_jax.media.whole_files import whole
 
 
 class Log:
@@ -29,8 +32,12 @@ class Log:
             # Steps after the checkpoint that we resume from will be done, and logged, again.
             rows = [r for r in map(_parse, self._path.read_text().splitlines()) if r]
             rows = [r for r in rows if r["step"] <= resume_step]
-        self._path.write_text("".join(json.dumps(r) + "\n" for r in rows))
-        self._events = SummaryWriter(str(pathlib.Path(workdir) / "tensorboard"))
+        with whole(self._path) as part:
+            part.write_text("".join(json.dumps(r) + "\n" for r in rows))
+        folder = pathlib.Path(workdir) / "tensorboard"
+        folder.mkdir(exist_ok=True)
+        # Not a SummaryWriter: its thread dies of a full disk, and then its queue waits forever.
+        self._events = event_file_writer.EventsWriter(str(folder / "events"))
 
     def write(self, step: int, stage: str, scalars: dict[str, float]) -> None:
         """Appends the metrics of one step."""
@@ -39,8 +46,13 @@ class Log:
         scalars = {k: float(v) for k, v in scalars.items()}
         with self._path.open("a") as file:
             file.write(json.dumps({"step": step, "stage": stage, **scalars}) + "\n")
+        now = time.time()
         for name, value in scalars.items():
-            self._events.add_scalar(f"{stage}/{name}", value, step)
+            value_of = summary.scalar(f"{stage}/{name}", value)
+            # Protobuf makes the class as it is imported.
+            event = event_pb2.Event(wall_time=now, step=step, summary=value_of)  # type: ignore
+            self._events.write_event(event)
+        self._events.flush()
 
     def close(self) -> None:
         """Writes out what is not yet in the files."""
@@ -111,4 +123,4 @@ def save_picture(path: str | os.PathLike[str], rows: Sequence[np.ndarray]) -> No
     """Stacks uint8 RGB pictures of one width and writes a PNG."""
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(path), np.concatenate(rows, 0)[..., ::-1])
+    plots.write_png(path, np.concatenate(rows, 0))

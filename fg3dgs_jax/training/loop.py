@@ -14,13 +14,17 @@ from flax import linen as nn
 
 from fg3dgs_jax import config as config_lib
 from fg3dgs_jax.avatar import draw, store
+from fg3dgs_jax.avatar import workdir as workdir_lib
 from fg3dgs_jax.clip import processed
+from fg3dgs_jax.clip.fingerprint import fingerprint
 from fg3dgs_jax.clip.open import open_clip
 from fg3dgs_jax.config import Config, Stage
 from fg3dgs_jax.experts.image import lpips
 from fg3dgs_jax.lipsync import alignment
 from fg3dgs_jax.media import video
 from fg3dgs_jax.media.progress import progress
+from fg3dgs_jax.media.whole_files import whole
+from fg3dgs_jax.system import lock, memory, stop
 from fg3dgs_jax.training import batches, checkpoint, feed, hooks, masks, parallel, step
 from fg3dgs_jax.training import log as log_lib
 from fg3dgs_jax.training.first_gaussians import init_regions
@@ -53,15 +57,37 @@ def fit(
     config = config_lib.load(config)
     check(config)
     workdir = pathlib.Path(workdir or f"runs/{config.name}")
+    seconds = workdir_lib.finished(workdir, config)
+    if seconds is not None:
+        return seconds
     say = print if parallel.writes() else lambda *_, **__: None
-    job = prepare(config, workdir, say)
-    run, done = job.run, job.run.done
-    log = log_lib.Log(workdir, done, parallel.writes())
-    profiler = log_lib.Profile(workdir / "profile") if profile and parallel.writes() else None
+    clip = open_data(config, workdir)
+    with contextlib.ExitStack() as stack:
+        if parallel.writes():
+            stack.enter_context(lock.held(workdir, "train"))
+        job = prepare(config, workdir, clip, say)
+        log = log_lib.Log(workdir, job.run.done, parallel.writes())
+        stack.callback(log.close)
+        profiler = log_lib.Profile(workdir / "profile") if profile and parallel.writes() else None
+        _run_stages(job, log, profiler)
+        run = job.run
+        if parallel.writes():
+            store.save(workdir, run.state.regions, run.state.alive)
+            summary = {"train_seconds": run.seconds, "steps": run.done}
+            with whole(workdir / workdir_lib.SUMMARY_FILE) as part:
+                part.write_text(json.dumps(summary))
+    if profiler:
+        profiler.report()
+    return run.seconds
+
+
+def _run_stages(job: "Job", log: log_lib.Log, profiler: log_lib.Profile | None) -> None:
+    """Runs what is left of each stage; a signal ends it after a dispatch, with a checkpoint."""
+    run, config = job.run, job.run.config
+    done = run.done
     total = sum(stage.steps for _, stage in stages_in_order(config))
-    with progress(
-        desc="train", total=total, initial=done, unit="step", enabled=parallel.writes()
-    ) as bar:
+    bar = progress(desc="train", total=total, initial=done, unit="step", enabled=parallel.writes())
+    with bar, stop.gently("stopping after this dispatch, with a checkpoint") as request:
         between = (
             hooks.stop_if_not_finite,
             hooks.show_progress(bar),
@@ -69,20 +95,13 @@ def fit(
             hooks.grow,
             hooks.save(job.checkpoints),
             hooks.draw_samples,
+            hooks.stop_if_asked(request, job.checkpoints),
         )
         start = 0  # the total step at which the stage begins
         for number, (name, stage) in enumerate(stages_in_order(config)):
             if done < start + stage.steps or done == 0:
                 run_stage(job, name, number, run.done - start, between, profiler)
             start += stage.steps
-    log.close()
-    if parallel.writes():
-        store.save(workdir, run.state.regions, run.state.alive)
-        summary = {"train_seconds": run.seconds, "steps": run.done}
-        (workdir / "train.json").write_text(json.dumps(summary))
-    if profiler:
-        profiler.report()
-    return run.seconds
 
 
 @dataclasses.dataclass
@@ -97,27 +116,54 @@ class Job:
     checkpoints: checkpoint.Checkpoints
 
 
-def prepare(config: Config, workdir: pathlib.Path, say: Callable[..., None] = print) -> Job:
-    """Opens the clip and the workdir, and fills the state: first Gaussians or newest checkpoint.
+def open_data(config: Config, workdir: pathlib.Path) -> processed.Clip:
+    """The clip to train on.
+
+    Raises:
+      ValueError: there is none, or none that can be used. Where the workdir was trained on it
+        before, it has been moved: the line says how to name the new place.
+    """
+    path, made_by = pathlib.Path(config.data.path), config.data.made_by
+    if not path.exists():
+        if (workdir / workdir_lib.CHECKPOINTS).is_dir():
+            raise ValueError(
+                f"{path}, on which {workdir} is being trained, does not exist; expected the same "
+                "processed folder: if it was moved, name its place with --config.data.path=FOLDER"
+            )
+        if made_by is not None:
+            raise ValueError(f"{path} does not exist; make it with: {made_by}")
+    return open_clip(path, config.data.max_side or 0)
+
+
+def prepare(
+    config: Config,
+    workdir: pathlib.Path,
+    clip: processed.Clip,
+    say: Callable[..., None] = print,
+) -> Job:
+    """Opens the workdir, and fills the state: first Gaussians or newest checkpoint.
 
     Raises:
       ValueError: a processed folder or workdir that cannot be used.
     """
-    path, made_by = pathlib.Path(config.data.path), config.data.made_by
-    if made_by is not None and not path.exists():
-        raise ValueError(f"{path} does not exist; make it with: {made_by}")
-    clip = open_clip(path, config.data.max_side or 0)
     resident = batches.fits(clip, config.data.resident)
     classes = masks.region_labels(config)
     on_device = batches.device_clip(clip, config.data, classes, resident=False)
-    checkpoint.claim_workdir(workdir, config, on_device.audio.shape[1:])
+    resolved = workdir_lib.resolved(config, on_device.audio.shape[1:])
+    mark = fingerprint(clip)
+    workdir_lib.claim(workdir, resolved, checkpoint.newest_config, parallel.writes())
+    checkpoints = checkpoint.Checkpoints(workdir, config.log.keep)
+    latest = checkpoints.latest()
+    if latest is not None and latest.progress.clip not in (None, mark):
+        raise ValueError(
+            f"{config.data.path} holds another clip than {workdir} was trained on; expected the "
+            "same: name its place with --config.data.path=FOLDER, or use another --workdir"
+        )
     if not resident:
         say("the clip's pictures do not stay on the device: they are read as they are needed")
     networks = Networks(load_perceptual(config))
     if config.stages.alignment.steps:
         networks, on_device = ready_for_alignment(config, networks, clip, on_device, say)
-    checkpoints = checkpoint.Checkpoints(workdir, config.log.keep)
-    latest = checkpoints.latest()
     nets = draw.make_nets(config)
     # A checkpoint's values take the place of those that the warm-up would learn.
     warm = latest is None
@@ -127,13 +173,17 @@ def prepare(config: Config, workdir: pathlib.Path, say: Callable[..., None] = pr
         r: parameter_overview.count_parameters(v.motion["params"]) for r, v in regions.items()
     }
     say("motion nets:", ", ".join(f"{r} {n:,} parameters" for r, n in counts.items()))
+    pixels = clip.height * clip.width * config.batch * len(config.regions)
+    needed = batches.expected_bytes(clip, state, resident, pixels)
+    say(memory.foresee(needed, "use --config.data.max_side=256, or --config.data.resident=host"))
     run = hooks.Run(config, workdir, clip, on_device, state, hooks.monitor_lists(state.alive, clip))
+    run.resolved, run.fingerprint = resolved, mark
     if latest is not None:
-        run.done = run.saved = latest[0]
-        run.seconds = latest[1]["seconds"]
-        run.state = checkpoint.fill(state, latest[2])
+        run.done = run.saved = latest.step
+        run.seconds = latest.progress.seconds
+        run.state = checkpoint.fill(state, latest.leaves)
         run.lists = hooks.monitor_lists(run.state.alive, clip)
-        say(f"resuming {workdir} at step {run.done} ({latest[1]['stage']})", flush=True)
+        say(f"resuming {workdir} at step {run.done} ({latest.progress.stage})", flush=True)
     replicated = parallel.replicate(
         batches.with_pictures(on_device, clip) if resident else on_device
     )

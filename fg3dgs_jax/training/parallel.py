@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from fg3dgs_jax.types import Array
@@ -76,6 +77,13 @@ def disconnect() -> None:
 def writes() -> bool:
     """Whether this process is the one that writes logs, pictures and the avatar."""
     return jax.process_index() == 0
+
+
+def any_process(value: bool) -> bool:
+    """Whether `value` is True in any process; all of them have to ask."""
+    if jax.process_count() == 1:
+        return value
+    return bool(multihost_utils.process_allgather(np.array(value)).any())
 
 
 def pmap(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:

@@ -12,6 +12,7 @@ import sys
 
 from fg3dgs_jax.experts import check as check_lib
 from fg3dgs_jax.experts import convert
+from fg3dgs_jax.system import faults
 from fg3dgs_jax.weights import store
 
 
@@ -26,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     for add in COMMANDS:
         add(commands)
     args = parser.parse_args(argv)
-    return args.run(args)
+    return faults.run("error", lambda: args.run(args))
 
 
 def _add_list(commands):
@@ -145,7 +146,7 @@ def _try(do, name) -> int:
     try:
         do(name)
     except (OSError, ValueError) as error:
-        return _fail(error)
+        return _fail(faults.describe(error))
     return 0
 
 

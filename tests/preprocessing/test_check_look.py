@@ -192,7 +192,8 @@ def test_landmarks_go_on_at_the_chunk_where_they_stopped(tmp_path, monkeypatch):
     assert track.names == ("a", "b") and not track.valid[3] and not list(target.path.glob(".*"))
     # For another video the chunks of an interrupted run are worth nothing.
     target.chunk("faces", 0).write_bytes(b"old")
-    resume.Folder(tmp_path / "o", {"a": 2})
+    with resume.Folder(tmp_path / "o", {"a": 2}).at_work():
+        pass
     assert not list(target.path.glob(".*chunk*"))
 
 
@@ -237,7 +238,8 @@ def test_labels_go_on_at_the_chunk_where_they_stopped(tmp_path, monkeypatch):
     seen.append("again")
     label("whole", 100, "b")
     assert len(seen) == 36
-    resume.Folder(tmp_path / "whole", {"a": 2})
+    with resume.Folder(tmp_path / "whole", {"a": 2}).at_work():
+        pass
     assert not list((tmp_path / "whole").glob(".*"))
 
 

@@ -255,7 +255,7 @@ def _another_parser(out, argv, monkeypatch):
 
 def test_an_interrupted_change_of_parser_is_not_taken_for_whole(tmp_path):
     target = resume.Folder(tmp_path, {"frames": 3})
-    (tmp_path / "labels.npy").write_bytes(b"old")
+    np.save(tmp_path / "labels.npy", np.zeros(1))
     assert not target.has("layers", ["labels.npy"], {"parser": "landmarks"})
     target.finish()
     assert target.has("layers", ["labels.npy"], {"parser": "landmarks"})

@@ -6,6 +6,7 @@ import pytest
 
 from fg3dgs_jax.clip import processed
 from fg3dgs_jax.config.defaults import Resident
+from fg3dgs_jax.system import memory
 from fg3dgs_jax.training import batches, feed, parallel
 from fg3dgs_jax.types import REGIONS
 from tests.painted import FRAMES, small
@@ -66,9 +67,9 @@ def test_more_frames_than_show_a_region_are_refused(folder):
 def test_pictures_stay_where_they_fit(folder, monkeypatch):
     clip = processed.load_clip(folder)
     size = sum(x.nbytes for x in (clip.frames, clip.labels, clip.torso))
-    monkeypatch.setattr(batches, "_available_bytes", lambda: 2 * size)
+    monkeypatch.setattr(memory, "available", lambda: 2 * size)
     assert batches.fits(clip, Resident.AUTO)
-    monkeypatch.setattr(batches, "_available_bytes", lambda: 2 * size - 2)
+    monkeypatch.setattr(memory, "available", lambda: 2 * size - 2)
     assert not batches.fits(clip, Resident.AUTO)
     assert batches.fits(clip, Resident.DEVICE) and not batches.fits(clip, Resident.HOST)
 

@@ -1,6 +1,9 @@
 """The loop on a small painted clip: a killed run goes on, lists and slots grow."""
 
 import json
+import os
+import shutil
+import signal
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +12,10 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from fg3dgs_jax import native
-from fg3dgs_jax.avatar import draw, store
+from fg3dgs_jax.avatar import draw, store, workdir
 from fg3dgs_jax.clip import format, processed
 from fg3dgs_jax.rasterizer import CapacityMonitor
+from fg3dgs_jax.system import lock, stop
 from fg3dgs_jax.training import (
     batches,
     checkpoint,
@@ -23,7 +27,7 @@ from fg3dgs_jax.training import (
     step,
 )
 from fg3dgs_jax.types import REGIONS
-from tests.painted import SIZE, small
+from tests.painted import SIZE, small, still
 
 
 class Killed(Exception):
@@ -104,7 +108,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(
     assert store.load(tmp_path / "whole").config.name == "quickstart"
 
     config.stages.motion.steps = 15
-    with pytest.raises(checkpoint.ConfigMismatch, match=r"differs in stages\.motion\.steps"):
+    with pytest.raises(workdir.ConfigMismatch, match=r"differs in stages\.motion\.steps"):
         loop.fit(config, tmp_path / "whole")
 
 
@@ -158,22 +162,59 @@ def test_unusable_folders_are_one_clear_line(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_signal_ends_a_run_with_a_checkpoint(folder, tmp_path, monkeypatch, capsys):
+    """After the dispatch, though no checkpoint is due; and nobody holds the workdir any more."""
+    config = still(folder, static=15)
+    config.log.checkpoint_every = 15
+
+    def killing(bar):
+        return lambda run, dispatch: os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(hooks, "show_progress", killing)
+    with pytest.raises(stop.Stopped, match=r"stopped by SIGTERM at step 5, with a checkpoint"):
+        loop.fit(config, tmp_path / "run")
+    printed = capsys.readouterr()
+    assert "SIGTERM: stopping after this dispatch" in printed.err
+    assert "memory: about 3.0 GB at the peak" in printed.out
+    assert checkpoint.Checkpoints(tmp_path / "run").latest().step == 5
+    assert (tmp_path / "run" / "avatar.npz").exists() and not list((tmp_path / "run").glob(".*"))
+    # The clip may move, but it has to be the same.
+    config.data.path = str(tmp_path / "moved")
+    with pytest.raises(ValueError, match=r"moved, on which .*--config\.data\.path=FOLDER"):
+        loop.fit(config, tmp_path / "run")
+    shutil.copytree(folder, tmp_path / "moved")
+    with np.load(folder / "camera.npz") as fields:
+        np.savez(tmp_path / "moved" / "camera.npz", **dict(fields), another=1)
+    clip = loop.open_data(config, tmp_path / "run")
+    assert loop.prepare(config, tmp_path / "run", clip).run.done == 5
+    other = {"world_to_camera": clip.world_to_camera[::-1], "valid": clip.valid}
+    np.savez(tmp_path / "moved" / "camera.npz", **other)
+    with pytest.raises(ValueError, match="moved holds another clip than"):
+        loop.fit(config, tmp_path / "run")
+    with lock.held(tmp_path / "run", "train"), pytest.raises(lock.Locked, match="being written by"):
+        loop.fit(config, tmp_path / "run")
+
+
 def test_a_run_goes_on_only_with_the_windows_it_began_with(tmp_path):
     config = small(tmp_path / "data")
-    checkpoint.claim_workdir(tmp_path / "run", config, (16, 80))
+
+    def claim(window):
+        workdir.claim(tmp_path / "run", workdir.resolved(config, window))
+
+    claim((16, 80))
     path = tmp_path / "run" / store.CONFIG_FILE
     assert json.loads(path.read_text())["data"]["audio_window"] == [16, 80]
-    checkpoint.claim_workdir(tmp_path / "run", config, (16, 80))
-    with pytest.raises(checkpoint.ConfigMismatch, match=r"\[16, 29\].* was trained on \[16, 80\]"):
-        checkpoint.claim_workdir(tmp_path / "run", config, (16, 29))
+    claim((16, 80))
+    with pytest.raises(workdir.ConfigMismatch, match=r"\[16, 29\].* was trained on \[16, 80\]"):
+        claim((16, 29))
     config.data.audio_extractor = "deepspeech"
-    with pytest.raises(checkpoint.ConfigMismatch, match=r"differs in data\.audio_extractor"):
-        checkpoint.claim_workdir(tmp_path / "run", config, (16, 80))
+    with pytest.raises(workdir.ConfigMismatch, match=r"differs in data\.audio_extractor"):
+        claim((16, 80))
     older = json.loads(path.read_text())
     del older["gaussians"]
     path.write_text(json.dumps(older))
-    with pytest.raises(checkpoint.ConfigMismatch, match=r"was trained by version 0\.1"):
-        checkpoint.claim_workdir(tmp_path / "run", config, (16, 29))
+    with pytest.raises(workdir.ConfigMismatch, match=r"was trained by version 0\.1"):
+        claim((16, 29))
 
 
 @pytest.mark.skipif(native.library_path("cuda") is None, reason="libfg3dgs_cuda is not built")

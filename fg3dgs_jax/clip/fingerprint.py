@@ -1,0 +1,15 @@
+"""Whether two processed folders hold the same clip, wherever and however they are stored."""
+
+import hashlib
+
+import numpy as np
+
+from fg3dgs_jax.clip.processed import Clip
+
+
+def fingerprint(clip: Clip) -> str:
+    """Hex digest of a clip's length, poses and expressions; its pictures are not read."""
+    digest = hashlib.sha256(str(clip.num_frames).encode())
+    for array in (clip.world_to_camera, clip.valid, clip.expression):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()[:16]
