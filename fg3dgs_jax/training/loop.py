@@ -93,8 +93,9 @@ def _run_stages(job: "Job", log: log_lib.Log, profiler: log_lib.Profile | None) 
             hooks.show_progress(bar),
             hooks.write_log(log),
             hooks.grow,
-            hooks.save(job.checkpoints),
+            # Before the checkpoint: a kill between the two would leave the picture out for good.
             hooks.draw_samples,
+            hooks.save(job.checkpoints),
             hooks.stop_if_asked(request, job.checkpoints),
         )
         start = 0  # the total step at which the stage begins
