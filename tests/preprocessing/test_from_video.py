@@ -143,7 +143,7 @@ def test_every_wanted_extractor_gets_its_file_once(tmp_path, monkeypatch):
     )
     calls = []
 
-    def extract(name, samples, num_frames, prior):
+    def extract(name, samples, num_frames):
         calls.append(name)
         return np.full((num_frames, 1, 2), len(samples), np.float32)
 
