@@ -37,7 +37,7 @@ class Span(NamedTuple):
 
     first: int
     stop: int  # the last one + 1
-    why: str  # "blank", "fade", "no face", "another scene" or "another face"
+    why: str  # "blank", "fade", "no face", "too short", "another scene" or "another face"
 
 
 class _Piece(NamedTuple):
@@ -78,12 +78,13 @@ def choose(seen: Seen, weights: np.ndarray | None = None) -> list[Span]:
     own &= ~blank
     strange, faded = _strange(rooms, own)
     own &= ~strange
-    own = _with_faces(own, face)
+    whole, own = own, _with_faces(own, face)
     why = np.full(count, "another scene", object)
     middle = scene[0].room
     for piece in pieces:
         if apart(piece.room, middle) < ROOM:
             why[piece.frames] = "another face"
+    why[whole & ~own] = "too short"
     why[~face & ~strange] = "no face"
     why[strange & faded] = "fade"
     why[strange & ~faded] = "another scene"
