@@ -3,10 +3,10 @@
 | file | content |
 |---|---|
 | `meta.json` | schema, T, width, height, fps, intrinsics, split, source, weights, consent... |
-| `frames.npy` | uint8 [T, H, W, 3] RGB |
-| `labels.npy` | uint8 [T, H, W], `LABELS` |
+| `frames.mkv` | RGB [T, H, W, 3], as the three below coded as `streams.py` says |
+| `labels.mkv` | [T, H, W], `LABELS`, without loss |
+| `torso.mkv`, `alpha.mkv` | torso and neck layer, straight-alpha RGBA [T, H, W, 4] |
 | `background.png` | RGB plate [H, W, 3] |
-| `torso.npy` | torso and neck layer, uint8 straight-alpha RGBA [T, H, W, 4] |
 | `camera.npz` | world_to_camera [T, 4, 4] float32, valid [T] bool |
 | `landmarks.npz` | pixels [T, 478, 2] float32 (x, y), valid [T] bool |
 | `expression.npz` | e [T, E] float32, names [E] |
@@ -16,6 +16,9 @@
 `meta.json` is written last: a folder without it is unfinished. Its `left_out` lists the frames that
 do not show the person in the scene of the clip, as [first, last + 1, why]. They keep their rows,
 but belong to no split. Their labels and torso are empty.
+
+In place of the four streams a folder may have `frames.npy`, `labels.npy` and `torso.npy`, uint8
+arrays of those shapes. Earlier versions wrote them, and `save_arrays` still does.
 """
 
 import json

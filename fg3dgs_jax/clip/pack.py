@@ -1,7 +1,7 @@
 """A processed folder as one file, `ID.fg3dgs`, to travel with.
 
-The file is a zip: `manifest.json` first, then the pictures as video (`pack_streams`), then every
-other file of the folder as it is, compressed without loss. The manifest names each member with its
+The file is a zip: `manifest.json` first, then the pictures as video (`streams`), then every other
+file of the folder as it is, compressed without loss. The manifest names each member with its
 size and sha256. Left out is what only `preprocess` needs to go on (`LEFT_OUT`).
 """
 
@@ -19,18 +19,19 @@ import zlib
 import numpy as np
 import platformdirs
 
-from fg3dgs_jax.clip import format, pack_streams, processed
+from fg3dgs_jax.clip import decoded, format, processed, streams
 from fg3dgs_jax.clip.memory_map import releasing
 from fg3dgs_jax.media import whole_files
 from fg3dgs_jax.media.progress import progress
 
 SUFFIX = ".fg3dgs"
-VERSION = 1  # of the file's layout
+VERSION = 2  # of the file's layout
+ARRAYS_OF = 1  # a version whose streams are of few whole pictures: they are unpacked as arrays
 MANIFEST = "manifest.json"
 LEFT_OUT = ("state.json", "faces.npz")
-_ARRAYS = tuple(f"{name}.npy" for name in format.ARRAYS)  # these travel as video
+_PICTURES = (*(f"{name}.npy" for name in format.ARRAYS), *streams.STREAMS)
 _BLOCK = 1 << 20
-KEPT = 4  # unpacked files in the cache; a minute at 512 px takes 3 GB
+KEPT = 4  # unpacked files in the cache; a minute at 512 px takes 70 MB
 
 
 class PackError(ValueError):
@@ -61,11 +62,13 @@ def pack(folder: os.PathLike | str, out: os.PathLike | str | None = None) -> pat
 
 def _write(out, clip, folder, scratch):
     """The file `out` of the clip in `folder`; its streams stand in `scratch` for a while."""
-    pictures = zip(clip.frames, clip.labels, clip.torso, strict=True)
-    bar = progress(pictures, desc="pack", total=clip.num_frames, unit="frame")
-    bar = releasing(bar, clip.frames, clip.labels, clip.torso)
-    labels = pack_streams.write(scratch, bar, clip.height, clip.width)
-    files = {name: scratch / name for name in pack_streams.STREAMS} | _others(folder)
+    source = folder
+    if not streams.whole(folder):
+        pictures = zip(clip.frames, clip.labels, clip.torso, strict=True)
+        bar = progress(pictures, desc="pack", total=clip.num_frames, unit="frame")
+        streams.write(scratch, releasing(bar, clip.frames, clip.labels, clip.torso))
+        source = scratch
+    files = {name: source / name for name in streams.STREAMS} | _others(folder)
     manifest = {
         "format": f"packed processed folder of fg3dgs_jax, version {VERSION}",
         "version": VERSION,
@@ -74,7 +77,6 @@ def _write(out, clip, folder, scratch):
         "T": clip.num_frames,
         "height": clip.height,
         "width": clip.width,
-        "labels_sha256": labels,
         "members": [
             {"name": name, "size": path.stat().st_size, "sha256": _digest(path)}
             for name, path in files.items()
@@ -83,7 +85,7 @@ def _write(out, clip, folder, scratch):
     with zipfile.ZipFile(out, "w") as archive:
         archive.writestr(MANIFEST, json.dumps(manifest, indent=1))
         for name, path in files.items():
-            stored = name in pack_streams.STREAMS or path.suffix == ".png"
+            stored = name in streams.STREAMS or path.suffix == ".png"
             kind = zipfile.ZIP_STORED if stored else zipfile.ZIP_LZMA
             archive.write(path, name, compress_type=kind)
 
@@ -108,7 +110,7 @@ def unpack(file: os.PathLike | str, out: os.PathLike | str) -> pathlib.Path:
         part.rename(out)
     except (zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError, KeyError) as error:
         raise _damaged(file, str(error) or type(error).__name__) from None
-    except pack_streams.StreamError as error:
+    except streams.StreamError as error:
         raise _damaged(file, str(error)) from None
     finally:
         shutil.rmtree(part, ignore_errors=True)
@@ -166,7 +168,7 @@ def read_manifest(file: os.PathLike | str) -> dict:
     except (zipfile.BadZipFile, KeyError, EOFError, ValueError, zlib.error) as error:
         raise _damaged(file, str(error).strip("'\"")) from None
     versions = (manifest.get("version"), manifest.get("schema"))
-    if versions != (VERSION, format.SCHEMA):
+    if versions not in ((ARRAYS_OF, format.SCHEMA), (VERSION, format.SCHEMA)):
         raise PackError(
             f"{file} is of version {versions[0]}, schema {versions[1]}; this program reads "
             f"{VERSION}, {format.SCHEMA}: pack the folder again with this version"
@@ -178,7 +180,9 @@ def _extract(file, out):
     """Members, then the arrays, then meta.json: a folder without it is unfinished."""
     manifest = read_manifest(file)
     size = manifest["T"], manifest["height"], manifest["width"]
-    needed = sum(member["size"] for member in manifest["members"]) + 8 * int(np.prod(size))
+    as_arrays = manifest["version"] == ARRAYS_OF
+    needed = sum(member["size"] for member in manifest["members"])
+    needed += 8 * int(np.prod(size)) if as_arrays else 0
     free = shutil.disk_usage(out).free
     if free < needed:
         raise OSError(
@@ -187,9 +191,10 @@ def _extract(file, out):
         )
     with zipfile.ZipFile(file) as archive, tempfile.TemporaryDirectory(dir=out) as scratch:
         for member in manifest["members"]:
-            where = scratch if member["name"] in pack_streams.STREAMS else out
+            where = scratch if as_arrays and member["name"] in streams.STREAMS else out
             _member(archive, member, pathlib.Path(where))
-        _arrays(out, pathlib.Path(scratch), size, manifest["labels_sha256"])
+        if as_arrays:
+            _arrays(out, pathlib.Path(scratch), size, manifest["labels_sha256"])
     if not (out / "meta.json").exists():
         raise KeyError("it has no meta.json")
 
@@ -217,15 +222,16 @@ def _arrays(out, scratch, size, labels_sha256):
         name: np.lib.format.open_memmap(out / f"{name}.npy", "w+", np.uint8, shape)
         for name, shape in shapes.items()
     }
-    digest, count = hashlib.sha256(), 0
-    bar = progress(pack_streams.read(scratch), desc="unpack", total=size[0], unit="frame")
-    for count, pictures in enumerate(releasing(bar, *big.values()), 1):
-        if count > size[0] or pictures.labels.shape != size[1:]:
-            raise KeyError("its pictures are not of the number and size that its manifest says")
-        for array, values in zip(big.values(), pictures, strict=True):
-            array[count - 1] = values
-        digest.update(pictures.labels.tobytes())
-    if count != size[0] or digest.hexdigest() != labels_sha256:
+    digest = hashlib.sha256()
+    pictures = decoded.arrays(scratch)
+    if any(pictures[name].shape != array.shape for name, array in big.items()):
+        raise KeyError("its pictures are not of the number and size that its manifest says")
+    bar = progress(range(size[0]), desc="unpack", unit="frame")
+    for i in releasing(bar, *big.values()):
+        for name, array in big.items():
+            array[i] = pictures[name][i]
+        digest.update(big["labels"][i].tobytes())
+    if digest.hexdigest() != labels_sha256:
         raise KeyError("its labels are not those that were packed")
     for array in big.values():
         array.flush()
@@ -236,7 +242,7 @@ def _others(folder):
     paths = sorted(p for p in folder.rglob("*") if p.is_file())
     names = {p.relative_to(folder).as_posix(): p for p in paths}
     hidden = {n for n in names if any(part.startswith(".") for part in n.split("/"))}
-    return {n: p for n, p in names.items() if n not in {*_ARRAYS, *LEFT_OUT, *hidden}}
+    return {n: p for n, p in names.items() if n not in {*_PICTURES, *LEFT_OUT, *hidden}}
 
 
 def _digest(path):

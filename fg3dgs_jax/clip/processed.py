@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from fg3dgs_jax.clip import decoded, streams
 from fg3dgs_jax.clip.format import (
     ARRAYS,
     SCHEMA,
@@ -29,16 +30,19 @@ from fg3dgs_jax.clip.layers import over
 from fg3dgs_jax.system import arrays
 
 
+AGAIN = "run preprocess again, which makes what is damaged anew, or copy the folder again"
+
+
 @dataclasses.dataclass(frozen=True)
 class Clip:
-    """A processed folder, opened. Big arrays are memory-mapped unless `max_side` made copies."""
+    """A processed folder, opened. Pictures are decoded, or mapped from a file, as they are read."""
 
     path: pathlib.Path
     meta: dict
-    frames: np.ndarray  # uint8 [T, H, W, 3]
-    labels: np.ndarray  # uint8 [T, H, W]
+    frames: decoded.Pictures  # uint8 [T, H, W, 3]
+    labels: decoded.Pictures  # uint8 [T, H, W]
     background: np.ndarray  # uint8 [H, W, 3]
-    torso: np.ndarray  # uint8 [T, H, W, 4], straight alpha
+    torso: decoded.Pictures  # uint8 [T, H, W, 4], straight alpha
     world_to_camera: np.ndarray  # float32 [T, 4, 4]
     valid: np.ndarray  # bool [T]: False where the pose was interpolated
     intrinsics: tuple[float, float, float, float]  # fx, fy, cx, cy in px of these frames
@@ -135,6 +139,12 @@ class Clip:
         upper, lower = LIP_MIDDLES
         return np.linalg.norm(self.landmarks[:, lower] - self.landmarks[:, upper], axis=-1)
 
+    def kept(self, room: int) -> "Clip":
+        """The same clip, whose pictures stay in memory once they were read, up to `room` bytes."""
+        memory = decoded.Memory(room)
+        pictures = {name: memory.keeping(getattr(self, name)) for name in ARRAYS}
+        return dataclasses.replace(self, **pictures)
+
     def backgrounds(self) -> np.ndarray:
         """uint8 [T, H, W, 3], the torso layer over the plate: B of eq. (14)."""
         out = np.empty((*self.torso.shape[:3], 3), np.uint8)
@@ -162,7 +172,6 @@ def load_clip(path: os.PathLike | str, max_side: int = 0) -> Clip:
             f"{path} {unfinished if path.is_dir() else 'does not exist'}; make it with: "
             f"python -m fg3dgs_jax.preprocess --video VIDEO --out {path}"
         )
-    again = "run preprocess again, which makes what is damaged anew, or copy the folder again"
     try:
         meta = json.loads((path / "meta.json").read_text())
         if meta["schema"] != SCHEMA:
@@ -173,12 +182,12 @@ def load_clip(path: os.PathLike | str, max_side: int = 0) -> Clip:
         frames, height, width = meta["T"], meta["height"], meta["width"]
         intrinsics = np.array([meta["intrinsics"][k] for k in ("fx", "fy", "cx", "cy")])
     except (KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise arrays.damaged(path / "meta.json", error, again) from None
-    big = {name: arrays.read_npy(path / f"{name}.npy", again, mapped=True) for name in ARRAYS}
+        raise arrays.damaged(path / "meta.json", error, AGAIN) from None
+    big = open_pictures(path)
     for name, array in big.items():
         if array.shape[:3] != (frames, height, width):
             raise DatasetError(
-                f"{path}/{name}.npy has shape {array.shape}; meta.json says "
+                f"the {name} of {path} have shape {array.shape}; meta.json says "
                 f"[{frames}, {height}, {width}]"
             )
     background = cv2.imread(str(path / "background.png"))
@@ -186,14 +195,14 @@ def load_clip(path: os.PathLike | str, max_side: int = 0) -> Clip:
         raise DatasetError(f"{path}/background.png is missing or damaged; {again}")
     background = background[..., ::-1]
     camera, landmarks, expression = (
-        arrays.read_npz(path / f"{n}.npz", again) for n in ("camera", "landmarks", "expression")
+        arrays.read_npz(path / f"{n}.npz", AGAIN) for n in ("camera", "landmarks", "expression")
     )
     points = landmarks["pixels"].astype(np.float32)
     if 0 < max_side < max(width, height):
         scale = max_side / max(width, height)
         size = (round(width * scale), round(height * scale))
         big = {
-            n: _resize(a, size, cv2.INTER_NEAREST if n == "labels" else cv2.INTER_AREA)
+            n: decoded.shrunk(a, size, cv2.INTER_NEAREST if n == "labels" else cv2.INTER_AREA)
             for n, a in big.items()
         }
         background = cv2.resize(background, size, interpolation=cv2.INTER_AREA)
@@ -216,7 +225,15 @@ def load_clip(path: os.PathLike | str, max_side: int = 0) -> Clip:
     )
 
 
-def _resize(array, size, interpolation):
-    return np.stack(
-        [cv2.resize(np.ascontiguousarray(a), size, interpolation=interpolation) for a in array]
-    )
+def open_pictures(path: pathlib.Path) -> dict[str, decoded.Pictures]:
+    """Frames, labels and torso of a folder by these names: its streams, or else its arrays.
+
+    Raises:
+      DatasetError: neither is whole.
+    """
+    if not streams.whole(path) and (path / f"{ARRAYS[0]}.npy").exists():
+        return {name: arrays.read_npy(path / f"{name}.npy", AGAIN, mapped=True) for name in ARRAYS}
+    try:
+        return dict(decoded.arrays(path))
+    except streams.StreamError as error:
+        raise DatasetError(str(error)) from None

@@ -60,8 +60,9 @@ class Measurer:
         self.mesh_boxes = face_boxes.mesh_boxes(clip.landmarks)
         self.lips, self.eyes = clip.lips_boxes(), clip.eyes_boxes()
         self.steady = openings_lib.steady_boxes(self.lips, clip.height, clip.width)
+        some = openings_lib.some_of(train)
         self.colours = openings_lib.fit_mouth_colours(
-            clip.frames[train], clip.labels[train], self.steady[train]
+            clip.frames[some], clip.labels[some], self.steady[some]
         )
         self.still = metrics.best_still_image(clip.frames[i] for i in train)
         mesh = networks.mesh.call

@@ -12,6 +12,7 @@ from fg3dgs_jax.clip.format import LABELS, LIP_LABELS
 from fg3dgs_jax.media.clock import FPS, SAMPLES_PER_FRAME
 
 MIN_SHIFT = FPS // 2  # frames; half a second away speech no longer resembles itself
+FITTED = 100  # frames on which the colour models are fitted, at most
 MIN_PIXELS = 20  # of one class, below which no colour model is fitted
 OPEN, LIPS, SKIN = 0, 1, 2
 CLASSES = {
@@ -48,23 +49,26 @@ def steady_boxes(lips_boxes: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.stack([row0, row0 + tall, col0, col0 + wide], -1).astype(np.int32)
 
 
+def some_of(frames: np.ndarray) -> np.ndarray:
+    """At most `FITTED` of some frame numbers, evenly spread: what the colours are fitted on."""
+    return frames[np.unique(np.linspace(0, len(frames) - 1, min(FITTED, len(frames))).astype(int))]
+
+
 def fit_mouth_colours(
-    frames: np.ndarray, labels: np.ndarray, boxes: np.ndarray, limit: int = 100
+    frames: np.ndarray, labels: np.ndarray, boxes: np.ndarray
 ) -> MouthColours | None:
-    """Fits the colour classes on (at most `limit`, evenly spread) true frames.
+    """Fits the colour classes on true frames, at most `FITTED` of them (`some_of`).
 
     Args:
       frames: uint8 [T, H, W, 3].
       labels: uint8 [T, H, W], `format.LABELS`.
       boxes: int [T, 4].
-      limit: frames.
 
     Returns:
       None when the mouth is never open, or there is nothing else to tell it from.
     """
-    chosen = np.unique(np.linspace(0, len(frames) - 1, min(limit, len(frames))).astype(int))
     colours = {name: [] for name in CLASSES}
-    for i in chosen:
+    for i in some_of(np.arange(len(frames))):
         row0, row1, col0, col1 = boxes[i]
         pixels, marks = features(frames[i], boxes[i]), labels[i][row0:row1, col0:col1].ravel()
         for name, (_, members) in CLASSES.items():

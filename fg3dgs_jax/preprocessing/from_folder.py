@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fg3dgs_jax.clip import format, over_time
-from fg3dgs_jax.clip.memory_map import releasing, stream
+from fg3dgs_jax.clip import format, over_time, streams
 from fg3dgs_jax.media import clock, video
 from fg3dgs_jax.media.progress import progress
 from fg3dgs_jax.preprocessing import steps
@@ -146,11 +145,10 @@ def _missing_weights() -> list[str]:
 def read(job: FolderJob) -> None:
     """Writes frames and sound, and notes what is odd about the sound."""
     folder, source = job.folder, job.source
-    frames = folder.array("frames", (source.num_frames, source.height, source.width, 3))
     numbers = progress(range(source.num_frames), desc="frames", unit="frame")
-    for i in releasing(numbers, frames):
-        frames[i] = source.frame(i)
-    folder.keep("frames", frames)
+    with folder.streams("frames") as sinks:
+        for i in numbers:
+            sinks.add(streams.frame_planes(source.frame(i)))
     samples = video.read_audio(source.sound)
     length = source.num_frames * clock.SAMPLE_RATE // clock.FPS
     excess = (len(samples) - length) / clock.SAMPLE_RATE  # s
@@ -193,19 +191,16 @@ def layers(job: FolderJob) -> None:
     """Writes labels, plate and torso, and notes pictures whose colours are not known."""
     folder, source, frames = job.folder, job.source, job.frames
     points = over_time.smooth(job.landmarks)
-    labels = folder.array("labels", frames.shape[:3])
-    torso = folder.array("torso", (*frames.shape[:3], 4))
     unknown = []
-    bar = progress(stream(frames), desc="labels and torso", total=len(frames), unit="frame")
-    for i, frame in enumerate(releasing(bar, labels, torso)):
-        classes, share = labels_lib.classes(source.parsing(i))
-        labels[i] = labels_lib.labels_of(frame, points[i], classes, source.teeth_mask(i))
-        torso[i] = source.torso(i)
-        if share > MAX_UNKNOWN:
-            unknown.append(i)
+    bar = progress(frames, desc="labels and torso", unit="frame")
+    with folder.streams("labels", "torso", "alpha") as sinks:
+        for i, frame in enumerate(bar):
+            classes, share = labels_lib.classes(source.parsing(i))
+            labels = labels_lib.labels_of(frame, points[i], classes, source.teeth_mask(i))
+            sinks.add(streams.layer_planes(frame, labels, source.torso(i)))
+            if share > MAX_UNKNOWN:
+                unknown.append(i)
     format.save_arrays(folder.path, background=source.plate())
-    folder.keep("labels", labels)
-    folder.keep("torso", torso)
     folder.save("unknown", unknown)
 
 
@@ -247,15 +242,15 @@ def report(job: FolderJob) -> None:
 
 STEPS = (
     steps.ROOM,
-    Step("read", read, makes=("frames.npy", "audio.wav", "odd.json")),
+    Step("read", read, makes=("frames.mkv", "audio.wav", "odd.json")),
     steps.FACES,
     Step("pose", pose, needs=("faces.npz",), makes=("camera.npz", "landmarks.npz", "gauge.json")),
     steps.EXPRESSION,
     Step(
         "layers",
         layers,
-        needs=("frames.npy", "landmarks.npz"),
-        makes=("labels.npy", "torso.npy", "background.png", "unknown.json"),
+        needs=("frames.mkv", "landmarks.npz"),
+        makes=(*steps.LAYERS, "unknown.json"),
     ),
     *(
         dataclasses.replace(

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fg3dgs_jax.clip import av_offset, format, over_time
-from fg3dgs_jax.clip.memory_map import releasing
+from fg3dgs_jax.clip import av_offset, format, over_time, streams
 from fg3dgs_jax.media import clock, loudness, video
 from fg3dgs_jax.media.progress import progress
 from fg3dgs_jax.preprocessing import steps
@@ -222,13 +221,12 @@ def print_verdicts(job: VideoJob) -> None:
 def read(job: VideoJob) -> None:
     """Writes the frames, and counts the cuts on the way."""
     source, folder = job.cropped, job.folder
-    frames = folder.array("frames", (source.num_frames, source.height, source.width, 3))
     thumbs = np.empty((source.num_frames, *sample.THUMB[::-1]), np.float32)
     bar = progress(source.frames(), desc="frames", total=source.num_frames, unit="frame")
-    for i, picture in enumerate(releasing(bar, frames)):
-        frames[i] = picture
-        thumbs[i] = sample.thumb(picture)
-    folder.keep("frames", frames)
+    with folder.streams("frames") as sinks:
+        for i, picture in enumerate(bar):
+            sinks.add(streams.frame_planes(picture))
+            thumbs[i] = sample.thumb(picture)
     folder.save("cuts", list(sample.cuts_in(thumbs)))
 
 
@@ -314,7 +312,7 @@ STEPS = (
     ),
     Step("verdicts", print_verdicts, needs=("check.json",), always=True),
     dataclasses.replace(steps.ROOM, needs=("framing.json",)),
-    Step("read", read, needs=("framing.json",), makes=("frames.npy", *CUTS)),
+    Step("read", read, needs=("framing.json",), makes=("frames.mkv", *CUTS)),
     dataclasses.replace(steps.FACES, needs=(*steps.FACES.needs, *CUTS)),
     *scene.STEPS,
     Step(
@@ -334,7 +332,7 @@ STEPS = (
     Step(
         "pose",
         pose,
-        needs=("framing.json", "frames.npy", "faces.npz", *CUTS, *SCENE),
+        needs=("framing.json", "frames.mkv", "faces.npz", *CUTS, *SCENE),
         makes=("camera.npz", "landmarks.npz"),
         made_by=lambda job: job.made_by(head_pose.MADE_BY),
     ),
@@ -346,8 +344,8 @@ STEPS = (
     Step(
         "layers",
         layers.layers,
-        needs=("frames.npy", "landmarks.npz", *CUTS, *SCENE),
-        makes=("labels.npy", "torso.npy", "background.png"),
+        needs=("frames.mkv", "landmarks.npz", *CUTS, *SCENE),
+        makes=steps.LAYERS,
         version=layers.VERSION,
         made_by=lambda job: job.made_by(job.parser.made_by),
     ),

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fg3dgs_jax.clip import av_offset, format
+from fg3dgs_jax.clip import av_offset, decoded, format
 from fg3dgs_jax.experts.audio import audio_features
 from fg3dgs_jax.experts.face import face_landmarker
 from fg3dgs_jax.media import video
@@ -58,9 +58,9 @@ class Job(abc.ABC):
         """Arguments of `format.save_meta`, once the steps are done."""
 
     @property
-    def frames(self) -> np.ndarray:
-        """uint8 [T, H, W, 3] RGB, mapped from `frames.npy`."""
-        return np.load(self.folder.path / "frames.npy", mmap_mode="r")
+    def frames(self) -> decoded.Decoded:
+        """uint8 [T, H, W, 3] RGB, of `frames.mkv`."""
+        return decoded.frames(self.folder.path / "frames.mkv")
 
     @property
     def landmarks(self) -> np.ndarray:

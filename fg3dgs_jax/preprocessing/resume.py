@@ -4,7 +4,7 @@
 
 - `key`: what the whole folder is made of. Another key, and every step is done again.
 - `done`: {step: its `Step.record`}. Another record, and that step is done again.
-- `filling`: {step: {"made_by": its record, "rows": how many are whole}} of interrupted steps.
+- `chunks`: {step: its record} of interrupted steps, whose chunks are taken up if it is the same.
 - `seconds`: {step: how long it took}.
 """
 
@@ -15,17 +15,18 @@ import pathlib
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
-from fg3dgs_jax.clip import format
+from fg3dgs_jax.clip import format, streams
 from fg3dgs_jax.preprocessing.step import Step
 from fg3dgs_jax.system import arrays, faults, lock
 
 # Bytes free below which a failed write is the disk's fault.
 _NEARLY_NOTHING = 1 << 20
+BYTES_A_PIXEL = 0.2  # on the disk, of all streams and what is there while they are made
 
 
 class DiskFullError(OSError):
@@ -66,8 +67,8 @@ class Folder:
     def has(self, step: str, files: Sequence[str], record: Any = True) -> bool:
         """Whether the step was finished with this record and its files are whole in the folder.
 
-        The step is the current one from now on: its clock runs, and `begin`, `resumable`, `filled`
-        and `finish` are about it.
+        The step is the current one from now on: its clock runs, and `begin` and `finish` are
+        about it.
         """
         self._since = time.monotonic()
         self._step, self._record = step, record
@@ -75,14 +76,18 @@ class Folder:
         return whole and self._state["done"].get(step) == record
 
     def begin(self) -> None:
-        """Forgets an earlier result of the current step, whose files are to be written over."""
-        if self._state["done"].pop(self._step, None) is not None:
+        """Forgets an earlier result of the current step, and chunks that were made otherwise."""
+        chunks = self._state.setdefault("chunks", {})
+        known = self._state["done"].pop(self._step, None) is None
+        if not known or chunks.get(self._step) != self._record:
+            self.forget_chunks(self._step)
+            chunks[self._step] = self._record
             self.save("state", self._state)
 
     def finish(self) -> None:
         """Remembers that the current step is whole; with another record it is done again."""
         self._state["done"][self._step] = self._record
-        self._state.get("filling", {}).pop(self._step, None)
+        self._state.get("chunks", {}).pop(self._step, None)
         seconds = self._state.setdefault("seconds", {})
         seconds[self._step] = round(time.monotonic() - self._since, 2)
         self._since = time.monotonic()
@@ -104,86 +109,48 @@ class Folder:
         """The content of NAME.json."""
         return json.loads((self.path / f"{name}.json").read_text())
 
-    def array(self, name: str, shape: Sequence[int], suffix: str = "part") -> np.memmap:
-        """A uint8 .npy file to fill; `keep` gives it its name when it is whole.
+    @contextlib.contextmanager
+    def streams(self, *names: str) -> Iterator[streams.Sinks]:
+        """Streams to fill; they become NAME.mkv when the block ends without an error.
 
-        Its room on the disk is taken at once: a disk that fills up under a memory map would kill
-        the program without a message.
+        An array of the same pictures that an earlier version wrote gives way to them.
         """
-        part = self.path / f".{name}.{suffix}.npy"
-        array = np.lib.format.open_memmap(part, "w+", np.uint8, tuple(shape))
-        if hasattr(os, "posix_fallocate"):
-            with open(part, "r+b") as file:
-                try:
-                    os.posix_fallocate(file.fileno(), 0, part.stat().st_size)
-                except OSError as error:
-                    if faults.is_full(error):
-                        raise OSError(error.errno, error.strerror, str(part)) from None
-        return array
+        parts = {name: self.path / f".{name}.part.mkv" for name in names}
+        with streams.Sinks(parts) as sinks:
+            yield sinks
+        for name, part in parts.items():
+            part.replace(self.path / f"{name}.mkv")
+            (self.path / f"{name}.npy").unlink(missing_ok=True)
 
-    def keep(self, name: str, array: np.memmap) -> None:
-        """Closes an array of `array` or `resumable` under its final name."""
-        array.flush()
-        pathlib.Path(str(array.filename)).replace(self.path / f"{name}.npy")
-
-    def resumable(self, shapes: Mapping[str, Sequence[int]]) -> tuple[list[np.memmap], int]:
-        """Arrays of the current step that outlive an interruption, to be filled row by row.
-
-        What the step left with another record is not taken up.
-
-        Args:
-          shapes: {name: shape}.
-
-        Returns:
-          ([array, ...] in the order of the names, how many rows are `filled` already).
-        """
-        paths = [self.path / f".{name}.filling.npy" for name in shapes]
-        left = self._state.get("filling", {}).get(self._step, {})
-        if left.get("made_by") == self._record and all(path.exists() for path in paths):
-            return [np.lib.format.open_memmap(path, "r+") for path in paths], left["rows"]
-        return [self.array(name, shape, "filling") for name, shape in shapes.items()], 0
-
-    def filled(self, rows: int, arrays: Sequence[np.memmap]) -> None:
-        """Remembers that the first `rows` of the arrays of `resumable` are there to stay."""
-        for array in arrays:
-            array.flush()
-        filling = self._state.setdefault("filling", {})
-        filling[self._step] = {"made_by": self._record, "rows": rows}
-        self.save("state", self._state)
-
-    def chunk(self, name: str, index: int) -> pathlib.Path:
-        """Path of the file with chunk `index` of a long step, which outlives an interruption."""
-        return self.path / f".{name}.{index:04d}.chunk.npz"
+    def chunk(self, name: str, index: int, suffix: str = ".npz") -> pathlib.Path:
+        """Path of the file with a chunk of the step `name`, which outlives an interruption."""
+        return self.path / f".{name}.{index:04d}.chunk{suffix}"
 
     def forget_chunks(self, name: str = "*") -> None:
         """Removes the chunks of a step that is whole, or whose input has changed."""
-        for path in self.path.glob(f".{name}.[0-9]*.chunk.npz"):
-            path.unlink(missing_ok=True)
-        for path in self.path.glob(f".{name}.filling.npy"):
-            path.unlink(missing_ok=True)
+        # The second ones are of earlier versions.
+        for pattern in (f".{name}.[0-9]*.chunk.*", ".*.filling.npy"):
+            for path in self.path.glob(pattern):
+                path.unlink(missing_ok=True)
 
-    def make_room(self, arrays: Mapping[str, Sequence[int]]) -> None:
+    def make_room(self, pictures: Sequence[int]) -> None:
         """Refuses to begin what the disk has no room for.
 
         Args:
-          arrays: {name: shape} of the uint8 arrays that the steps will write. Those that are in
-            the folder already take no more room.
+          pictures: [T, H, W] of the streams that the steps will write. Those that are in the folder
+            already take no more room.
 
         Raises:
           DiskFullError: with the numbers.
         """
-        names = ("{}.npy", ".{}.filling.npy")
-        missing = {
-            name: shape
-            for name, shape in arrays.items()
-            if not any((self.path / file.format(name)).exists() for file in names)
-        }
-        needed = sum(int(np.prod(shape, dtype=np.int64)) for shape in missing.values())
+        missing = [name for name in streams.STREAMS if not (self.path / name).exists()]
+        share = len(missing) / len(streams.STREAMS)
+        needed = share * BYTES_A_PIXEL * float(np.prod(pictures, dtype=np.float64))
         free = shutil.disk_usage(self.path).free
         if needed > free:
             raise DiskFullError(
-                f"{self.path} needs {needed / 1e9:.1f} GB for {', '.join(missing)}, the disk has "
-                f"{free / 1e9:.1f} GB free: free some, choose another --out, or use --size or "
+                f"{self.path} needs about {needed / 1e9:.1f} GB for {', '.join(missing)}, the disk "
+                f"has {free / 1e9:.1f} GB free: free some, choose another --out, or use --size or "
                 "--max_seconds for less"
             )
 

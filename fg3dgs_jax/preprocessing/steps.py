@@ -7,8 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from fg3dgs_jax.clip import format, lips, over_time
-from fg3dgs_jax.clip.memory_map import stream
+from fg3dgs_jax.clip import format, lips, over_time, streams
 from fg3dgs_jax.experts.audio import audio_features, lip_prior
 from fg3dgs_jax.experts.face import face_landmarker
 from fg3dgs_jax.media import clock, video
@@ -36,8 +35,7 @@ def make_room(job: Job) -> None:
     """Refuses to begin what the disk has no room for, and foresees the memory."""
     needed = MEMORY + MEMORY_OF_FRAME * job.num_frames
     print(memory.foresee(needed, "process less at once: --max_seconds"))
-    pixels = (job.num_frames, *job.size)
-    job.folder.make_room({"frames": (*pixels, 3), "labels": pixels, "torso": (*pixels, 4)})
+    job.folder.make_room((job.num_frames, *job.size))
 
 
 def faces(job: Job) -> None:
@@ -51,17 +49,12 @@ def faces(job: Job) -> None:
     for k, (start, stop) in enumerate(itertools.pairwise([*starts, len(frames)])):
         if folder.chunk("faces", k).exists():
             continue
-        bar = functools.partial(_streamed, f"landmarks {k + 1}/{len(starts)}")
+        bar = functools.partial(progress, desc=f"landmarks {k + 1}/{len(starts)}", unit="frame")
         track = face_landmarker.detect(job.landmarker, frames[start:stop], clock.FPS, bar)
         fields = {name: np.asarray(value) for name, value in track._asdict().items()}
         format.save_arrays(folder.path, **{folder.chunk("faces", k).stem: fields})
     track = _joined([folder.chunk("faces", k) for k in range(len(starts))])
     format.save_arrays(folder.path, faces=track)
-
-
-def _streamed(desc, frames):
-    """The frames of a memory map, with a bar."""
-    return progress(stream(frames), desc=desc, total=len(frames), unit="frame")
 
 
 def _joined(chunks: Sequence[pathlib.Path]) -> dict[str, np.ndarray]:
@@ -116,7 +109,7 @@ def expression(job: Job) -> None:
     network = job.expression.emotion.network
     if network is not None:
         frames, landmarks = job.frames, job.landmarks
-        pairs = zip(stream(frames), landmarks, strict=True)
+        pairs = zip(frames, landmarks, strict=True)
         bar = progress(pairs, desc="emotion", total=len(frames), unit="frame")
         emotions = np.stack([network.call(frame, points) for frame, points in bar])
         e = np.concatenate([over_time.smooth(emotions, track.valid, cuts), e], 1)
@@ -183,20 +176,20 @@ def _feature_step(name):
 
 
 ROOM = Step("room", make_room, always=True)
-FACES = Step("faces", faces, needs=("frames.npy",), makes=("faces.npz",))
+FACES = Step("faces", faces, needs=("frames.mkv",), makes=("faces.npz",))
 EXPRESSION = Step(
     "expression",
     expression,
-    needs=("frames.npy", "faces.npz", "landmarks.npz"),
+    needs=("frames.mkv", "faces.npz", "landmarks.npz"),
     makes=("expression.npz",),
     made_by=lambda job: job.expression.origin,
 )
 FEATURES = tuple(map(_feature_step, audio_features.EXTRACTORS))
+# What every pipeline makes of the frames.
+LAYERS = (*(name for name in streams.STREAMS if name != "frames.mkv"), "background.png")
 # What every pipeline leaves for its report and for those who read the folder.
 RESULTS = (
-    "frames.npy",
-    "labels.npy",
-    "torso.npy",
+    *streams.STREAMS,
     "background.png",
     "camera.npz",
     "landmarks.npz",

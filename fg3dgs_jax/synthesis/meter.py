@@ -18,11 +18,9 @@ class Meter:
           clip: the processed folder, at the size of the frames.
           poses: int [n], the clip's frame that lends each frame its pose.
         """
-        train = clip.split("train")
+        some = openings.some_of(clip.split("train"))
         boxes = openings.steady_boxes(clip.lips_boxes(), clip.height, clip.width)
-        self.colours = openings.fit_mouth_colours(
-            clip.frames[train], clip.labels[train], boxes[train]
-        )
+        self.colours = openings.fit_mouth_colours(clip.frames[some], clip.labels[some], boxes[some])
         self.boxes = boxes[poses]
         self.openings: list[float] = []
 

@@ -1,8 +1,8 @@
 """A clip on the device and the frames taken from it; all randomness from `fold_in(key, step)`.
 
 So step s of a run sees the same frame whether or not the run was interrupted before. The pictures
-are the bulk of a clip: they lie on the device where they fit, else the frames picked are read from
-the memory-mapped files and come with each dispatch (`training/feed.py`).
+are the bulk of a clip: they lie on the device where they fit, else the frames picked are decoded or
+read from the folder and come with each dispatch (`training/feed.py`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,6 +21,8 @@ from fg3dgs_jax.system import memory
 from fg3dgs_jax.types import REGIONS, Array, Batch, Camera, Conditions
 
 MIN_PIXELS = 20 / 512**2  # a layer is not trained on frames that show less of its region (share)
+KEPT_SHARE = 0.25  # of the machine's free memory: what decoded pictures may take
+MOST_KEPT = 4 << 30  # bytes: they take no more than that
 RESIDENT_SHARE = 0.5  # of the free memory: what pictures may take, a step's work needs the rest
 # Bytes that a run takes besides its clip and state, as measured (docs/reliability.md): most of it
 # while XLA compiles, some for each pixel of a step.
@@ -75,9 +77,9 @@ def device_clip(
     classes = {"eyes": format.EYE_LABELS, "mouth": format.MOUTH_LABELS} | dict(classes or {})
     train = learnt_frames(clip, data.seconds)
     pixels = MIN_PIXELS * clip.height * clip.width
-    seen = {"face": train & clip.valid} | {
-        r: train & (_pixels_of(clip, classes[r]) >= pixels) for r in ("eyes", "mouth")
-    }
+    parts = ("eyes", "mouth")
+    shown = _pixels_of(clip, train, [classes[r] for r in parts]) >= pixels
+    seen = {"face": train & clip.valid} | dict(zip(parts, shown, strict=True))
     eligible = {r: seen[r] if seen[r].any() else train for r in REGIONS}
     guide_pixels = jnp.asarray(clip.landmarks[:, landmarks.GUIDES])
     intrinsics = jnp.asarray(clip.intrinsics, jnp.float32)
@@ -134,8 +136,8 @@ def learnt_frames(clip: processed.Clip, seconds: float | None = None) -> np.ndar
 
 
 def with_pictures(device: DeviceClip, clip: processed.Clip) -> DeviceClip:
-    """The same with the clip's own arrays as pictures, to be uploaded straight from the files."""
-    return device._replace(frames=clip.frames, labels=clip.labels, torso=clip.torso)
+    """The same with the clip's own pictures, to be uploaded."""
+    return device._replace(**read_pictures(clip, np.arange(clip.num_frames))._asdict())
 
 
 def without_pictures(device: DeviceClip) -> DeviceClip:
@@ -166,31 +168,41 @@ def expected_bytes(clip: processed.Clip, state: Any, resident: bool, pixels: int
       pixels: that a step draws.
     """
     pictures = clip.frames.nbytes + clip.labels.nbytes + clip.torso.nbytes
-    # Shrunk ones are kept in memory, and a CPU's devices have copies of their own.
-    copies = float(not isinstance(clip.frames, np.memmap))
-    if resident and jax.default_backend() == "cpu":
-        copies += jax.local_device_count()
+    # Decoded ones are kept in memory up to a limit, but a CPU's devices have copies of their own.
+    kept = float(min(pictures, room_to_keep()))
+    if resident:
+        kept = float(pictures * (1 + jax.local_device_count() * (jax.default_backend() == "cpu")))
     states = 4 * sum(np.asarray(x).nbytes for x in jax.tree.leaves(state))
-    return COMPILING + copies * pictures + states + PIXEL * pixels
+    return COMPILING + kept + states + PIXEL * pixels
 
 
-def _pixels_of(clip, classes):
-    """[T] pixels of some label classes, frame by frame: the labels may not fit in memory."""
-    return np.array([np.isin(labels, classes).sum() for labels in clip.labels])
+def room_to_keep() -> int:
+    """Bytes of decoded pictures that may stay in the memory of a training."""
+    return int(min(KEPT_SHARE * memory.available(), MOST_KEPT))
+
+
+def _pixels_of(clip, train, groups):
+    """[groups, T] pixels of some groups of label classes; 0 in frames that are not learnt from."""
+    out = np.zeros((len(groups), clip.num_frames), int)
+    for i in np.flatnonzero(train):  # one by one: the labels may not fit in memory
+        counts = np.bincount(clip.labels[i].ravel(), minlength=256)
+        out[:, i] = [counts[list(classes)].sum() for classes in groups]
+    return out
 
 
 def read_pictures(clip: processed.Clip, index, with_torso=True) -> Pictures:
     """The pictures of frames `index` [...] in host memory."""
     index = np.asarray(index)
-
-    def read(array):
-        # One by one: an advanced index of a memory map reads through a copy of its own.
-        out = np.empty(index.shape + array.shape[1:], array.dtype)
-        for place, i in np.ndenumerate(index):
-            out[place] = array[i]
-        return out
-
-    return Pictures(read(clip.frames), read(clip.labels), read(clip.torso) if with_torso else None)
+    stored = (clip.frames, clip.labels, clip.torso if with_torso else None)
+    out = Pictures(
+        *(None if x is None else np.empty(index.shape + x.shape[1:], np.uint8) for x in stored)
+    )
+    # Frame by frame: what a torso shares with its frame is decoded once.
+    for place, i in np.ndenumerate(index):
+        for target, source in zip(out, stored, strict=True):
+            if target is not None and source is not None:
+                target[place] = source[i]
+    return out
 
 
 def step_keys(seed: int, stage_number: int, step):

@@ -147,6 +147,7 @@ def prepare(
     Raises:
       ValueError: a processed folder or workdir that cannot be used.
     """
+    clip = clip.kept(batches.room_to_keep())
     resident = batches.fits(clip, config.data.resident)
     classes = masks.region_labels(config)
     on_device = batches.device_clip(clip, config.data, classes, resident=False)

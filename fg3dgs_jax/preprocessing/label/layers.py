@@ -1,16 +1,14 @@
 """The step that labels a clip's pixels, and makes its background plate and its torso layer."""
 
-import functools
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from fg3dgs_jax.clip import format, over_time
-from fg3dgs_jax.clip.memory_map import releasing
+from fg3dgs_jax.clip import decoded, format, over_time, streams
 from fg3dgs_jax.media import clock
 from fg3dgs_jax.media.progress import progress
+from fg3dgs_jax.media.whole_files import whole
 from fg3dgs_jax.preprocessing import threads
 from fg3dgs_jax.preprocessing.label import parsers, smoothing
 from fg3dgs_jax.preprocessing.label import torso as torso_lib
@@ -35,38 +33,35 @@ def layers(job: Any) -> None:
     some = np.unique(np.linspace(0, len(shown) - 1, min(PLATE_FRAMES, len(shown))).astype(int))
     some = shown[some]
     plate, _ = torso_lib.background_plate(frames[some], np.maximum(labels[some], alphas[some]))
-    torso = folder.array("torso", (*frames.shape[:3], 4))
-    opacities = (alpha / np.float32(255) for alpha in alphas)
-    draw = functools.partial(_torso, plate)
-    drawn = threads.map_ahead(draw, own, frames, labels, opacities)
-    bar = progress(drawn, desc="torso", total=len(frames), unit="frame")
-    for i, layer in enumerate(releasing(bar, frames, labels, alphas, torso)):
-        torso[i] = layer
+
+    def draw(shown, frame, classes, alpha):
+        layer = np.zeros((*classes.shape, 4), np.uint8)
+        if shown:
+            layer = torso_lib.torso_layer(frame, classes, alpha / np.float32(255), plate)
+        return streams.layer_planes(frame, classes, layer)
+
+    drawn = threads.map_ahead(draw, own, frames, labels, alphas)
+    with folder.streams("labels", "torso", "alpha") as sinks:
+        for planes in progress(drawn, desc="torso", total=len(frames), unit="frame"):
+            sinks.add(planes)
     format.save_arrays(folder.path, background=plate)
-    folder.keep("labels", labels)
-    folder.keep("torso", torso)
-    pathlib.Path(str(alphas.filename)).unlink()
-
-
-def _torso(plate, own, frame, labels, alpha):
-    return torso_lib.torso_layer(frame, labels, alpha, plate) if own else 0
 
 
 def label(
     folder: Folder,
     parser: parsers.FaceParser,
-    frames: np.ndarray,
+    frames: decoded.Pictures,
     points: np.ndarray,
     cuts: Sequence[int] = (),
     own: np.ndarray | None = None,
-) -> list[np.memmap]:
-    """Labels and alphas uint8 [T, H, W] of frames, still to be kept.
+) -> tuple[decoded.Decoded, decoded.Decoded]:
+    """Labels and alphas uint8 [T, H, W] of frames, in chunks of the step `layers`.
 
     Each chunk is begun afresh, with the neighbours that its first and last frames are smoothed
     with. So work taken up after an interruption gives the same.
 
     Args:
-      folder: whose current step this is.
+      folder: where the chunks are.
       parser: makes labels and alpha of one frame.
       frames: uint8 [T, H, W, 3].
       points: float [T, 478, 2] px, smoothed.
@@ -75,21 +70,36 @@ def label(
     """
     shape, reach = frames.shape[:3], smoothing.REACH
     own = np.ones(len(frames), bool) if own is None else own
-    arrays, done = folder.resumable({"labels": shape, "alpha": shape})
-    with progress(desc="labels", total=len(frames), initial=done, unit="frame") as bar:
-        for start in range(done, len(frames), LABELS_CHUNK):
+    blank = np.zeros((2 * shape[1], shape[2]), np.uint8)
+    starts = range(0, len(frames), LABELS_CHUNK)
+    chunks = [folder.chunk("layers", k, ".mkv") for k in range(len(starts))]
+    with progress(desc="labels", total=len(frames), unit="frame") as bar:
+        for start, chunk in zip(starts, chunks, strict=True):
             stop = min(start + LABELS_CHUNK, len(frames))
+            if chunk.exists():
+                bar.update(stop - start)
+                continue
             part = _with_neighbours(own, start, stop, reach)
             inside = [c - part.start for c in cuts if part.start < c < part.stop]
             parsed = parser.parse(frames[part], points[part], clock.FPS)
             parsed = smoothing.smooth(parsed, points[part], cuts=inside)
-            for i, frame in enumerate(releasing(parsed, frames, *arrays), part.start):
-                if start <= i < stop and own[i]:
-                    arrays[0][i], arrays[1][i] = frame.labels, np.rint(255 * frame.alpha)
-                    bar.update()
+            with whole(chunk) as unfinished, streams.Sinks({"layers": unfinished}) as sinks:
+                for _ in range(start, part.start):
+                    sinks.add({"layers": blank})
+                for i, frame in enumerate(parsed, part.start):
+                    if start <= i < stop:
+                        alpha = np.rint(255 * frame.alpha).astype(np.uint8)
+                        both = np.concatenate([frame.labels, alpha])
+                        sinks.add({"layers": both if own[i] else blank})
+                        bar.update(int(own[i]))
+                for _ in range(part.stop, stop):
+                    sinks.add({"layers": blank})
             bar.update(int((~own[start:stop]).sum()))
-            folder.filled(stop, arrays)
-    return arrays
+    stacked, height = decoded.grey(chunks, LABELS_CHUNK), shape[1]
+    return (
+        decoded.Decoded(lambda number: stacked[number][:height], shape),
+        decoded.Decoded(lambda number: stacked[number][height:], shape),
+    )
 
 
 def _with_neighbours(own, start, stop, reach):

@@ -44,7 +44,7 @@ class FaceParser:
         """Yields a `from_landmarks.Parsed` for each frame: labels uint8, alpha float32, [H, W].
 
         Args:
-          frames: uint8 [T, H, W, 3] RGB, in order; a memory map will do.
+          frames: uint8 [T, H, W, 3] RGB, in order; they may be decoded as they are read.
           points: float [T, 478, 2] px, smoothed with `over_time.smooth`.
           fps: frames a second.
           progress: wraps the frames, e.g. for a bar.

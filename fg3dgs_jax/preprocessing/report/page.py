@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from fg3dgs_jax.clip import av_offset, format, over_time
+from fg3dgs_jax.clip import av_offset, decoded, format, over_time, processed
 from fg3dgs_jax.media import clock, plots, video
 from fg3dgs_jax.preprocessing.check import verdicts
 from fg3dgs_jax.preprocessing.label import smoothing
@@ -45,7 +45,7 @@ class Summary:
 class _Clip:
     """What the page measures, read from the folder."""
 
-    arrays: dict[str, np.ndarray]  # of `format.ARRAYS`, mapped
+    arrays: dict[str, decoded.Pictures]  # of `format.ARRAYS`
     plate: np.ndarray  # uint8 [H, W, 3]
     camera: np.ndarray  # [T, 4, 4] world_to_camera
     error: np.ndarray  # [T] px
@@ -114,7 +114,7 @@ def _read(folder):
         points = fields["pixels"]
     focal, centre = float(focal), np.array([width, height]) / 2
     return _Clip(
-        arrays={name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in format.ARRAYS},
+        arrays=processed.open_pictures(folder),
         plate=plate,
         camera=camera,
         error=error,
@@ -248,7 +248,7 @@ def project(
     return focal * camera[..., :2] / camera[..., 2:] + centre
 
 
-def flicker(labels: np.ndarray, points: np.ndarray, count: int = 40) -> dict[str, float]:
+def flicker(labels: decoded.Pictures, points: np.ndarray, count: int = 40) -> dict[str, float]:
     """{part: mean of `smoothing.flicker`} over `count` places of a clip [T, H, W]."""
     shares = {name: [] for name in PARTS}
     smooth = over_time.smooth(points)

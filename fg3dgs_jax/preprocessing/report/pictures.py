@@ -9,6 +9,7 @@ import cv2
 import jinja2
 import numpy as np
 
+from fg3dgs_jax.clip.decoded import Pictures
 from fg3dgs_jax.clip.format import LABELS
 from fg3dgs_jax.clip.layers import over
 
@@ -47,9 +48,9 @@ _TEMPLATES = jinja2.Environment(
 
 
 def contact_sheet(
-    frames: np.ndarray,
-    labels: np.ndarray,
-    torso: np.ndarray,
+    frames: Pictures,
+    labels: Pictures,
+    torso: Pictures,
     plate: np.ndarray,
     points: np.ndarray,
     shown: np.ndarray | None = None,
@@ -73,7 +74,7 @@ def contact_sheet(
 
 
 def fit_sheet(
-    frames: np.ndarray,
+    frames: Pictures,
     points: np.ndarray,
     fitted: np.ndarray,
     shown: np.ndarray | None = None,

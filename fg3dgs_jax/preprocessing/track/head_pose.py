@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fg3dgs_jax.clip.decoded import Pictures
 from fg3dgs_jax.preprocessing.track import bundle_adjustment, photometric
 from fg3dgs_jax.preprocessing.track.bundle_adjustment import (
     Scales,
@@ -79,7 +80,7 @@ def fit_head(
     sighting: Sighting,
     focal: float | None = None,
     rigid: np.ndarray = RIGID,
-    frames: np.ndarray | None = None,
+    frames: Pictures | None = None,
     cuts: Sequence[int] = (),
     progress: Callable[[Iterable], Iterable] = iter,
 ) -> HeadTrack:

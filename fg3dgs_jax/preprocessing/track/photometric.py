@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from scipy.interpolate import LinearNDInterpolator
 
+from fg3dgs_jax.clip.decoded import Pictures
 from fg3dgs_jax.clip.landmarks import (
     FACE_OVAL,
     LEFT_BROW,
@@ -19,7 +20,6 @@ from fg3dgs_jax.clip.landmarks import (
     RIGHT_BROW,
     RIGHT_EYE,
 )
-from fg3dgs_jax.clip.memory_map import releasing
 from fg3dgs_jax.preprocessing.track import bundle_adjustment
 
 NUM_POINTS = 1200  # about
@@ -53,7 +53,7 @@ def skin_points(points: np.ndarray) -> np.ndarray:
 
 
 def image_terms(
-    frames: np.ndarray,
+    frames: Pictures,
     valid: np.ndarray,
     poses: np.ndarray,
     skin: np.ndarray,
@@ -63,7 +63,7 @@ def image_terms(
     """Normal equations of the poses by grey levels: [T, 6, 6], [T, 6]; zero where not valid.
 
     Args:
-      frames: uint8 [T, H, W, 3], may be mapped from a file; read once, in order.
+      frames: uint8 [T, H, W, 3], may be decoded as they are read; read once, in order.
       valid: bool [T], frames with a face.
       poses: [T, 6], where the fit stands.
       skin: [S, 3] m, head frame.
@@ -91,7 +91,7 @@ def image_terms(
 
 
 def deviation(
-    frames: np.ndarray,
+    frames: Pictures,
     valid: np.ndarray,
     poses: np.ndarray,
     skin: np.ndarray,
@@ -111,7 +111,7 @@ def _compare(frames, valid, poses, skin, focal, centre):
       median [T, S].
     """
     looks = np.zeros((len(poses), len(skin), 3), np.float32)
-    for i in releasing(np.flatnonzero(valid), frames):
+    for i in np.flatnonzero(valid):
         shown = bundle_adjustment.project(poses[i : i + 1], skin, focal, centre)[0]
         looks[i] = _look(frames[i], shown)
     known = np.flatnonzero(valid)
