@@ -46,6 +46,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--whole", type=int, default=1000, help="frames that are preprocessed")
     parser.add_argument("--frames", type=int, default=6500, help="of the long folder")
     parser.add_argument("--config", default="tuned,quick", help="what is trained")
+    parser.add_argument("--steps", type=int, default=50, help="of a dispatch of --ratio")
     parser.add_argument("--ratio", type=int, default=6, help="dispatches of streams and of arrays")
     parser.add_argument("--stage", default="motion", help="the stage of which they are")
     parser.add_argument("--max_side", type=int, nargs="+", default=[256, 0], help="px; of --ratio")
@@ -195,6 +196,7 @@ def disk(folder: pathlib.Path) -> dict[str, float]:
 def ratio(args: argparse.Namespace, folder: pathlib.Path, max_side: int) -> dict[str, object]:
     """Returns ms a step with pictures from streams and from arrays, dispatch by dispatch in turns.
 
+    CPU ms count what a machine that is busy with other things does not change.
     The arrays are in the system's cache or not, as it comes. Pictures that were decoded stay in the
     memory as in any training.
     """
@@ -205,19 +207,19 @@ def ratio(args: argparse.Namespace, folder: pathlib.Path, max_side: int) -> dict
         name: _steps(args, path, max_side, args.scratch / f"{name}_{max_side}")
         for name, path in (("streams", folder), ("arrays", plain))
     }
-    times: dict[str, list[float]] = {name: [] for name in runs}
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
     for _ in range(args.ratio + 1):
         for name, steps in runs.items():
             times[name].append(next(steps))
     # The first dispatch of each is compiled.
-    medians = {name: round(float(np.median(t[1:])), 2) for name, t in times.items()}
-    pairs = [a / b for a, b in zip(times["arrays"][1:], times["streams"][1:], strict=True)]
+    each = {name: np.array(rows[1:]) for name, rows in times.items()}
+    speed = np.median(each["arrays"] / each["streams"], 0).round(3)
     found = {
         "max_side": max_side,
         "stage": args.stage,
-        "ms a step": medians,
-        "each": {name: [round(x, 1) for x in t] for name, t in times.items()},
-        "speed of streams, of that of arrays": round(float(np.median(pairs)), 3),
+        "ms a step": {name: np.median(rows[:, 0]).round(2) for name, rows in each.items()},
+        "CPU ms a step": {name: np.median(rows[:, 1]).round(2) for name, rows in each.items()},
+        "speed of streams, of that of arrays": {"time": speed[0], "CPU": speed[1]},
     }
     print(json.dumps(found), flush=True)
     return found
@@ -236,12 +238,12 @@ def write_arrays(folder: pathlib.Path, out: pathlib.Path) -> None:
 
 
 def _steps(args, folder, max_side, workdir):
-    """Yields ms a step of one dispatch after the other."""
+    """Yields ms and CPU ms of this process a step, of one dispatch after the other."""
     config = config_lib.load(args.config)
     config.data.path, config.data.max_side = str(folder), max_side or None
     config.data.seconds, config.data.resident = None, Resident.HOST
-    config.warm_up.steps, config.steps_per_dispatch = 0, 50
-    config.log.checkpoint_every = 50
+    config.warm_up.steps, config.steps_per_dispatch = 0, args.steps
+    config.log.checkpoint_every = args.steps
     shutil.rmtree(workdir, ignore_errors=True)
     job = loop.prepare(config, workdir, print)
     run, clip = job.run, job.run.clip
@@ -251,12 +253,13 @@ def _steps(args, folder, max_side, workdir):
     size = (clip.height, clip.width)
     setup = Setup(config, stage, number, job.nets, job.networks, size, run.lists.capacities)
     dispatch = step.make_dispatch(setup)
-    begin = time.perf_counter()
+    begin = time.perf_counter(), time.process_time()
     for steps, inputs in feed.feed(config, stage, number, clip, run.on_device, False, 0):
         run.state, metrics, _ = dispatch(run.state, job.replicated, inputs)
         float(parallel.first(metrics)["loss"])
-        yield 1e3 * (time.perf_counter() - begin) / steps
-        begin = time.perf_counter()
+        seconds = time.perf_counter() - begin[0], time.process_time() - begin[1]
+        yield tuple(1e3 * s / steps for s in seconds)
+        begin = time.perf_counter(), time.process_time()
 
 
 if __name__ == "__main__":

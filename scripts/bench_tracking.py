@@ -30,7 +30,7 @@ import numpy as np
 
 from fg3dgs_jax.avatar import store as avatar_store
 from fg3dgs_jax.avatar import subject as subject_lib
-from fg3dgs_jax.clip import format
+from fg3dgs_jax.clip import format, processed
 from fg3dgs_jax.experts.face import mediapipe_runtime
 from fg3dgs_jax.media import clock
 from fg3dgs_jax.preprocessing.track import bundle_adjustment, head_pose, photometric
@@ -58,7 +58,7 @@ def parse(argv):
 def main(argv=None):
     """Measures every track; returns the program's exit code."""
     args = parse(argv)
-    frames = np.load(args.data / "frames.npy", mmap_mode="r")
+    frames = processed.load_clip(args.data).frames
     with np.load(args.data / "faces.npz") as fields:
         faces = {k: fields[k] for k in fields.files}
     figures = {}

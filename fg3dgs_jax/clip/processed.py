@@ -192,7 +192,7 @@ def load_clip(path: os.PathLike | str, max_side: int = 0) -> Clip:
             )
     background = cv2.imread(str(path / "background.png"))
     if background is None:
-        raise DatasetError(f"{path}/background.png is missing or damaged; {again}")
+        raise DatasetError(f"{path}/background.png is missing or damaged; {AGAIN}")
     background = background[..., ::-1]
     camera, landmarks, expression = (
         arrays.read_npz(path / f"{n}.npz", AGAIN) for n in ("camera", "landmarks", "expression")

@@ -146,16 +146,18 @@ def without_pictures(device: DeviceClip) -> DeviceClip:
 
 
 def fits(clip: processed.Clip, setting: Resident) -> bool:
-    """Whether a clip's pictures are to lie on each local device: `data.resident` of a config."""
+    """Whether a clip's pictures are to lie on each local device: `data.resident` of a config.
+
+    By itself only where a device has a memory of its own and they take no more than a share of it.
+    On a CPU they would be a second copy of what stays in memory anyway (`room_to_keep`).
+    """
     if setting != Resident.AUTO:
         return setting == Resident.DEVICE
-    needed = clip.frames.nbytes + clip.labels.nbytes + clip.torso.nbytes
     stats = jax.local_devices()[0].memory_stats() or {}
-    if "bytes_limit" in stats:
-        free = stats["bytes_limit"] - stats.get("bytes_in_use", 0)
-    else:  # a CPU: its devices share the machine's memory
-        free = memory.available() / jax.local_device_count()
-    return needed <= RESIDENT_SHARE * free
+    if "bytes_limit" not in stats:
+        return False
+    needed = clip.frames.nbytes + clip.labels.nbytes + clip.torso.nbytes
+    return needed <= RESIDENT_SHARE * (stats["bytes_limit"] - stats.get("bytes_in_use", 0))
 
 
 def expected_bytes(clip: processed.Clip, state: Any, resident: bool, pixels: int) -> float:

@@ -147,8 +147,8 @@ def prepare(
     Raises:
       ValueError: a processed folder or workdir that cannot be used.
     """
-    clip = clip.kept(batches.room_to_keep())
     resident = batches.fits(clip, config.data.resident)
+    clip = clip if resident else clip.kept(batches.room_to_keep())
     classes = masks.region_labels(config)
     on_device = batches.device_clip(clip, config.data, classes, resident=False)
     resolved = workdir_lib.resolved(config, on_device.audio.shape[1:])
@@ -161,7 +161,7 @@ def prepare(
             f"{config.data.path} holds another clip than {workdir} was trained on; expected the "
             "same: name its place with --config.data.path=FOLDER, or use another --workdir"
         )
-    if not resident:
+    if not resident and jax.default_backend() != "cpu":
         say("the clip's pictures do not stay on the device: they are read as they are needed")
     networks = Networks(load_perceptual(config))
     if config.stages.alignment.steps:

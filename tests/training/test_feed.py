@@ -1,5 +1,7 @@
 """The inputs of a dispatch: the same wherever the pictures lie, and made for every device."""
 
+from types import SimpleNamespace
+
 import jax
 import numpy as np
 import pytest
@@ -67,10 +69,18 @@ def test_more_frames_than_show_a_region_are_refused(folder):
 def test_pictures_stay_where_they_fit(folder, monkeypatch):
     clip = processed.load_clip(folder)
     size = sum(x.nbytes for x in (clip.frames, clip.labels, clip.torso))
-    monkeypatch.setattr(memory, "available", lambda: 2 * size)
-    assert batches.fits(clip, Resident.AUTO)
-    monkeypatch.setattr(memory, "available", lambda: 2 * size - 2)
-    assert not batches.fits(clip, Resident.AUTO)
+    for stats, fits in (
+        ({"bytes_limit": 3 * size, "bytes_in_use": size}, True),
+        ({"bytes_limit": 3 * size, "bytes_in_use": size + 2}, False),
+        (None, False),  # a CPU's: they stay where they were decoded
+    ):
+        device = SimpleNamespace(memory_stats=lambda stats=stats: stats)
+        monkeypatch.setattr(batches.jax, "local_devices", lambda device=device: [device])
+        assert batches.fits(clip, Resident.AUTO) == fits
+    monkeypatch.setattr(memory, "available", lambda: 1000)
+    assert batches.room_to_keep() == 250
+    monkeypatch.setattr(memory, "available", lambda: 1 << 40)
+    assert batches.room_to_keep() == batches.MOST_KEPT
     assert batches.fits(clip, Resident.DEVICE) and not batches.fits(clip, Resident.HOST)
 
 
