@@ -43,6 +43,6 @@ def print_scene(job: Any) -> None:
 
 FILES = ("scene.json",)
 STEPS = (
-    Step("scene", choose_scene, needs=("frames.npy", "faces.npz", "cuts.json"), makes=FILES),
+    Step("scene", choose_scene, needs=("frames.mkv", "faces.npz", "cuts.json"), makes=FILES),
     Step("left out", print_scene, needs=FILES, always=True),
 )
