@@ -1,5 +1,6 @@
 """A processed folder as one file: what comes back, who reads it, and what is refused."""
 
+import hashlib
 import json
 import os
 import zipfile
@@ -109,6 +110,25 @@ def _damage(packed, target, change):
         for item in source.infolist():
             out.writestr(item, change(item.filename, source.read(item)))
     return target
+
+
+def test_a_file_of_version_1_becomes_arrays(folder, packed, tmp_path):
+    labels = processed.load_clip(folder).labels
+    digest = hashlib.sha256(labels.tobytes()).hexdigest()
+
+    def older(name, data):
+        if name != pack.MANIFEST:
+            return data
+        return json.dumps(json.loads(data) | {"version": 1, "labels_sha256": digest}).encode()
+
+    out = pack.unpack(_damage(packed, tmp_path / "old.fg3dgs", older), tmp_path / "out")
+    names = {p.name for p in out.iterdir()}
+    assert names >= {f"{n}.npy" for n in format.ARRAYS} and not names & set(streams.STREAMS)
+    clip = processed.load_clip(out)
+    assert isinstance(clip.labels, np.memmap) and len(clip.frames) == 10
+    np.testing.assert_array_equal(clip.labels, labels)
+    small = pack.unpack(pack.pack(out), tmp_path / "small")  # and streams again, of few bytes
+    assert streams.whole(small) and not (small / "frames.npy").exists()
 
 
 def test_a_damaged_file_is_refused_in_one_line(packed, tmp_path, capsys):
