@@ -245,7 +245,7 @@ def _steps(args, folder, max_side, workdir):
     config.warm_up.steps, config.steps_per_dispatch = 0, args.steps
     config.log.checkpoint_every = args.steps
     shutil.rmtree(workdir, ignore_errors=True)
-    job = loop.prepare(config, workdir, print)
+    job = loop.prepare(config, workdir, loop.open_data(config, workdir), print)
     run, clip = job.run, job.run.clip
     stages = loop.stages_in_order(config)
     number, stage = next((n, s) for n, (name, s) in enumerate(stages) if name == args.stage)

@@ -29,7 +29,6 @@ from fg3dgs_jax.clip.landmarks import (
 from fg3dgs_jax.clip.layers import over
 from fg3dgs_jax.system import arrays
 
-
 AGAIN = "run preprocess again, which makes what is damaged anew, or copy the folder again"
 
 

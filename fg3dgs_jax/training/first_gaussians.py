@@ -131,7 +131,7 @@ def lift(
         points.append(_on_head(rng, rays, pose, mesh, region))
     if not points:
         raise ValueError(
-            f"no training frame shows the {region}; expected some pixels of it in labels.npy: "
+            f"no training frame shows the {region}; expected some pixels of it in labels.mkv: "
             "look at the report of preprocess, or use a clip in which the person speaks and blinks"
         )
     points, colors = np.concatenate(points), np.concatenate(colors)

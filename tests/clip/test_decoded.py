@@ -118,7 +118,7 @@ def test_a_stream_that_is_damaged_is_one_line(folder, tmp_path):
         ) as error:
             list(processed.open_pictures(copy)["torso"])
         assert name in str(error.value) and "make it again" in str(error.value)
-    with pytest.raises(processed.DatasetError, match=r"lacks its pictures \(frames.npy\)"):
+    with pytest.raises(processed.DatasetError, match=r"frames\.mkv is missing"):
         processed.open_pictures(tmp_path)
 
 

@@ -28,7 +28,7 @@ BATCH = 4  # frames a call of the Flax networks; on a CPU one, for more only tak
 
 @dataclasses.dataclass(frozen=True)
 class FaceParser:
-    """One way to make `labels.npy`, with the files it takes."""
+    """One way to make `labels.mkv`, with the files it takes."""
 
     name: str
     weights: dict[str, pathlib.Path]  # by their names in the registry
