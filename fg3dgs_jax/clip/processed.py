@@ -230,7 +230,7 @@ def open_pictures(path: pathlib.Path) -> dict[str, decoded.Pictures]:
     Raises:
       DatasetError: neither is whole.
     """
-    if not streams.whole(path) and (path / f"{ARRAYS[0]}.npy").exists():
+    if not streams.whole(path) and any((path / f"{name}.npy").exists() for name in ARRAYS):
         return {name: arrays.read_npy(path / f"{name}.npy", AGAIN, mapped=True) for name in ARRAYS}
     try:
         return dict(decoded.arrays(path))
