@@ -256,7 +256,7 @@ def test_a_title_and_a_fade_change_neither_plate_nor_poses(tmp_path, monkeypatch
     later = made(tmp_path / "b", monkeypatch, clip, parts, "--start", f"{lead / 25:.2f}")
     assert later.num_frames == count and later.own.all()
     assert later.meta["source"]["start"] == lead / 25
-    assert np.abs(later.frames.astype(int) - plain.frames).mean() < 2
+    assert np.abs(np.asarray(later.frames, int) - plain.frames).mean() < 2
 
 
 def test_a_clip_that_is_short_without_other_scenes_is_refused(clip):
