@@ -107,7 +107,7 @@ def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
     return [path for path in _differences(ours, theirs) if not path.startswith(FREE)]
 
 
-def _differences(a, b, prefix=""):
+def _differences(a: Any, b: Any, prefix: str = "") -> list[str]:
     if isinstance(a, dict) and isinstance(b, dict):
         keys = sorted(set(a) | set(b))
         missing = object()
