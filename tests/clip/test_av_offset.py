@@ -161,7 +161,9 @@ def test_auto_decides_once_for_a_folder(tmp_path, monkeypatch, capsys):
         return video.read_wav(job.folder.path / "audio.wav").astype(float), job
 
     fields = {k: np.asarray(v) for k, v in track._asdict().items()}
-    np.savez(resume.Folder(tmp_path / "o", {"a": 1}).path / "faces.npz", **fields)
+    folder = resume.Folder(tmp_path / "o", {"a": 1})
+    np.savez(folder.path / "faces.npz", **fields)
+    folder.save("scene", {"left_out": [], "others": []})
     auto, job = wav("auto")
     assert f"moved by -{job.correction.seconds:.3f} s (auto)" in capsys.readouterr().out
     moved = job.correction.seconds
