@@ -9,9 +9,9 @@ import numpy as np
 import optax
 
 from fg3dgs_jax.clip import lips
-from fg3dgs_jax.experts.audio import lip_prior
+from fg3dgs_jax.experts.audio import lip_prior, quiet
 from fg3dgs_jax.experts.audio.lip_prior import LipPrior
-from fg3dgs_jax.lipsync import quiet, ruler
+from fg3dgs_jax.lipsync import ruler
 from fg3dgs_jax.lipsync.lip_clips import LipClip
 from fg3dgs_jax.lipsync.openings import correlation
 from fg3dgs_jax.media.clock import FPS, SAMPLES_PER_FRAME

@@ -42,6 +42,21 @@ def test_a_person_who_does_otherwise_is_learnt_from_the_frames_given(prior, hear
     assert adapted.facts == {"seed": 0, "adapted_to_frames": CUT}
 
 
+def test_lips_are_shut_in_sounds_that_no_lips_make(prior, heard):
+    """The clip has none of them, so what is learnt from it would lead anywhere there."""
+    rng = np.random.default_rng(5)
+    still = [(6 + rng.normal(size=(50, D))).astype(np.float32) for _ in range(8)]
+    own = np.roll(lip_prior.predict(prior, heard)[:, [1, 0, 2]], 2, axis=0)
+    learnt = np.arange(CUT)
+    shut = np.percentile((own[learnt, 0] - own[learnt, 0].mean()) / own[learnt, 0].std(), 5)
+    far = []
+    for known in ((), still):
+        adapted, _ = lip_adapt.adapt(prior, heard, own, learnt, known)
+        opening = lip_prior.predict(adapted, still[0])[:, 0]
+        far.append(np.abs(opening.mean() - shut))
+    assert far[1] < 1.0 < 2.0 < far[0], far
+
+
 def test_features_of_a_frame_do_not_know_its_lips(prior, heard, monkeypatch):
     """Each fit adds its number: so a frame's features show which fit made them."""
     fits = []

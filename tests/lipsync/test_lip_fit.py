@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from fg3dgs_jax.clip import lips
-from fg3dgs_jax.experts.audio import lip_prior, whisper
-from fg3dgs_jax.lipsync import lip_fit, quiet
+from fg3dgs_jax.experts.audio import lip_prior, quiet, whisper
+from fg3dgs_jax.lipsync import lip_fit
 from fg3dgs_jax.lipsync.lip_clips import LipClip, speakers_of
 
 WIDTH, FEATURES = 64, 4 * 64

@@ -19,12 +19,15 @@ from fg3dgs_jax.experts.audio import (
     deepspeech,
     lip_adapt,
     lip_prior,
+    quiet,
     wav2vec2_checkpoint,
     wav2vec2_features,
     whisper,
 )
 from fg3dgs_jax.media import loudness, windows
 from fg3dgs_jax.weights import store
+
+QUIET = 18  # sounds of 2 s that no lips make, from which a person's prior learns that as well
 
 
 class Extractor(NamedTuple):
@@ -111,7 +114,11 @@ def persons_lips(
     """
     encoder, prior = _load_lips(store.require("whisper_tiny_en"), lip_prior.require())
     heard = lip_prior.hear(encoder, samples, len(curves))
-    adapted, features = lip_adapt.adapt(prior, heard, curves, learnt)
+    still = [
+        lip_prior.hear(encoder, sound, windows.num_frames_of(sound))
+        for sound in quiet.sounds(np.random.default_rng(0), QUIET)
+    ]
+    adapted, features = lip_adapt.adapt(prior, heard, curves, learnt, still)
     return adapted, features[:, None]
 
 

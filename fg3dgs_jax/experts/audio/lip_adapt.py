@@ -2,12 +2,14 @@
 
 Only the last layer of the network moves, and only as far as the clip's own lips demand: ridge
 regression on what is left of them, drawn towards no change. What a clip does not show stays as many
-people do it.
+people do it. In sounds that no lips make, which a clip hardly has, the person's lips are shut.
 
 An avatar's network must not see features that were fitted to the very frames it learns from: it
 would trust them more than new speech deserves. So the features of those frames come from adapted
 priors that did not know them.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -16,6 +18,7 @@ from fg3dgs_jax.experts.audio.lip_prior import LipPrior
 
 # On units of deviation 1. It is as strong as 3500 frames: ten seconds do not undo many people.
 PENALTY = 3500.0
+SHUT = 10  # per cent of the frames show shut lips
 FOLDS = 5  # blocks of the clip
 MIN_FRAMES = 50  # fewer say nothing of a person
 MARGIN = 12  # frames beside a block that its prior does not know either
@@ -23,7 +26,11 @@ LAG_REACH = 6  # frames by which a clip's lips may come later than its sound, or
 
 
 def adapt(
-    prior: LipPrior, heard: np.ndarray, curves: np.ndarray, learnt: np.ndarray
+    prior: LipPrior,
+    heard: np.ndarray,
+    curves: np.ndarray,
+    learnt: np.ndarray,
+    quiet: Sequence[np.ndarray] = (),
 ) -> tuple[LipPrior, np.ndarray]:
     """Adapts a prior to a person.
 
@@ -32,22 +39,25 @@ def adapt(
       heard: float32 [T, D], of `lip_prior.hear`.
       curves: float32 [T, 3], `lip_prior.CURVES` of the person's lips, in any unit.
       learnt: numbers of the frames to learn from, those of the avatar's training.
+      quiet: float32 [Q, D] each, as `heard`, of sounds that no lips make.
 
     Returns:
       The person's prior, and the features [T, 3] of the clip. Of fewer than `MIN_FRAMES` nothing
       is learnt.
     """
-    variables, rows = {"params": prior.params}, lip_prior.in_context(prior, heard)
-    units = np.asarray(prior.network.apply(variables, rows, units=True))
-    common = np.asarray(prior.network.apply(variables, rows))
+    units, common = _units_and_lips(prior, [heard])
     if len(learnt) < MIN_FRAMES:
         return prior, common
     own = (curves - curves[learnt].mean(0)) / np.maximum(curves[learnt].std(0), 1e-6)
     lag = _lag(common, own, learnt)
     missing = own[np.clip(np.arange(len(own)) + lag, 0, len(own) - 1)] - common
 
+    still_units, still = _units_and_lips(prior, quiet)
+    shut = own[learnt][own[learnt, 0] <= np.percentile(own[learnt, 0], SHUT)].mean(0)
+
     def change(frames):
-        return _ridge(units[frames], missing[frames])
+        x = np.concatenate([units[frames], still_units])
+        return _ridge(x, np.concatenate([missing[frames], shut - still]))
 
     kernel, bias = change(learnt)
     features = common + units @ kernel + bias
@@ -63,6 +73,15 @@ def adapt(
     facts = {**prior.facts, "adapted_to_frames": len(learnt)}
     adapted = prior._replace(params={**prior.params, name: layer}, facts=facts)
     return adapted, features.astype(np.float32)
+
+
+def _units_and_lips(prior, sounds):
+    """What the last layer reads [N, U] and gives [N, 3] for what was heard of some sounds."""
+    parts = [lip_prior.in_context(prior, heard) for heard in sounds]
+    rows = np.concatenate([np.zeros((0, len(lip_prior.OFFSETS) * prior.basis.shape[1])), *parts])
+    variables, rows = {"params": prior.params}, rows.astype(np.float32)
+    units = prior.network.apply(variables, rows, units=True)
+    return np.asarray(units), np.asarray(prior.network.apply(variables, rows))
 
 
 def _lag(common, own, learnt):
