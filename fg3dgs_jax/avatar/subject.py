@@ -69,9 +69,8 @@ class Subject:
         # A clip whose sound was brought to the common level has an avatar that needs the same.
         if "sound" in self.clip.meta:
             samples = loudness.apply_gain(samples, loudness.gain_db(samples))
-        prior = (
-            self.clip.path / f"{lip_prior.NAME}.npz"
-        )  # the one that the clip's features came from
+        # The one that the clip's features came from.
+        prior = self.clip.path / f"{lip_prior.NAME}.npz"
         features = audio_features.extract(
             extractor, samples, num_frames, prior if prior.is_file() else None
         )

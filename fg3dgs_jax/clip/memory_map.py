@@ -10,11 +10,6 @@ Item = TypeVar("Item")
 ROWS_AT_ONCE = 64  # of a memory map, seen or filled before their memory is given back
 
 
-def stream(array: np.ndarray) -> Iterator[np.ndarray]:
-    """The rows of a memory-mapped array in their order; what has been seen leaves the memory."""
-    return releasing(array, array)
-
-
 def releasing(items: Iterable[Item], *arrays: np.ndarray) -> Iterator[Item]:
     """Yields the items; every now and then `arrays`, which their work maps, leave the memory."""
     for i, item in enumerate(items):

@@ -164,16 +164,6 @@ class Video:
                 yield shown_array
                 due += 1
 
-    def read_into(self, out: np.ndarray) -> None:
-        """Fills a uint8 [T, H, W, 3] array or memory map."""
-        if out.shape != (self.num_frames, self.height, self.width, 3) or out.dtype != np.uint8:
-            raise ValueError(
-                f"out is {out.dtype} {out.shape}; expected uint8 "
-                f"{(self.num_frames, self.height, self.width, 3)}"
-            )
-        for i, frame in enumerate(self.frames()):
-            out[i] = frame
-
     def _decoded_from(self, files, first):
         """(time, picture) pairs, of a file sought or read from its beginning, see below."""
         pictures = None

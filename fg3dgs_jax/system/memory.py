@@ -70,9 +70,9 @@ def foresee(needed: float, remedy: str) -> str:
       needed: bytes, estimated.
       remedy: what takes less, for the case that it does not fit.
     """
-    there = available()
-    line = f"memory: about {needed / 1e9:.1f} GB at the peak, {there / 1e9:.1f} GB are available"
-    if needed <= there:
+    left = available()
+    line = f"memory: about {needed / 1e9:.1f} GB at the peak, {left / 1e9:.1f} GB are available"
+    if needed <= left:
         return line
     return (
         f"{line}: this is not expected to fit, and the system may end the program; end other "

@@ -26,6 +26,7 @@ from fg3dgs_jax.avatar import workdir
 from fg3dgs_jax.avatar.workdir import ConfigMismatch
 from fg3dgs_jax.media.whole_files import whole
 from fg3dgs_jax.training import parallel
+from fg3dgs_jax.weights import variables
 
 # In a checkpoint's folder: {name: sha256} of its files. TensorStore reads some damage as values.
 _DIGESTS = "digests.json"
@@ -79,7 +80,7 @@ class Checkpoints:
           OSError: it cannot be written, e.g. for lack of room; the earlier ones are whole.
         """
         leaves = {name: np.asarray(x) for name, x in _named_leaves(state)}
-        info = {**progress._asdict(), "sha256": _digest(leaves)}
+        info = {**progress._asdict(), "sha256": variables.digest(leaves)}
         args = ocp.args.Composite(state=ocp.args.StandardSave(leaves), info=ocp.args.JsonSave(info))
         try:
             with _quiet():
@@ -106,19 +107,19 @@ class Checkpoints:
           CheckpointError: all of them are damaged.
         """
         steps = sorted(self._manager.all_steps(), reverse=True)
-        damaged: list[str] = []
+        damaged: dict[int, str] = {}  # {step: reason}
         for step in steps:
             try:
                 saved = self._restore(step)
             except Exception as error:  # Orbax, TensorStore and JSON have errors of many kinds
-                damaged.append(f"{step} ({_reason(error)})")
+                damaged[step] = _reason(error)
                 continue
             if damaged:
                 self._tell_and_remove(damaged, step)
             return saved
         if damaged:
             raise CheckpointError(
-                f"no checkpoint in {self._folder} can be read: {', '.join(damaged)}; expected one "
+                f"no checkpoint in {self._folder} can be read: {_listed(damaged)}; expected one "
                 "that is whole: restore a copy, or delete the folder to train from the beginning"
             )
         return None
@@ -136,19 +137,19 @@ class Checkpoints:
             restored = self._manager.restore(step, args=args)
         info, leaves = dict(restored["info"]), restored["state"]
         digest = info.pop("sha256", None)
-        if digest is not None and digest != _digest(leaves):
+        if digest is not None and digest != variables.digest(leaves):
             raise ValueError("its values are not those that were written")
         return Saved(step, Progress(**info), leaves)
 
-    def _tell_and_remove(self, damaged: list[str], step: int) -> None:
+    def _tell_and_remove(self, damaged: dict[int, str], step: int) -> None:
         if parallel.writes():
             print(
-                f"{self._folder}: damaged: checkpoint {', '.join(damaged)}; going on from the one "
+                f"{self._folder}: damaged: checkpoint {_listed(damaged)}; going on from the one "
                 f"before, {step}",
                 file=sys.stderr,
             )
-        for name in damaged:
-            self._manager.delete(int(name.split()[0]))
+        for number in damaged:
+            self._manager.delete(number)
 
     def _forget_unfinished(self) -> None:
         if parallel.writes():
@@ -175,6 +176,10 @@ def newest_config(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
     return saved and saved.progress.config
 
 
+def _listed(damaged: dict[int, str]) -> str:
+    return ", ".join(f"{step} ({reason})" for step, reason in damaged.items())
+
+
 def _reason(error: Exception) -> str:
     """The beginning of an error's text, which may be long."""
     text = " ".join(str(error).split()) or type(error).__name__
@@ -190,16 +195,6 @@ def _files(folder: pathlib.Path) -> dict[str, str]:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             digests[path.relative_to(folder).as_posix()] = digest
     return digests
-
-
-def _digest(leaves: dict[str, Any]) -> str:
-    """Sha256 of arrays with their names, types and shapes."""
-    digest = hashlib.sha256()
-    for name in sorted(leaves):
-        array = np.ascontiguousarray(leaves[name])
-        digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()
 
 
 def _named_leaves(tree):

@@ -42,6 +42,16 @@ def test_a_person_who_does_otherwise_is_learnt_from_the_frames_given(prior, hear
     assert adapted.facts == {"seed": 0, "adapted_to_frames": CUT}
 
 
+def test_lips_of_other_frames_are_not_looked_at(prior, heard):
+    """Of frames without a face, and of the test end, even where lips come two frames late."""
+    own = np.roll(0.05 * lip_prior.predict(prior, heard)[:, [1, 0, 2]], 2, axis=0)
+    other = own.copy()
+    learnt = np.setdiff1d(np.arange(CUT), np.arange(300, 330))
+    other[np.setdiff1d(np.arange(T), learnt)] = 7.0
+    one, two = (lip_adapt.adapt(prior, heard, x, learnt)[1] for x in (own, other))
+    np.testing.assert_array_equal(one, two)
+
+
 def test_lips_are_shut_in_sounds_that_no_lips_make(prior, heard):
     """The clip has none of them, so what is learnt from it would lead anywhere there."""
     rng = np.random.default_rng(5)

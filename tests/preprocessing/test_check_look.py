@@ -262,7 +262,7 @@ def test_streaming_a_memory_map_gives_its_rows_and_its_memory_back(tmp_path):
 
     array = np.load(tmp_path / "a.npy", mmap_mode="r")
     before, most = mapped(), 0
-    for i, row in enumerate(memory_map.stream(array)):
+    for i, row in enumerate(memory_map.releasing(array, array)):
         assert row[0, 0, 0] == row[-1, -1, -1] == i % 256
         most = max(most, mapped())
     assert most - before < 25_000  # of 77 MB

@@ -50,8 +50,9 @@ def adapt(
         return prior, common
     own = (curves - curves[learnt].mean(0)) / np.maximum(curves[learnt].std(0), 1e-6)
     lag = _lag(common, own, learnt)
+    # A sound counts where its lips, `lag` frames on, are among those to learn from.
+    heard_of = learnt[np.isin(learnt + lag, learnt)]
     missing = own[np.clip(np.arange(len(own)) + lag, 0, len(own) - 1)] - common
-
     still_units, still = _units_and_lips(prior, quiet)
     shut = own[learnt][own[learnt, 0] <= np.percentile(own[learnt, 0], SHUT)].mean(0)
 
@@ -59,17 +60,17 @@ def adapt(
         x = np.concatenate([units[frames], still_units])
         return _ridge(x, np.concatenate([missing[frames], shut - still]))
 
-    kernel, bias = change(learnt)
+    kernel, bias = change(heard_of)
     features = common + units @ kernel + bias
     for block in np.array_split(learnt, FOLDS):
         first, last = block[0] - MARGIN, block[-1] + MARGIN
-        others = learnt[(learnt < first) | (learnt > last)]
+        others = heard_of[(heard_of < first) | (heard_of > last)]
         if len(others):
             block_kernel, block_bias = change(others)
             features[block] = common[block] + units[block] @ block_kernel + block_bias
     name = f"layer_{len(prior.params) - 1}"
-    last = prior.params[name]
-    layer = {"kernel": last["kernel"] + kernel, "bias": last["bias"] + bias}
+    before = prior.params[name]
+    layer = {"kernel": before["kernel"] + kernel, "bias": before["bias"] + bias}
     facts = {**prior.facts, "adapted_to_frames": len(learnt)}
     adapted = prior._replace(params={**prior.params, name: layer}, facts=facts)
     return adapted, features.astype(np.float32)
@@ -88,7 +89,7 @@ def _lag(common, own, learnt):
     """By how many frames the lips come after what the prior expects."""
 
     def agreement(lag):
-        frames = learnt[(learnt + lag >= 0) & (learnt + lag < len(own))]
+        frames = learnt[np.isin(learnt + lag, learnt)]
         pairs = zip(common[frames].T[:2], own[frames + lag].T[:2], strict=True)
         return sum(np.nan_to_num(np.corrcoef(*pair)[0, 1]) for pair in pairs)
 

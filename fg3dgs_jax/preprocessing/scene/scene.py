@@ -3,7 +3,6 @@
 from typing import Any
 
 from fg3dgs_jax.clip import format
-from fg3dgs_jax.clip.memory_map import stream
 from fg3dgs_jax.experts.face import face_landmarker
 from fg3dgs_jax.media.progress import progress
 from fg3dgs_jax.preprocessing import steps
@@ -21,7 +20,7 @@ def choose_scene(job: Any) -> None:
       PreprocessError: hardly a face, a second one, or no scene that is long enough.
     """
     frames, track = job.frames, face_landmarker.load_track(job.folder.path / "faces.npz")
-    bar = progress(stream(frames), desc="scene", total=len(frames), unit="frame")
+    bar = progress(frames, desc="scene", unit="frame")
     seen = choice.Seen(
         looks.look(bar, track.pixels, track.valid), track.pixels, track.valid, job.cuts
     )
