@@ -222,7 +222,8 @@ def test_a_slanted_display_matrix_is_refused(tmp_path):
         video.read_video(path)
 
 
-@pytest.mark.parametrize("suffix, video_codec", [("mp4", "libx264"), ("mpg", "mpeg2video")])
+# Of a program stream (mpg), FFmpeg writes a time stamp a frame late where a packet ends unluckily.
+@pytest.mark.parametrize("suffix, video_codec", [("mp4", "libx264"), ("ts", "mpeg2video")])
 def test_interlaced_pictures_are_deinterlaced_as_ffmpeg_does(tmp_path, suffix, video_codec):
     def moving(number, size):
         image = np.full((*size, 3), 40, np.uint8)
@@ -237,7 +238,7 @@ def test_interlaced_pictures_are_deinterlaced_as_ffmpeg_does(tmp_path, suffix, v
         video=video_codec,
         options=options if suffix == "mp4" else options[:1] + options[2:],
         seconds=1,
-        audio="mp2" if suffix == "mpg" else "aac",
+        audio="mp2" if suffix == "ts" else "aac",
     )
 
     def interlaced(number, size):
