@@ -3,12 +3,14 @@
 import dataclasses
 import os
 import pathlib
+import sys
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from fg3dgs_jax.avatar import play
+from fg3dgs_jax.clip.fingerprint import digest_of
 from fg3dgs_jax.clip.open import open_clip
 from fg3dgs_jax.clip.processed import Clip
 from fg3dgs_jax.experts.audio import audio_features, lip_prior
@@ -100,6 +102,12 @@ def open_subject(avatar: play.Drawable, data: os.PathLike[str] | str | None = No
     clip = open_clip(data or settings.path, settings.max_side or 0)
     features = clip.audio_features(settings.audio_extractor)
     audio_features.check_window(settings, features.shape[1:], clip.path)
+    if settings.audio_digest not in (None, digest_of(features)):
+        print(
+            f"the {settings.audio_extractor!r} features of {clip.path} were made anew since the "
+            "avatar was trained, and it may follow these worse: train it again",
+            file=sys.stderr,
+        )
     return Subject(
         avatar=avatar,
         clip=clip,

@@ -3,11 +3,15 @@
 import json
 import os
 import pathlib
+import sys
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
+from fg3dgs_jax.clip.fingerprint import digest_of
 from fg3dgs_jax.config import Config
 from fg3dgs_jax.media.whole_files import whole
 
@@ -18,8 +22,8 @@ AVATAR_FILE = "avatar.npz"
 SUMMARY_FILE = "train.json"
 CHECKPOINTS = "checkpoints"
 # Settings that may change between a run and its resumption. Where the clip lies may: whether it is
-# the same clip is checked by its fingerprint.
-FREE = ("log", "data.resident", "data.made_by", "data.path")
+# the same clip is checked by its fingerprint. Audio features that were made anew are told.
+FREE = ("log", "data.resident", "data.made_by", "data.path", "data.audio_digest")
 # Of the processed folder; (W, D), known once it is open.
 WINDOW = "data.audio_window"
 
@@ -28,16 +32,17 @@ class ConfigMismatch(ValueError):
     """A workdir that was made with another config."""
 
 
-def resolved(config: Config, audio_window: Sequence[int] | None = None) -> dict[str, Any]:
+def resolved(config: Config, features: np.ndarray | None = None) -> dict[str, Any]:
     """A config as a workdir keeps it, JSON.
 
     Args:
       config: of a run.
-      audio_window: (W, D) of the folder's audio features: the avatar understands no others.
+      features: [T, W, D], the folder's audio features: the avatar understands no others.
     """
     values = json.loads(json.dumps(config.to_dict()))
-    if audio_window is not None:
-        values["data"]["audio_window"] = list(audio_window)
+    if features is not None:
+        values["data"]["audio_window"] = list(features.shape[1:])
+        values["data"]["audio_digest"] = digest_of(features)
     return values
 
 
@@ -94,6 +99,13 @@ def _compare(workdir: pathlib.Path, ours: dict[str, Any], theirs: dict[str, Any]
             f"{data['path']} has {data['audio_extractor']!r} features in windows "
             f"[W, D] of {data['audio_window']}; {workdir} was trained on {before}: use features "
             "of the same extractor, or another --workdir"
+        )
+    digest = theirs["data"].get("audio_digest")
+    if digest not in (None, data["audio_digest"]):
+        print(
+            f"the {data['audio_extractor']!r} features of {data['path']} were made anew since "
+            f"{workdir} was begun: training goes on with the new ones",
+            file=sys.stderr,
         )
     if odd := differences(ours, theirs):
         raise ConfigMismatch(

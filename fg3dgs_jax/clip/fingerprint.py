@@ -1,4 +1,4 @@
-"""Whether two processed folders hold the same clip, wherever and however they are stored."""
+"""Whether two processed folders hold the same, wherever and however they are stored."""
 
 import hashlib
 
@@ -13,3 +13,8 @@ def fingerprint(clip: Clip) -> str:
     for array in (clip.world_to_camera, clip.valid, clip.expression):
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()[:16]
+
+
+def digest_of(features: np.ndarray) -> str:
+    """Hex digest of audio features [T, A, D]: an avatar has learnt what these mean."""
+    return hashlib.sha256(np.ascontiguousarray(features, np.float32).tobytes()).hexdigest()[:16]

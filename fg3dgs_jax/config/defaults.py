@@ -56,6 +56,7 @@ class Data(Settings):
     seconds: float | None = None  # the most informative so many seconds of the clip; None: all
     audio_extractor: str = "mel"  # audio_NAME.npy of the folder
     audio_window: tuple[int, ...] | None = None  # (W, D) of its rows; training fills it in
+    audio_digest: str | None = None  # of all of them; training fills it in
     expression: tuple[str, ...] = EXPRESSION  # channels; the last one, the blink, goes unchanged
     resident: Resident = Resident.AUTO
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 import jax
+import numpy as np
 from clu import parameter_overview
 from flax import linen as nn
 
@@ -151,7 +152,7 @@ def prepare(
     clip = clip if resident else clip.kept(batches.room_to_keep())
     classes = masks.region_labels(config)
     on_device = batches.device_clip(clip, config.data, classes, resident=False)
-    resolved = workdir_lib.resolved(config, on_device.audio.shape[1:])
+    resolved = workdir_lib.resolved(config, np.asarray(on_device.audio))
     mark = fingerprint(clip)
     workdir_lib.claim(workdir, resolved, checkpoint.newest_config, parallel.writes())
     checkpoints = checkpoint.Checkpoints(workdir, config.log.keep)

@@ -10,13 +10,14 @@ import pytest
 from fg3dgs_jax.avatar import workdir
 from fg3dgs_jax.config import Config
 
+FEATURES = np.zeros((7, 16, 80))
 STEPS = sum(stage.steps for _, stage in Config().stages.items())
 
 
 @pytest.fixture
 def ended(tmp_path):
     """A workdir as a run leaves it that has done all steps."""
-    workdir.claim(tmp_path, workdir.resolved(Config(), (16, 80)))
+    workdir.claim(tmp_path, workdir.resolved(Config(), FEATURES))
     (tmp_path / "checkpoints" / str(STEPS)).mkdir(parents=True)
     np.savez(tmp_path / "avatar.npz", x=np.arange(1000.0))
     (tmp_path / "train.json").write_text(json.dumps({"train_seconds": 7.5, "steps": STEPS}))
@@ -55,13 +56,13 @@ def test_a_run_with_something_to_do_or_to_mend_has_not_ended(ended, change):
 
 
 def test_a_damaged_config_is_written_anew_from_a_checkpoint(ended, capsys):
-    ours = workdir.resolved(Config(), (16, 80))
+    ours = workdir.resolved(Config(), FEATURES)
     before = (ended / "config.json").read_text()
     cut(ended / "config.json")
     with pytest.raises(ValueError, match=r"config\.json is damaged, and no checkpoint has its"):
         workdir.claim(ended, ours)
     with pytest.raises(workdir.ConfigMismatch, match="differs in seed"):
-        workdir.claim(ended, workdir.resolved(Config(seed=5), (16, 80)), lambda _: ours)
+        workdir.claim(ended, workdir.resolved(Config(seed=5), FEATURES), lambda _: ours)
     workdir.claim(ended, ours, lambda _: ours)
     assert "was damaged; it is written anew" in capsys.readouterr().out
     assert (ended / "config.json").read_text() == before
@@ -70,5 +71,5 @@ def test_a_damaged_config_is_written_anew_from_a_checkpoint(ended, capsys):
 def test_a_clip_may_move(ended):
     moved = Config()
     moved.data.path = "elsewhere"
-    workdir.claim(ended, workdir.resolved(moved, (16, 80)))
+    workdir.claim(ended, workdir.resolved(moved, FEATURES))
     assert json.loads((ended / "config.json").read_text())["data"]["path"] == "elsewhere"

@@ -195,16 +195,22 @@ def test_a_signal_ends_a_run_with_a_checkpoint(folder, tmp_path, monkeypatch, ca
         loop.fit(config, tmp_path / "run")
 
 
-def test_a_run_goes_on_only_with_the_windows_it_began_with(tmp_path):
+def test_a_run_goes_on_only_with_the_windows_it_began_with(tmp_path, capsys):
     config = small(tmp_path / "data")
 
-    def claim(window):
-        workdir.claim(tmp_path / "run", workdir.resolved(config, window))
+    def claim(window, value=0.0):
+        features = np.full((7, *window), value)
+        workdir.claim(tmp_path / "run", workdir.resolved(config, features))
 
     claim((16, 80))
     path = tmp_path / "run" / store.CONFIG_FILE
     assert json.loads(path.read_text())["data"]["audio_window"] == [16, 80]
     claim((16, 80))
+    assert not capsys.readouterr().err
+    claim((16, 80), 0.5)
+    assert "'mel' features of" in (err := capsys.readouterr().err) and "made anew since" in err
+    claim((16, 80), 0.5)
+    assert not capsys.readouterr().err
     with pytest.raises(workdir.ConfigMismatch, match=r"\[16, 29\].* was trained on \[16, 80\]"):
         claim((16, 29))
     config.data.audio_extractor = "deepspeech"

@@ -64,11 +64,12 @@ def frame_head(source: video.Video, look: Look, size: int | None = None) -> Fram
         if the picture is larger than 1024 px.
     """
     whole = (source.height, source.width)
-    return Framed(*framing.choose(look.track.pixels[_own(source, look)], whole, size))
+    own = look.track.valid & _own(source, look)[0]
+    return Framed(*framing.choose(look.track.pixels[own], whole, size))
 
 
 def _own(source, look):
-    """Bool [N]: frames of the sample with a face, in the scene that is seen longest."""
+    """(bool [N], frames of the sample in the scene that is seen longest, its share of the time)."""
     valid, gaps = look.track.valid, np.flatnonzero(np.diff(look.frames) > 1) + 1
     # A frame speaks for those that no other piece of the sample is nearer to.
     pieces = np.split(look.frames, gaps)
@@ -77,7 +78,8 @@ def _own(source, look):
     thumbs = look.sketches.thumbs
     cuts = sorted({*map(int, gaps), *sample.cuts_in(thumbs)})
     seen = choice.Seen(looks.Looks(thumbs, None), look.track.pixels, valid, cuts)
-    return valid & format.own_frames(len(valid), choice.choose(seen, weights))
+    own = format.own_frames(len(valid), choice.choose(seen, weights))
+    return own, float(weights[own].sum() / weights.sum())
 
 
 def judge(
@@ -112,5 +114,6 @@ def judge(
             begin=source.skipped / clock.FPS,
             other_tracks=look.other_tracks,
             av_offset=None if automatic else source.av_offset,
+            own=_own(source, look)[1],
         )
     )

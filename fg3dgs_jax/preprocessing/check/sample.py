@@ -44,6 +44,7 @@ class Evidence(NamedTuple):
     other_tracks: Mapping[int, Any]  # {number: `sound_rows.Heard`} of the tracks that are not used
     # s by which the sound has been moved back. None: it is moved later, by the whole clip's lips.
     av_offset: float | None = 0.0
+    own: float = 1.0  # share of the time that the scene seen longest takes, which is the one used
 
 
 def plan(num_frames: int, samples: np.ndarray) -> list[tuple[int, int]]:

@@ -24,6 +24,7 @@ from fg3dgs_jax.preprocessing.track.head_pose import rotation_vectors
 __all__ = ["Row", "check", "conclusion", "count_blinks", "table"]
 
 OTHER_SCENE = 32.0  # mean grey levels between thumbs of frames far apart
+ENOUGH = 0.5  # share of the video that one scene should have
 FACE_PX = 192  # the size at which sharpness is judged: detail per face, not per pixel
 SURE = 0.25  # response of the phase correlation of corners that show the same
 CLOSED = 0.6  # of the usual gap between the lids
@@ -160,8 +161,11 @@ def _scene(e):
     looked_at = len(e.frames) / FPS
     measured = f"{cuts or 'none'} in the {looked_at:.0f} s looked at"
     measured += f", {others} samples show another scene" if others else ""
+    if not cuts + others:
+        return Row("cuts", measured, "good", "")
+    measured += f"; the longest scene has {e.own:.0%} of the time"
     advice = "the scene seen longest is used: --start and --end choose another"
-    return graded("cuts", measured, -(cuts + others), (0, 0), advice)
+    return Row("cuts", measured, "usable" if e.own >= ENOUGH else "bad", advice)
 
 
 def _camera(e):
