@@ -9,6 +9,11 @@ report.html.
 
 lets the avatar speak the sound of other people's videos and compares its lips with theirs: writes
 drive.json, drive.csv, drive.png and a side-by-side video of each.
+
+    python -m fg3dgs_jax.evaluate --video render.mp4 --truth recording.mp4
+
+judges any video, whoever made it, against the recording. Sizes, rates, lengths and offsets may
+differ. Without --truth it measures what needs none. Writes metrics.json, report.html and pictures.
 """
 
 import argparse
@@ -24,8 +29,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         prog="python -m fg3dgs_jax.evaluate",
         description="Measures a trained avatar; writes metrics.json and a report.",
     )
+    parser.add_argument("--workdir", type=pathlib.Path, help="folder of a training run")
     parser.add_argument(
-        "--workdir", required=True, type=pathlib.Path, help="folder of a training run"
+        "--video", type=pathlib.Path, help="in place of a workdir: a finished video to judge"
+    )
+    parser.add_argument(
+        "--truth", type=pathlib.Path, help="the recording that --video should look like"
     )
     parser.add_argument(
         "--split",
@@ -36,7 +45,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--out",
         type=pathlib.Path,
-        help="folder for the results (default: WORKDIR/eval_SPLIT, or WORKDIR/eval_drive)",
+        help="folder for the results (default: WORKDIR/eval_SPLIT, WORKDIR/eval_drive, or "
+        "VIDEO_judged)",
     )
     parser.add_argument(
         "--data", type=pathlib.Path, help="the processed folder, if it has moved since training"
@@ -63,11 +73,19 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="instead: speak the sound of these videos, and compare the lips with theirs",
     )
     flags = parser.parse_args(argv)
+    if (flags.workdir is None) == (flags.video is None):
+        parser.error("expected one of --workdir and --video")
+    if flags.truth and not flags.video:
+        parser.error("--truth is compared with a --video; leave it out, or name one")
     others = ("on_mp4", "lpips_vgg", "sync_expert")
     given = [f"--{name}" for name in others if getattr(flags, name)]
     given += ["--split"] * (flags.split != parser.get_default("split"))
     if flags.drive and given:
         parser.error(f"--drive measures driven lips only; leave out {', '.join(given)}")
+    given = [name for name in given if name != "--lpips_vgg"]
+    given += [f"--{name}" for name in ("drive", "data") if getattr(flags, name)]
+    if flags.video and given:
+        parser.error(f"--video needs no avatar; leave out {', '.join(given)}")
     return flags
 
 
@@ -75,10 +93,10 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the program; returns 0 on success, 1 after one line on bad input."""
     flags = parse(argv)
     # Here, because they bring in JAX, which --help does not need.
-    from fg3dgs_jax.evaluation import drive, report, run
+    from fg3dgs_jax.evaluation import drive, judge, report, run
 
     options = vars(flags)
-    videos = options.pop("drive")
+    videos, film, truth = (options.pop(name) for name in ("drive", "video", "truth"))
 
     def work():
         if videos:
@@ -86,10 +104,15 @@ def main(argv: list[str] | None = None) -> int:
             print("\n".join(drive.table(result)))
             print(f"written to {drive.result_folder(flags.workdir, flags.out)}")
             return 0
-        result = run.evaluate(**options)
+        if film:
+            result = judge.judge(film, truth, out=flags.out, lpips_vgg=flags.lpips_vgg)
+            folder = judge.result_folder(film, flags.out)
+        else:
+            result = run.evaluate(**options)
+            folder = run.result_folder(flags.workdir, flags.split, flags.out)
         for name, value, source in report.flatten(result):
             print(f"{name:44s} {value:>14s}  {source}")
-        print(f"written to {run.result_folder(flags.workdir, flags.split, flags.out)}")
+        print(f"written to {folder}")
         return 0
 
     return faults.run("evaluate", work)

@@ -12,7 +12,7 @@ from fg3dgs_jax.clip.landmarks import CHIN, EYE_CORNERS, INNER_LIPS, LIP_MIDDLES
 POINTS = (*OUTER_LIPS, *INNER_LIPS, 148, CHIN, 377)  # of MediaPipe's 478: both lips and the chin
 CURVES = ("opening", "width", "protrusion")
 _CORNERS = (61, 291)  # of the mouth
-_STEADY = (168, 6, 197, 33, 133, 362, 263)  # bridge of the nose, corners of the eyes
+STEADY = (168, 6, 197, 33, 133, 362, 263)  # bridge of the nose, corners of the eyes
 
 
 class LipCurves(NamedTuple):
@@ -37,7 +37,7 @@ def in_head_frame(pixels: np.ndarray, depth: np.ndarray, rotation: np.ndarray) -
     """
     points = np.concatenate([pixels, depth[..., None]], -1).astype(np.float32)
     turned = np.einsum("tpi,tij->tpj", points, rotation.astype(np.float32))
-    turned = turned - turned[:, _STEADY].mean(1, keepdims=True)
+    turned = turned - turned[:, STEADY].mean(1, keepdims=True)
     right, left = EYE_CORNERS
     distance = np.linalg.norm(turned[:, left] - turned[:, right], axis=-1)
     return turned / np.maximum(distance, 1e-6)[:, None, None]

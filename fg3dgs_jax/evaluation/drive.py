@@ -190,7 +190,7 @@ def speak(
         deque(bar, maxlen=0)
     truth, render, late = None, None, None
     if trackers is not None:
-        truth, render = map(_curves, trackers)
+        truth, render = (curves_of(tracker.track()) for tracker in trackers)
         faces = int(np.isfinite(truth.opening).sum())
         if faces < ruler.MIN_FRAMES:
             if file is not None:
@@ -296,9 +296,8 @@ def _share(curves: lips.LipCurves | None) -> float | None:
     return None if curves is None else float(np.isfinite(curves.opening).mean())
 
 
-def _curves(tracker: face_landmarker.Tracker) -> lips.LipCurves:
-    """Lip curves of all pictures that a tracker saw, NaN where there was no face."""
-    track = tracker.track()
+def curves_of(track: face_landmarker.FaceTrack) -> lips.LipCurves:
+    """Returns the lip curves of all pictures of a track, NaN where there was no face."""
     points = lips.in_head_frame(track.pixels, track.depth, track.rotation)
     curves = lips.lip_curves(points)
     return lips.LipCurves(*(np.where(track.valid, curve, np.nan) for curve in curves))

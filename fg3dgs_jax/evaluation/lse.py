@@ -61,7 +61,7 @@ def recording(folder: os.PathLike[str] | str, count: int, height: int, width: in
 def measure(
     expert: OptionalNetwork,
     faces: OptionalNetwork,
-    truth: np.ndarray,
+    truth: np.ndarray | None,
     rendered: np.ndarray | None,
     landmarks: np.ndarray | None,
     samples: np.ndarray,
@@ -71,7 +71,7 @@ def measure(
     Args:
       expert: from `load`.
       faces: from `load_faces`.
-      truth: the clip's frames, uint8 RGB [T, H, W, 3].
+      truth: the clip's frames, uint8 RGB [T, H, W, 3]; None: only the render is measured.
       rendered: the drawn ones; None where `expert` has no call.
       landmarks: [T, 478, 2] px of the truth, for boxes where there is no detector; None where no
         face was tracked.
@@ -86,6 +86,8 @@ def measure(
     if expert.call is None or rendered is None:
         return figures, expert.source
     for name, frames in (("truth", truth), ("render", rendered)):
+        if frames is None:
+            continue
         try:
             first, boxes = _boxes(faces, frames, landmarks, name)
             score, count = _score(expert, frames, boxes, first, samples)

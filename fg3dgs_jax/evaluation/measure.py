@@ -4,7 +4,7 @@ import json
 import os
 import pathlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -57,7 +57,6 @@ class Measurer:
         clip, train = subject.clip, subject.clip.split("train")
         self.subject, self.index, self.networks = subject, index, networks
         self.rendered = rendered
-        self.mesh_boxes = face_boxes.mesh_boxes(clip.landmarks)
         self.lips, self.eyes = clip.lips_boxes(), clip.eyes_boxes()
         self.steady = openings_lib.steady_boxes(self.lips, clip.height, clip.width)
         some = openings_lib.some_of(train)
@@ -110,15 +109,12 @@ class Measurer:
             for p in (truth, image, self.still)
         ]
         gaps = [lip_gap(p) if faces else None for p in points]
+        landmarks = self.subject.clip.landmarks[i] if self.subject.clip.landmarks_valid[i] else None
+        places = self.lips[i], self.eyes[i]
         return {
             "frame": int(i),
-            "psnr": metrics.psnr(truth, image),
-            "ssim": metrics.ssim(truth, image),
-            "lpips": lpips(truth, image) if lpips else None,
-            "lmd": metrics.lmd(*points) if faces else None,
-            "lmd_fan": self.lmd_fan(i, pair),
-            "lips_psnr": metrics.box_psnr(truth, image, self.lips[i]),
-            "eyes_psnr": metrics.boxes_psnr(truth, image, self.eyes[i]),
+            **compare_frames((truth, image), points, places, lpips),
+            "lmd_fan": lmd_fan(self.networks.fan, pair, landmarks),
             **self.measure_still(i, truth, points[0]),
             "opening_pixels_truth": openings[0],
             "opening_pixels_render": openings[1],
@@ -147,18 +143,6 @@ class Measurer:
             "still_lips_psnr": metrics.box_psnr(truth, self.still, self.lips[i]),
             "still_eyes_psnr": metrics.boxes_psnr(truth, self.still, self.eyes[i]),
         }
-
-    def lmd_fan(self, i: int, pair: tuple[np.ndarray, np.ndarray]) -> float | None:
-        """Returns the LMD of one frame with FAN's landmarks.
-
-        It is None where FAN finds no face in one of the two pictures, uint8 [H, W, 3].
-        """
-        fan = self.networks.fan.call
-        if fan is None:
-            return None
-        box = self.mesh_boxes[i] if self.subject.clip.landmarks_valid[i] else None
-        points = [fan(picture, box) for picture in pair]
-        return metrics.lmd(*points) if all(p is not None for p in points) else None
 
     def column(self, name: str) -> np.ndarray:
         """Returns one measure of all frames, float64 [n], NaN where it is unknown."""
@@ -218,6 +202,50 @@ class Measurer:
             out[f"true mouth opening ({kind})"] = truth
             out[f"rendered mouth opening ({kind})"] = render
         return out | {"PSNR, dB": self.column("psnr")}
+
+
+def compare_frames(
+    pair: tuple[np.ndarray, np.ndarray],
+    points: Sequence[np.ndarray | None],
+    places: tuple[np.ndarray, np.ndarray] | None,
+    lpips: Callable[[np.ndarray, np.ndarray], float | None] | None,
+) -> dict[str, float | None]:
+    """Returns the figures that two pictures have together; None where one is not known.
+
+    Args:
+      pair: truth and render, float [H, W, 3] in [0, 1].
+      points: face meshes [478, 2] px of both, None where no face was found.
+      places: box [4] of the lips and boxes [2, 4] of the eyes; None without a face.
+      lpips: see `pretrained.load_lpips`.
+    """
+    known = [p for p in points if p is not None]
+    return {
+        "psnr": metrics.psnr(*pair),
+        "ssim": metrics.ssim(*pair),
+        "lpips": lpips(*pair) if lpips else None,
+        "lmd": metrics.lmd(*known) if len(known) == len(pair) else None,
+        "lips_psnr": None if places is None else metrics.box_psnr(*pair, places[0]),
+        "eyes_psnr": None if places is None else metrics.boxes_psnr(*pair, places[1]),
+    }
+
+
+def lmd_fan(
+    fan: OptionalNetwork, pair: Sequence[np.ndarray], landmarks: np.ndarray | None
+) -> float | None:
+    """Returns the LMD of two pictures with FAN's landmarks.
+
+    It is None where FAN finds no face in one of the two.
+
+    Args:
+      fan: see `pretrained.load_fan`.
+      pair: truth and render, uint8 [H, W, 3].
+      landmarks: face mesh [478, 2] px of the truth, whose box FAN may need; None without a face.
+    """
+    if fan.call is None:
+        return None
+    box = None if landmarks is None else face_boxes.mesh_boxes(landmarks[None])[0]
+    points = [fan.call(picture, box) for picture in pair]
+    return metrics.lmd(*points) if all(p is not None for p in points) else None
 
 
 def lip_gap(points: np.ndarray) -> float:

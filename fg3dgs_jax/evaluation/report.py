@@ -68,11 +68,11 @@ def shrink(pictures: list[np.ndarray]) -> list[np.ndarray]:
     return [cv2.resize(p, size, interpolation=cv2.INTER_AREA) for p in pictures]
 
 
-def comparison_row(pictures: list[np.ndarray]) -> np.ndarray:
+def comparison_row(pictures: list[np.ndarray], names: Sequence[str] = COLUMNS) -> np.ndarray:
     """Returns one frame of the comparison video: captioned panels, none wider than `PANEL`."""
     small = shrink(pictures)
     columns = [
-        np.vstack([caption(name, p.shape[1]), p]) for name, p in zip(COLUMNS, small, strict=True)
+        np.vstack([caption(name, p.shape[1]), p]) for name, p in zip(names, small, strict=True)
     ]
     return np.hstack(columns)
 
@@ -102,11 +102,14 @@ def choose_frames(
     return dict(sorted(chosen.items()))
 
 
-def contact_sheet(columns: Sequence[tuple[str, list[np.ndarray]]]) -> np.ndarray:
+def contact_sheet(
+    columns: Sequence[tuple[str, list[np.ndarray]]], names: Sequence[str] = COLUMNS
+) -> np.ndarray:
     """Returns a uint8 picture with a row per kind of panel.
 
     Args:
-      columns: title and six panels of each column.
+      columns: title and panels of each column.
+      names: of the panels.
     """
     parts = []
     columns = [(title, shrink(pictures)) for title, pictures in columns]
@@ -114,12 +117,12 @@ def contact_sheet(columns: Sequence[tuple[str, list[np.ndarray]]]) -> np.ndarray
         width = pictures[0].shape[1]
         parts.append(np.vstack([caption(title, width), *pictures]))
     height = columns[0][1][0].shape[0]
-    names = [caption("", NAMES)]
-    for name in COLUMNS:
+    heads = [caption("", NAMES)]
+    for name in names:
         cell = np.full((height, NAMES, 3), DARK, np.uint8)
         cell[:CAPTION] = caption(name, NAMES)
-        names.append(cell)
-    return np.hstack([np.vstack(names), *parts])
+        heads.append(cell)
+    return np.hstack([np.vstack(heads), *parts])
 
 
 def write_csv(path: os.PathLike[str] | str, rows: Sequence[dict]) -> None:
@@ -135,7 +138,7 @@ def flatten(metrics: dict) -> list[tuple[str, str, str]]:
     sources = metrics["weights"]
     out = []
     for name, value in metrics.items():
-        if name in ("weights", "per_frame"):
+        if name in ("weights", "per_frame", "notes"):
             continue
         if isinstance(value, dict):
             out += [(f"{name}.{k}", text(v), "") for k, v in value.items()]
@@ -149,17 +152,26 @@ def text(value: Any) -> str:
     return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def write_html(path: os.PathLike[str] | str, metrics: dict) -> None:
+def write_html(
+    path: os.PathLike[str] | str,
+    metrics: dict,
+    pictures: Sequence[tuple[str, str, str]],
+    film: str | None = "comparison.mp4",
+) -> None:
     """Writes one page with the metrics and the pictures that are written beside it.
 
     Args:
       path: the file to write.
       metrics: what metrics.json holds.
+      pictures: heading, name of the file and description of each picture.
+      film: name of the video, None for none.
     """
     pages = jinja2.Environment(
         loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
         autoescape=True,
         keep_trailing_newline=True,
     )
-    page = pages.get_template("report.html.j2").render(rows=flatten(metrics))
+    page = pages.get_template("report.html.j2").render(
+        rows=flatten(metrics), pictures=pictures, film=film, rows_file=metrics.get("per_frame")
+    )
     pathlib.Path(path).write_text(page, encoding="utf-8")

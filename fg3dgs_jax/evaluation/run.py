@@ -18,6 +18,16 @@ from fg3dgs_jax.media import clock, plots, video
 from fg3dgs_jax.media.progress import progress
 from fg3dgs_jax.media.whole_files import whole
 
+PICTURES = (
+    ("Frames", "contact_sheet.png", "truth, render, layers and error of eight frames"),
+    (
+        "Frame by frame",
+        "moments.png",
+        "truth above render around a blink, a wide mouth, a closed mouth",
+    ),
+    ("Sound and mouth", "opening.png", "audio envelope, true and rendered opening"),
+)
+
 
 def evaluate(
     workdir: os.PathLike[str] | str,
@@ -85,7 +95,7 @@ def evaluate(
     result = {"split": split, **collect(measurer, measures, lip_sync, seconds)}
     if on_mp4:
         result["on_mp4"] = measure.measure_mp4(subject, index, out, lpips)
-    report.write_html(out / "report.html", result)
+    report.write_html(out / "report.html", result, PICTURES)
     with whole(out / "metrics.json") as part:
         part.write_text(json.dumps(result, indent=2))
     return result

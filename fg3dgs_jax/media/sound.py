@@ -34,6 +34,9 @@ class Track(NamedTuple):
         return f"{self.number} ({', '.join(word for word in words if word)})"
 
 
+SILENT = Track(0, "", 0, 0, "", False)  # stands for no track at all
+
+
 class Sound(NamedTuple):
     """A decoded track."""
 

@@ -33,13 +33,14 @@ from fg3dgs_jax.media.container import (
     open_media,
     probe_streams,
 )
-from fg3dgs_jax.media.sound import Track
+from fg3dgs_jax.media.sound import SILENT, Track
 from fg3dgs_jax.media.video_writer import write_video
 from fg3dgs_jax.media.whole_files import whole
 
 __all__ = [
     "FPS",
     "SAMPLE_RATE",
+    "SILENT",
     "AudioError",
     "Heard",
     "SoundFile",
@@ -222,7 +223,7 @@ def read_video(
     min_frames: int = FPS,
     max_seconds: float | None = None,
     av_offset: float = 0.0,
-    audio_track: int | None = None,
+    audio_track: int | Track | None = None,
     start: float = 0.0,
     end: float | None = None,
 ) -> Video:
@@ -234,6 +235,7 @@ def read_video(
       max_seconds: use only so many seconds from `start` on.
       av_offset: s by which the file's sound is late (negative: early); it is moved back by that.
       audio_track: number of the sound track, 1 for the first. None: the one that players take.
+        `SILENT`: none, the sound is silence.
       start: s from the first picture on at which the part to use begins.
       end: s at which it ends. None: with the file.
 
@@ -250,9 +252,12 @@ def read_video(
     with open_media(path, VideoError) as container:
         stream = pictures_lib.picture_stream(container, path)
         tracks = tuple(sound_lib.tracks_of(container))
-        track = sound_lib.choose_track(container, audio_track, path)
+        if isinstance(audio_track, Track):
+            track = audio_track
+        else:
+            track = sound_lib.choose_track(container, audio_track, path)
         ratio = float(stream.sample_aspect_ratio or 1)
-        listened = container.streams.audio[track.number - 1]
+        listened = container.streams.audio[track.number - 1] if track != SILENT else None
         timeline = timeline_lib.survey(container, stream, listened, path)
     with open_media(path, VideoError) as container:
         stream = pictures_lib.picture_stream(container, path)
@@ -274,7 +279,7 @@ def read_video(
             f"expected at least {min_frames} ({min_frames / FPS:g} s): use a longer video"
         )
     decoded = _decode_sound(path, track, timeline.sound)
-    if not decoded.segments:
+    if not decoded.segments and track != SILENT:
         raise VideoError(
             f"{path} has a sound track without sound; expected a video in which the person is "
             "heard speaking"
@@ -385,6 +390,8 @@ def read_wav(path: os.PathLike | str) -> np.ndarray:
 
 
 def _decode_sound(path, track, shift, error: type[ValueError] = VideoError):
+    if track == SILENT:
+        return sound_lib.Sound([], track, False, (), 0)
     with open_media(path, error) as container:
         return sound_lib.decode_sound(container, track, shift, path)
 
