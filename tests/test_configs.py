@@ -16,6 +16,7 @@ from fg3dgs_jax.types import REGIONS
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 NAMES = ("paper,full", "paper,small", "tuned,full", "tuned,small", "tuned,quick")
+NAMES += ("talkinggaussian", "talkinggaussian,small")
 ALL = [("quickstart", ""), ("quickstart", "tiny")]
 ALL += [("obama", v) for v in ("", *NAMES, "cpu", "static", "quick", *methods.ABLATIONS)]
 ALL += [("obama", f"cpu,{v}") for v in (*methods.ABLATIONS, "lambda1=0.3", "audio=hubert")]
@@ -30,7 +31,8 @@ def load(name, variant=""):
 def test_loads(name, variant):
     config = load(name, variant)
     loop.check(config)
-    aligned = config.moves and name != "quickstart" and "no_hrpa" not in variant
+    aligned = config.moves and name != "quickstart"
+    aligned &= not any(rival in variant for rival in ("no_hrpa", "talkinggaussian"))
     assert [n for n, _ in loop.stages_in_order(config)] == STAGES[: 3 + aligned]
     assert set(REGIONS) >= set(config.regions) >= {"face"}
     assert config.data.expression[-1] == "AU45"  # tau_e passes the last channel through
@@ -287,7 +289,9 @@ def test_without_alignment_as_many_steps_are_left():
 
 
 def test_unknown_variants_and_settings_are_refused():
-    with pytest.raises(ValueError, match="names paper and tuned; expected one of paper, tuned"):
+    with pytest.raises(
+        ValueError, match="names paper and tuned; expected one of paper, tuned, talkinggaussian"
+    ):
         load("obama", "paper,cpu")
     for wrong in ("gpu", "cpu,lambda1=much", "cpu,lambda4=1", "no_fam=1", "audio="):
         with pytest.raises(ValueError, match="no_fad, no_fam, single, no_hrpa"):
