@@ -196,7 +196,7 @@ def bench_synthesis(subject, flags, _name, _progress):
     expression = clip.expression_channels(tuple(config.data.expression))
     count = max(1, flags.steps // play.BATCH) * play.BATCH
     poses = play.ping_pong(count, clip.num_frames)
-    drive = play.Drive(features, expression, poses=poses, sounds=poses)
+    drive = play.Drive(features, expression[poses], poses=poses, sounds=poses)
     ready = jax.device_put(play.inputs(clip, drive.take(np.arange(play.BATCH))))
     program = jax.jit(drawer.draw_pictures).lower(*ready).compile()
     found = measure(Run(lambda _: program(*ready)), program.as_text(), play.BATCH, flags.repeats)

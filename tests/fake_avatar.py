@@ -103,6 +103,7 @@ class Avatar:
             path=str(data), audio_extractor=extractor, expression=("AU01", "AU45")
         )
         self.noise, self.batches = noise, []
+        self.expressions = []  # of each batch
         self.short = 0  # frames of a batch whose list was too short
 
     def draw(self, windows, expression, camera, background):
@@ -120,6 +121,10 @@ class Avatar:
         alphas = {name: np.full(image.shape[:3], 0.5, np.float32) for name in layers}
         return Frame(image, layers, alphas, np.arange(count) < self.short)
 
-    def draw_pictures(self, *arguments):
-        frames = self.draw(*arguments)
+    def draw_pictures(self, windows, expression, camera, background, ease=None):
+        self.expressions.append(np.array(expression))
+        if ease is not None:
+            gain = np.asarray(ease.gain)[:, None, None, None]
+            windows = (ease.silence + gain * (windows - ease.silence)).astype(np.float32)
+        frames = self.draw(windows, expression, camera, background)
         return Picture(np.rint(frames.image * 255.0).astype(np.uint8), frames.overflow)

@@ -88,6 +88,8 @@ def painted(tmp_path, monkeypatch):
     monkeypatch.setattr(store, "load", lambda _: avatar)
     monkeypatch.setattr(pretrained.store, "find", lambda _: None)
     video.write_wav(tmp_path / "new.wav", fake_avatar.speech(1.5, seed=3))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "avatar.npz").write_bytes(b"leaves")
     return avatar, str(tmp_path)
 
 

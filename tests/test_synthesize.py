@@ -1,15 +1,18 @@
 """`synthesize` with an avatar that paints a mouth as open as the sound is loud."""
 
+import hashlib
 import os
 import resource
 import signal
 
+import av
 import numpy as np
 import pytest
 
 from fg3dgs_jax.avatar import play
 from fg3dgs_jax.avatar import store as avatar_store
 from fg3dgs_jax.media import video
+from fg3dgs_jax.synthesis import provenance
 from fg3dgs_jax.synthesize import main
 from fg3dgs_jax.weights import store
 from tests import fake_avatar
@@ -26,6 +29,7 @@ def program(data, monkeypatch, tmp_path):
     """Calls the program with the painted avatar: program(audio, out, *flags) -> exit code."""
     avatar = fake_avatar.Avatar(data)
     monkeypatch.setattr(avatar_store, "load", lambda _: avatar)
+    (tmp_path / "avatar.npz").write_bytes(b"leaves")
 
     def call(audio, out, *flags):
         return main(["--workdir", str(tmp_path), "--audio", str(audio), "--out", str(out), *flags])
@@ -43,7 +47,7 @@ def test_video_as_long_as_the_sound_and_longer_than_the_clip(program, tmp_path, 
     assert streams[0].rate == 25
     back = video.read_video(out)
     assert back.num_frames == 103  # ceil(4.1 s * 25)
-    assert [p.name for p in out.parent.iterdir()] == ["talk.mp4"]
+    assert sorted(p.name for p in out.parent.iterdir()) == ["talk.mp4", "talk.mp4.json"]
     printed = capsys.readouterr().out
     assert "frames/s" in printed
     true, highest = (
@@ -159,7 +163,7 @@ def test_a_failure_half_way_leaves_no_file(program, tmp_path, monkeypatch):
 
     monkeypatch.setattr(program.avatar, "draw", fail)
     assert program(tmp_path / "a.wav", tmp_path / "o.mp4") == 1
-    assert [p.name for p in tmp_path.iterdir()] == ["a.wav"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.wav", "avatar.npz"]
 
 
 def test_a_clip_that_has_moved_names_the_flag(program, tmp_path, capsys):
@@ -244,6 +248,71 @@ def test_a_few_samples_of_sound_are_a_frame_or_two(program, tmp_path, count):
     assert program(tmp_path / "a.wav", tmp_path / "o.mp4") == 0
     streams = {s.type: s for s in video.probe_streams(tmp_path / "o.mp4")}
     assert streams["video"].seconds == pytest.approx(0.04 * (1 + (count > 640)), abs=1e-3)
+
+
+def test_the_sound_goes_on_as_it_came(program, tmp_path):
+    tones = [np.sin(2 * np.pi * f * np.arange(96_000) / 48_000) for f in (300, 700)]
+    sound = np.rint(9000 * np.stack(tones, 1)).astype(np.int16)
+    for kept, layout in ((sound.T, "stereo"), (sound[:, 0], "mono")):
+        source = odd_files.make(
+            tmp_path / f"{layout}.mov",
+            odd_files.Recipe("mov", audio="pcm_s16le", rate=48_000, layout=layout, seconds=2),
+            [kept],
+        )
+        assert program(source, tmp_path / f"{layout}.mp4") == 0
+        with av.open(str(tmp_path / f"{layout}.mp4")) as file:
+            stream = file.streams.audio[0]
+            assert (stream.rate, stream.layout.name) == (48_000, layout)
+            heard = np.concatenate([f.to_ndarray() for f in file.decode(stream)], 1)
+        spectrum = np.abs(np.fft.rfft(heard[:, 8_000:88_000]))
+        peaks = (spectrum.argmax(1) * 48_000 / 80_000).tolist()
+        assert peaks == pytest.approx([300, 700][: len(heard)], abs=2)
+
+
+def test_a_video_says_that_it_was_made(program, tmp_path, capsys):
+    video.write_wav(tmp_path / "a.wav", fake_avatar.speech(1))
+    for name in ("o.mp4", "o.webm", "o.mkv"):
+        out = tmp_path / name
+        assert program(tmp_path / "a.wav", out) == 0
+        capsys.readouterr()
+        assert main(["--verify", str(out)]) == 0
+        told = capsys.readouterr().out
+        assert "generated: true" in told and "is as it was written" in told
+        assert hashlib.sha256((tmp_path / "a.wav").read_bytes()).hexdigest() in told
+        assert hashlib.sha256(b"leaves").hexdigest() in told
+    with open(out, "ab") as file:
+        file.write(b"x")
+    assert main(["--verify", str(out)]) == 0
+    assert "has been changed since" in capsys.readouterr().out
+    provenance.sidecar(out).unlink()
+    assert main(["--verify", str(out)]) == 0 and "is not there" in capsys.readouterr().out
+    video.write_video(tmp_path / "p.mp4", video.read_video(out).frames())
+    assert main(["--verify", str(tmp_path / "p.mp4")]) == 1
+    assert "does not say that it was made by" in capsys.readouterr().err
+
+
+def test_controls_reach_the_avatar(program, tmp_path, capsys):
+    video.write_wav(tmp_path / "a.wav", fake_avatar.speech(1))
+    (tmp_path / "look.csv").write_text("AU01,AU45\n0,1\n1,1\n")
+    flags = ["--pose", "still", "--eyes", str(tmp_path / "look.csv"), "--mouth_gain", "0"]
+    assert program(tmp_path / "a.wav", tmp_path / "o.mp4", *flags) == 0
+    rows = np.concatenate(program.avatar.expressions)[:25]
+    assert np.ptp(rows[:, 1]) == 0 and rows[0, 1] > 0.5  # the lids stay shut
+    dark = [np.mean(f[..., 0] < 100) for f in video.read_video(tmp_path / "o.mp4").frames()]
+    assert max(dark) == 0.0
+    program.avatar.expressions.clear()
+    curve = f"AU01={tmp_path / 'look.csv'}"
+    assert program(tmp_path / "a.wav", tmp_path / "o.mp4", "--expression", curve) == 0
+    rows = np.concatenate(program.avatar.expressions)[:25]
+    assert rows[0, 0] < rows[1, 0] == rows[-1, 0]
+    capsys.readouterr()
+    for wrong in (["--expression", "AU12=1"], ["--blink", "much"], ["--mouth_gain", "9"]):
+        assert program(tmp_path / "a.wav", tmp_path / "w.mp4", *wrong) == 1
+        assert len(capsys.readouterr().err.strip().splitlines()) == 1
+    assert not (tmp_path / "w.mp4").exists()
+    for wrong in (["--pose", "lying"], ["--size", "7"]):
+        with pytest.raises(SystemExit, match="2"):
+            program(tmp_path / "a.wav", tmp_path / "w.mp4", *wrong)
 
 
 def test_names_with_a_dash_or_a_colon(program, tmp_path, monkeypatch):

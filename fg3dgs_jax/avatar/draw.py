@@ -6,7 +6,7 @@ Training, evaluation and synthesis all draw through `draw_layer` and `composite`
 import dataclasses
 import os
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ from flax import linen as nn
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
+from fg3dgs_jax.avatar.controls import Controls
 from fg3dgs_jax.avatar.subject import open_subject
 from fg3dgs_jax.config import Config
 from fg3dgs_jax.geometry import short_spread
@@ -237,6 +238,22 @@ def draw(
     return composite(layers, jnp.tile(background, 1 + options.twice)), layers
 
 
+class _Eased(NamedTuple):
+    """A motion net of which what sound moves goes a part of its way, or further than it."""
+
+    net: nn.Module
+    gain: Array  # []
+    silence: Array  # [8, A, D]
+
+    def apply(self, variables: Any, means: Array, conditions: Conditions) -> Any:
+        """Moves between where silence has the Gaussians and where the sound has them."""
+        moved, gates = cast(Any, self.net.apply(variables, means, conditions))
+        quiet, _ = cast(
+            Any, self.net.apply(variables, means, conditions._replace(audio=self.silence))
+        )
+        return jax.tree.map(lambda a, b: b + self.gain * (a - b), moved, quiet), gates
+
+
 class Avatar:
     """A trained avatar: it speaks a sound, or draws frames from conditions and cameras.
 
@@ -259,11 +276,15 @@ class Avatar:
             expression: Array,
             camera: Camera,
             background: Array,
+            ease: Any = None,
         ) -> Frame:
             conditions = Conditions(audio, expression)
+            eased: Any = nets
+            if nets is not None and ease is not None:
+                eased = {r: _Eased(net, *ease) for r, net in nets.items()}
             if background.dtype == jnp.uint8:
                 background = background.astype(jnp.float32) / 255.0
-            image, layers = draw(nets, regions, alive, conditions, camera, background)
+            image, layers = draw(eased, regions, alive, conditions, camera, background)
             # A region without a layer of its own is clear: its pixels belong to the face's.
             black = jnp.zeros_like(image)
             return Frame(
@@ -280,6 +301,7 @@ class Avatar:
         axes = (None, None, 0, 0, 0, 0)
         self._draw = jax.jit(jax.vmap(one, in_axes=axes))
         self._pictures = jax.jit(jax.vmap(picture, in_axes=axes))
+        self._eased = jax.jit(jax.vmap(picture, in_axes=(*axes, (0, None))))
 
     def __repr__(self) -> str:
         """Returns one line with the regions and their numbers of Gaussians."""
@@ -307,7 +329,7 @@ class Avatar:
           ValueError: the sound, the clip or the weights of the audio features cannot be read.
         """
         samples = video.read_audio(audio)
-        return open_subject(self, data).speak(samples, split, audio).frames
+        return open_subject(self, data).speak(samples, audio, Controls(split=split)).frames
 
     def draw(
         self, audio: ArrayLike, expression: ArrayLike, camera: Camera, background: ArrayLike
@@ -324,8 +346,16 @@ class Avatar:
         return self._draw(self.regions, self.alive, *inputs)
 
     def draw_pictures(
-        self, audio: ArrayLike, expression: ArrayLike, camera: Camera, background: ArrayLike
+        self,
+        audio: ArrayLike,
+        expression: ArrayLike,
+        camera: Camera,
+        background: ArrayLike,
+        ease: tuple[ArrayLike, ArrayLike] | None = None,
     ) -> Picture:
-        """Draws B frames without their layers; arguments as in `draw`."""
+        """Draws B frames without their layers; arguments as in `draw`, and a `play.Ease`."""
         inputs = jax.tree.map(jnp.asarray, (audio, expression, camera, background))
-        return self._pictures(self.regions, self.alive, *inputs)
+        if ease is None:
+            return self._pictures(self.regions, self.alive, *inputs)
+        gain, silence = map(jnp.asarray, ease)
+        return self._eased(self.regions, self.alive, *inputs, (gain, silence))

@@ -27,9 +27,18 @@ class Drawable(Protocol):
         """Returns the `draw.Frame` of a batch, see `inputs`."""
         ...
 
-    def draw_pictures(self, audio: Any, expression: Any, camera: Any, background: Any, /) -> Any:
+    def draw_pictures(
+        self, audio: Any, expression: Any, camera: Any, background: Any, ease: Any = None, /
+    ) -> Any:
         """Returns the `draw.Picture` of a batch, see `inputs`."""
         ...
+
+
+class Ease(NamedTuple):
+    """How far what sound moves goes from where silence has it."""
+
+    gain: Any  # [n], 1 as learnt
+    silence: Any  # [8, A, D], the windows of a frame of silence
 
 
 class Drive(NamedTuple):
@@ -39,9 +48,10 @@ class Drive(NamedTuple):
     """
 
     features: np.ndarray  # float32 [S, A, D], one row per frame of sound
-    expression: np.ndarray  # float32 [T, E] of the clip
-    poses: np.ndarray  # int [n]: the clip's frame that lends pose, background and expression
+    expression: np.ndarray  # float32 [n, E]
+    poses: np.ndarray  # int [n]: the clip's frame that lends pose and background
     sounds: np.ndarray  # int [n]: row of `features`
+    ease: "Ease | None" = None  # None: lips move as learnt
 
     @property
     def num_frames(self) -> int:
@@ -50,7 +60,12 @@ class Drive(NamedTuple):
 
     def take(self, which: np.ndarray) -> "Drive":
         """Returns the drive of some frames only: int [B] in 0 .. n-1."""
-        return self._replace(poses=self.poses[which], sounds=self.sounds[which])
+        return self._replace(
+            expression=self.expression[which],
+            poses=self.poses[which],
+            sounds=self.sounds[which],
+            ease=self.ease and self.ease._replace(gain=self.ease.gain[which]),
+        )
 
 
 def ping_pong(count: int, length: int) -> np.ndarray:
@@ -86,7 +101,8 @@ def inputs(clip: Clip, drive: Drive) -> tuple[Any, ...]:
     """Returns the arguments of `Avatar.draw` for all frames of a drive at once."""
     audio = windows_lib.slice_windows(drive.features, drive.sounds).astype(np.float32)
     poses = drive.poses
-    return audio, drive.expression[poses], cameras(clip, poses), backgrounds(clip, poses)
+    arguments = audio, drive.expression, cameras(clip, poses), backgrounds(clip, poses)
+    return arguments if drive.ease is None else (*arguments, drive.ease)
 
 
 def draw_frames(avatar: Drawable, clip: Clip, drive: Drive, batch: int = BATCH) -> Iterator[Any]:

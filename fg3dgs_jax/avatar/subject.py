@@ -9,12 +9,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fg3dgs_jax.avatar import controls as controls_lib
 from fg3dgs_jax.avatar import play
+from fg3dgs_jax.avatar.controls import Controls
 from fg3dgs_jax.clip.fingerprint import digest_of
 from fg3dgs_jax.clip.open import open_clip
 from fg3dgs_jax.clip.processed import Clip
 from fg3dgs_jax.experts.audio import audio_features, lip_prior
 from fg3dgs_jax.media import clock, loudness, video, windows
+
+QUIET = 50  # frames of silence, in the middle of which nothing else is heard
 
 
 class Speech(NamedTuple):
@@ -42,7 +46,7 @@ class Subject:
     def drive(self, index: np.ndarray) -> play.Drive:
         """Returns what drives the frames `index` of the clip with their own sound."""
         index = np.asarray(index)
-        return play.Drive(self.features, self.expression, poses=index, sounds=index)
+        return play.Drive(self.features, self.expression[index], poses=index, sounds=index)
 
     def draw(self, index: np.ndarray) -> Iterator[Any]:
         """Yields the `draw.Frame`s `index` of the clip, drawn with their own sound."""
@@ -53,41 +57,72 @@ class Subject:
         step = clock.SAMPLES_PER_FRAME
         return self.samples[index[0] * step : (index[-1] + 1) * step]
 
-    def speak(self, samples: np.ndarray, split: str = "train", name: Any = "the sound") -> Speech:
+    def speak(
+        self,
+        samples: np.ndarray,
+        name: Any = "the sound",
+        controls: Controls = controls_lib.UNCHANGED,
+    ) -> Speech:
         """Makes the avatar speak with the clip's poses, played forwards and backwards.
 
         Args:
           samples: int16 [n] at 16 kHz.
-          split: the frames that lend poses, background, blinks and gaze: train, test or all.
           name: what an error message calls the sound.
+          controls: what is to be otherwise than in the clip.
 
         Raises:
-          ValueError: the avatar's audio features cannot be computed, or the split is empty.
+          ValueError: the avatar's audio features cannot be computed, the split is empty, or the
+            avatar has not what the controls name.
         """
         num_frames = windows.num_frames_of(samples)
         settings = self.avatar.config.data
+        controls_lib.check(controls, settings.expression)
         extractor = settings.audio_extractor
         audio_features.check_window(settings, audio_features.lookup(extractor).window, name)
         # A clip whose sound was brought to the common level has an avatar that needs the same.
         if "sound" in self.clip.meta:
             samples = loudness.apply_gain(samples, loudness.gain_db(samples))
-        # The one that the clip's features came from.
-        prior = self.clip.path / f"{lip_prior.NAME}.npz"
-        features = audio_features.extract(
-            extractor, samples, num_frames, prior if prior.is_file() else None
+        features = self._hear(samples, num_frames)
+        cameras = np.linalg.inv(self.clip.world_to_camera)[:, :3, 3]
+        poses = controls_lib.poses(controls, self.clip.shot(controls.split), cameras, num_frames)
+        learnt = self.expression[self.clip.split("train")]
+        drive = play.Drive(
+            features,
+            controls_lib.apply(controls, self.expression[poses], learnt, settings.expression),
+            poses=poses,
+            sounds=np.arange(num_frames),
+            ease=self._ease(controls, num_frames),
         )
-        pool = self.clip.shot(split)
-        poses = pool[play.ping_pong(num_frames, len(pool))]
-        drive = play.Drive(features, self.expression, poses=poses, sounds=np.arange(num_frames))
         return Speech(play.draw_pictures(self.avatar, self.clip, drive), poses)
 
+    def _hear(self, samples, num_frames):
+        """Features of new sound, by the lip prior that the clip's own came from."""
+        prior = self.clip.path / f"{lip_prior.NAME}.npz"
+        extractor = self.avatar.config.data.audio_extractor
+        return audio_features.extract(
+            extractor, samples, num_frames, prior if prior.is_file() else None
+        )
 
-def open_subject(avatar: play.Drawable, data: os.PathLike[str] | str | None = None) -> Subject:
+    def _ease(self, controls, num_frames):
+        if not controls.eases:
+            return None
+        still = self._hear(np.zeros(QUIET * clock.SAMPLES_PER_FRAME, np.int16), QUIET)
+        silence = windows.slice_windows(still, np.array([QUIET // 2]))[0].astype(np.float32)
+        return play.Ease(controls_lib.of_frames(controls.mouth_gain, num_frames), silence)
+
+
+def open_subject(
+    avatar: play.Drawable,
+    data: os.PathLike[str] | str | None = None,
+    size: int | None = None,
+) -> Subject:
     """Opens the clip that an avatar was trained on.
 
     Args:
       avatar: a trained avatar.
       data: the processed folder, or packed file, where it has moved since training.
+      size: px of the longer side of what is drawn, at most that of the folder. None: as in
+        training.
 
     Raises:
       ValueError: there is no such folder, or its sound is not described as in training.
@@ -99,7 +134,7 @@ def open_subject(avatar: play.Drawable, data: os.PathLike[str] | str | None = No
             f"{place} does not exist; expected the processed folder, or packed file, on which the "
             "avatar was trained: name its place with --data FOLDER"
         )
-    clip = open_clip(data or settings.path, settings.max_side or 0)
+    clip = open_clip(data or settings.path, size or settings.max_side or 0)
     features = clip.audio_features(settings.audio_extractor)
     audio_features.check_window(settings, features.shape[1:], clip.path)
     if settings.audio_digest not in (None, digest_of(features)):

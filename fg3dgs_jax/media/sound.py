@@ -1,7 +1,7 @@
 """The sound of a media file: which track, decoding, one channel of it, pieces at their times."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import av
@@ -17,6 +17,7 @@ from fg3dgs_jax.media.container import AudioError, VideoError, local
 _GAP = 0.06  # s; sound time stamps off by more than this are a hole or a jump, not jitter
 # Energy of the sum of two channels over that of both: 2 for the same sound, 1 for different ones.
 _CANCELS = 0.1
+KEPT_RATE = 48_000  # Hz, of sound that is passed on
 
 
 class Track(NamedTuple):
@@ -122,47 +123,96 @@ def decode_sound(
     return Sound(segments, track, mixer.cancels, forms, damaged)
 
 
+def as_it_came(
+    container: InputContainer, track: Track, shift: timeline_lib.Shift
+) -> Iterator[np.ndarray]:
+    """Yields a track at 48 kHz with its one or two channels, block by block from its first sample.
+
+    More channels become two. Holes are silence, and what is told twice is used once.
+
+    Args:
+      container: opened anew.
+      track: of it.
+      shift: what is done to its time stamps.
+
+    Yields:
+      int16 [n, C], C the same in all.
+    """
+    mixer, report = _Keeper(), _Report()
+    start, due = None, 0
+    for begin, block in _pieces(container, track, shift, mixer, report):
+        start = begin if start is None else start
+        if begin is not None and start is not None:
+            at = round((begin - start) * mixer.rate)
+            if at > due:
+                yield np.zeros((at - due, mixer.channels), np.int16)
+                due = at
+            skip = max(due - at, 0)
+        block, skip = block[skip:], max(skip - len(block), 0)
+        if len(block):
+            yield block
+            due += len(block)
+
+
+class _Report:
+    """What was met on the way."""
+
+    def __init__(self):
+        self.forms: list[str] = []
+        self.damaged = 0  # packets
+
+
 def _decode(container, track, shift, mixer):
     """(pieces, forms, damaged packets): a new piece where time stamps or the form jump."""
-    segments, pieces, forms = [], [], []
-    resampler, form, begin, due, damaged = None, None, 0.0, 0.0, 0
+    segments, report = [], _Report()
+    for begin, samples in _pieces(container, track, shift, mixer, report):
+        if begin is not None:
+            segments.append((begin, []))
+        segments[-1][1].append(samples)
+    whole = [(begin, np.concatenate(blocks)) for begin, blocks in segments]
+    return [piece for piece in whole if len(piece[1])], tuple(report.forms), report.damaged
 
-    def finish():
-        if resampler is not None:
-            pieces.extend(mixer.mono(f) for f in resampler.resample(None))
-        if sum(map(len, pieces)):
-            segments.append((begin, np.concatenate(pieces)))
 
+def _pieces(container, track, shift, mixer, report):
+    """Yields (time of the first sample, samples); no time where they follow those before."""
+    resampler, form, due = None, None, 0.0
     stream = container.streams.audio[track.number - 1]
     for packet in timeline_lib.put_right(container.demux(stream), shift):
         try:
             frames = packet.decode()
         except InvalidDataError:
-            damaged += 1
+            report.damaged += 1
             continue  # damaged sound becomes a hole, filled with silence
         for frame in frames:
             if not frame.samples or not frame.sample_rate:
                 continue
-            time = frame.time if frame.time is not None else due
+            time, begin = frame.time if frame.time is not None else due, None
             met = (frame.sample_rate, frame.layout.name, frame.format.name)
             if resampler is None or abs(time - due) > _GAP or met != form:
-                finish()
-                pieces, begin, form = [], time, met
-                resampler = av.AudioResampler("s16", mixer.layout_for(frame), SAMPLE_RATE)
-                due = time
+                if resampler is not None:
+                    yield None, mixer.join(resampler.resample(None))
+                begin = due = time
+                form = met
+                resampler = av.AudioResampler("s16", mixer.layout_for(frame), mixer.rate)
                 name = f"{frame.sample_rate / 1000:g} kHz {_channels(frame.layout.nb_channels)}"
-                if name not in forms:
-                    forms.append(name)
+                if name not in report.forms:
+                    report.forms.append(name)
             due += frame.samples / frame.sample_rate
             mixer.listen(frame)
             frame.pts = None
-            pieces.extend(mixer.mono(f) for f in resampler.resample(frame))
-    finish()
-    return segments, tuple(forms), damaged
+            yield begin, mixer.join(resampler.resample(frame))
+    if resampler is not None:
+        yield None, mixer.join(resampler.resample(None))
 
 
 class _Mixer:
     """The mean of the channels as FFmpeg mixes them, and whether two cancel each other."""
+
+    rate = SAMPLE_RATE
+
+    def join(self, frames):
+        blocks = [self.mono(frame) for frame in frames]
+        return np.concatenate(blocks) if blocks else np.zeros(0, np.int16)
 
     def layout_for(self, frame):
         return "mono"
@@ -204,6 +254,24 @@ class _Difference(_Mixer):
             return super().mono(frame)
         pairs = frame.to_ndarray().reshape(-1, 2).astype(np.int32)
         return ((pairs[:, 0] - pairs[:, 1]) // 2).astype(np.int16)
+
+
+class _Keeper(_Mixer):
+    """One or two channels, as the first frame has them."""
+
+    rate = KEPT_RATE
+    channels = 0
+
+    def layout_for(self, frame):
+        self.channels = self.channels or min(frame.layout.nb_channels, 2)
+        return "stereo" if self.channels == 2 else "mono"
+
+    def listen(self, frame):
+        """Channels that cancel each other stay as they came."""
+
+    def join(self, frames):
+        blocks = [frame.to_ndarray().reshape(-1, self.channels) for frame in frames]
+        return np.concatenate(blocks) if blocks else np.zeros((0, self.channels), np.int16)
 
 
 def lay_out(segments: Sequence[tuple[float, np.ndarray]], start: float) -> np.ndarray:

@@ -33,12 +33,13 @@ from fg3dgs_jax.media.container import (
     open_media,
     probe_streams,
 )
-from fg3dgs_jax.media.sound import SILENT, Track
+from fg3dgs_jax.media.sound import KEPT_RATE, SILENT, Track
 from fg3dgs_jax.media.video_writer import write_video
 from fg3dgs_jax.media.whole_files import whole
 
 __all__ = [
     "FPS",
+    "KEPT_RATE",
     "SAMPLE_RATE",
     "SILENT",
     "AudioError",
@@ -49,6 +50,7 @@ __all__ = [
     "Track",
     "Video",
     "VideoError",
+    "as_it_came",
     "listen",
     "probe_streams",
     "read_audio",
@@ -354,6 +356,23 @@ def listen(path: os.PathLike | str, audio_track: int | None = None) -> Heard:
             "(wav, mp3, m4a, mp4, ...)"
         )
     return Heard(samples, track, decoded.inverted)
+
+
+def as_it_came(source: SoundFile) -> Iterator[np.ndarray]:
+    """Yields the sound of a file as it is to be passed on: int16 [n, 1 or 2] at 48 kHz.
+
+    It begins with its first sample, as `listen` does, and is read as it is taken.
+
+    Raises:
+      AudioError: no such file or track, or not sound.
+    """
+    path = pathlib.Path(source.path)
+    with open_media(path, AudioError) as container:
+        track = sound_lib.choose_track(container, source.audio_track, path, AudioError)
+        stream = container.streams.audio[track.number - 1]
+        shift = timeline_lib.survey_sound(container, stream)
+    with open_media(path, AudioError) as container:
+        yield from sound_lib.as_it_came(container, track, shift)
 
 
 def read_audio(path: os.PathLike | str, audio_track: int | None = None) -> np.ndarray:

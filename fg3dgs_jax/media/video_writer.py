@@ -15,6 +15,7 @@ from fg3dgs_jax.media.whole_files import whole
 
 # AAC delays by 1024 samples: at 48 kHz players that ignore edit lists are off by 21 ms only.
 _SOUND_RATE = 48_000
+_BIT_RATES = {"mono": 128_000, "stereo": 192_000}
 
 
 class Kind(NamedTuple):
@@ -61,11 +62,12 @@ def kind_of(path: os.PathLike | str) -> Kind:
 def write_video(
     path: os.PathLike | str,
     frames: Iterable[np.ndarray],
-    samples: np.ndarray | None = None,
+    samples: np.ndarray | Iterable[np.ndarray] | None = None,
     *,
     sample_rate: int = SAMPLE_RATE,
     fps: float = FPS,
     crf: int = 18,
+    comment: str = "",
 ) -> int:
     """Writes pictures and sound as H.264 (yuv420p) + AAC; whole or not at all.
 
@@ -73,11 +75,13 @@ def write_video(
       path: of the file, .mp4, .mov or .mkv. With .webm it holds VP9 + Opus. Its folder is made if
         need be.
       frames: uint8 [H, W, 3], taken one at a time; odd sizes gain an edge row or column.
-      samples: int16 [n] mono; what is longer than the pictures is left out.
+      samples: int16 [n] mono or [n, channels], or such blocks one after the other, taken as they
+        are needed. What is longer than the pictures is left out.
       sample_rate: of the samples, Hz.
       fps: frames a second.
       crf: x264's constant quality, 0 (lossless) to 51; 18 looks like the original. VP9 has a
         scale of its own, on which it stands for about the same.
+      comment: what the file's metadata say of it.
 
     Returns:
       the number of frames written.
@@ -93,6 +97,8 @@ def write_video(
         av.open(local(part), "w", format=kind.format, options=kind.options) as container,
     ):
         sound = None if samples is None else (samples, sample_rate)
+        if comment:
+            container.metadata["comment"] = comment
         return _encode(container, kind, iter(frames), sound, fps, crf)
 
 
@@ -137,29 +143,48 @@ class _SoundTrack:
     """The stream of sound, fed up to the time of the pictures: nothing piles up in the muxer."""
 
     def __init__(self, container, codec, samples, sample_rate):
-        self.samples = np.asarray(samples)
-        if self.samples.ndim != 1 or self.samples.dtype != np.int16:
-            raise AudioError(
-                f"samples are {self.samples.dtype} {self.samples.shape}; expected int16 [n]"
-            )
+        self.blocks = iter([samples] if isinstance(samples, np.ndarray) else samples)
+        self.block, self.layout = np.zeros((0, 1), np.int16), "mono"
+        self._next_block()
+        self.layout = "stereo" if self.block.shape[1] == 2 else "mono"
         self.container, self.rate, self.done = container, sample_rate, 0
-        self.stream = container.add_stream(codec, rate=_SOUND_RATE, layout="mono", bit_rate=128_000)
+        self.stream = container.add_stream(
+            codec, rate=_SOUND_RATE, layout=self.layout, bit_rate=_BIT_RATES[self.layout]
+        )
         self.resampler = av.AudioResampler(
             format="fltp" if codec == "aac" else "s16",
-            layout="mono",
+            layout=self.layout,
             rate=_SOUND_RATE,
             frame_size=1024 if codec == "aac" else 960,
         )
 
+    def _next_block(self):
+        """Whether there is another block; empty ones are passed over."""
+        for block in self.blocks:
+            samples = np.asarray(block)
+            if samples.ndim == 1:
+                samples = samples[:, None]
+            if samples.ndim != 2 or samples.dtype != np.int16 or samples.shape[1] not in (1, 2):
+                raise AudioError(
+                    f"samples are {samples.dtype} {np.shape(block)}; expected int16 [n] or [n, 2]"
+                )
+            self.block = samples
+            if len(samples):
+                return True
+        return False
+
     def write_until(self, seconds):
-        stop = min(int(seconds * self.rate), len(self.samples))
-        if stop > self.done:
+        stop = int(seconds * self.rate)
+        while self.done < stop:
+            if not len(self.block) and not self._next_block():
+                return
+            part, self.block = np.split(self.block, [stop - self.done])
             frame = av.AudioFrame.from_ndarray(
-                self.samples[None, self.done : stop], format="s16", layout="mono"
+                np.ascontiguousarray(part.reshape(1, -1)), format="s16", layout=self.layout
             )
             frame.sample_rate, frame.time_base = self.rate, Fraction(1, self.rate)
             frame.pts = self.done
-            self.done = stop
+            self.done += len(part)
             self._mux(self.resampler.resample(frame))
 
     def finish(self):

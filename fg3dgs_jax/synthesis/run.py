@@ -1,16 +1,22 @@
 """Makes a trained avatar speak any sound, as a video."""
 
+import json
 import os
 import pathlib
 import time
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
+import fg3dgs_jax
 from fg3dgs_jax.avatar import store
-from fg3dgs_jax.avatar.subject import open_subject
+from fg3dgs_jax.avatar.controls import UNCHANGED, Controls
+from fg3dgs_jax.avatar.subject import Subject, open_subject
+from fg3dgs_jax.avatar.workdir import AVATAR_FILE
 from fg3dgs_jax.media import video, video_writer
 from fg3dgs_jax.media.progress import progress
+from fg3dgs_jax.synthesis import provenance
 from fg3dgs_jax.synthesis.meter import Meter
 
 
@@ -29,29 +35,30 @@ def synthesize(
     audio: video.SoundFile | os.PathLike[str] | str,
     out: os.PathLike[str] | str,
     *,
-    split: str = "train",
     data: os.PathLike[str] | str | None = None,
     crf: int = 18,
     check: bool = False,
+    controls: Controls = UNCHANGED,
 ) -> Talk:
     """Writes a video in which a trained avatar speaks a sound, 25 frames a second.
 
     Head poses, torso, background, blinks and gaze come from the training clip, played forwards and
-    backwards. The mouth follows the sound.
+    backwards. The mouth follows the sound, which goes into the video as it came: 48 kHz, mono or
+    stereo. The video says that it was generated (`provenance`).
 
     Args:
       workdir: folder of a training run.
       audio: any audio or video file, of any length; a `SoundFile` chooses one of its tracks.
       out: the file to write, whole or not at all; its folder is made where it is missing. .mp4,
         .mov and .mkv hold H.264 and AAC, .webm holds VP9 and Opus.
-      split: the frames of the clip that lend the poses: train, test or all.
       data: the processed folder, or packed file, where it has moved since training.
       crf: quality of x264, 0 (lossless) to 51.
       check: also measures how well the mouth follows the sound.
+      controls: what is to be otherwise than in the clip.
 
     Raises:
-      ValueError: there is no trained avatar, clip, sound, or weights of the audio features, or
-        `out` is a name of no kind of video.
+      ValueError: there is no trained avatar, clip, sound, or weights of the audio features, `out`
+        is a name of no kind of video, or the avatar has not what the controls name.
     """
     out = pathlib.Path(out)
     if out.is_dir():
@@ -64,21 +71,37 @@ def synthesize(
     source = audio if isinstance(audio, video.SoundFile) else video.SoundFile(audio)
     heard = video.listen(*source)
     samples = heard.samples
-    subject = open_subject(store.load(workdir), data)
-    speech = subject.speak(samples, split, source.path)
+    subject = open_subject(store.load(workdir), data, controls.size)
+    speech = subject.speak(samples, source.path, controls)
     meter = Meter(subject.clip, speech.poses) if check else None
     frames = meter.watch(speech.frames) if meter else speech.frames
     start = time.perf_counter()
     bar = progress(frames, desc="synthesize", total=speech.num_frames, unit="frame")
-    video.write_video(out, bar, samples, crf=crf)
+    said = _statement(workdir, source, subject)
+    video.write_video(
+        out,
+        bar,
+        video.as_it_came(source),
+        sample_rate=video.KEPT_RATE,
+        crf=crf,
+        comment=json.dumps(said),
+    )
+    provenance.write_sidecar(out, said)
     verdict = meter.verdict(samples) if meter else None
     seconds = time.perf_counter() - start
     return Talk(out, speech.num_frames, seconds, verdict, tuple(_notes(source, heard)))
 
 
-def _notes(source, heard):
+def _statement(workdir, source: video.SoundFile, subject: Subject):
+    avatar = pathlib.Path(workdir) / AVATAR_FILE
+    return provenance.statement(fg3dgs_jax.__version__, avatar, source.path, subject.clip)
+
+
+def _notes(source: video.SoundFile, heard: video.Heard) -> Iterator[str]:
     if heard.inverted:
-        yield f"{source.path}: its two channels cancel each other; one was turned over"
+        yield (
+            f"{source.path}: its two channels cancel each other; the mouth follows one turned over"
+        )
     if not np.any(heard.samples):
         yield (
             f"{source.path}: sound track {heard.track} is digital silence: the mouth stays shut; "
