@@ -83,7 +83,7 @@ def test_without_time_and_a_device_each_check_says_so(tmp_path, part):
     """Nothing runs, and the summary is still the last that is said."""
     environment = {
         **os.environ,
-        "LIMIT": "0",
+        "SLOWER": "0",
         "WORK": str(tmp_path / "work"),
         "OUT": str(tmp_path / "out"),
         "PACK": str(tmp_path),
