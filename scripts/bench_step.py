@@ -56,6 +56,9 @@ def parse(argv):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", default="configs/quickstart.py", help="FILE[:VARIANT]")
     parser.add_argument("--data", help="processed folder (default: the config's)")
+    parser.add_argument(
+        "--side", type=int, help="px, of the longer side to time at (default: the config's)"
+    )
     parser.add_argument("--workdir", help="trained run to take Gaussians from (default: untrained)")
     parser.add_argument(
         "--cases", nargs="+", default=list(CASES), choices=list(CASES), help="default: all"
@@ -236,8 +239,9 @@ CASES = {
 class Subject:
     """A config's clip on the device, its nets, and Gaussians to draw."""
 
-    def __init__(self, config, workdir):
+    def __init__(self, config, workdir, side=None):
         clip = open_clip(config.data.path, config.data.max_side or 0)
+        clip = clip.resized(side) if side else clip
         self.config, self.size = config, (clip.height, clip.width)
         self.on_device = batches.device_clip(clip, config.data)
         self.nets = draw.make_nets(config)
@@ -263,7 +267,8 @@ def show(case, found):
         for name, row in found.get(kind, {}).items():
             print(f"  {row['median']:9.3f}  {name}  ({row['min']}-{row['max']})")
     rest, whole = found["unaccounted_ms"]["median"], found["profiled_ms"]["median"]
-    print(f"  {rest:9.3f}  unaccounted, of {whole} ms under the profiler", flush=True)
+    graphs = "" if jax.default_backend() == "cpu" else ", which turns CUDA graphs off"
+    print(f"  {rest:9.3f}  unaccounted, of {whole} ms under the profiler{graphs}", flush=True)
 
 
 def main(argv=None) -> int:
@@ -272,7 +277,7 @@ def main(argv=None) -> int:
     try:
         config = config_lib.load(flags.config)
         config.data.path = flags.data or config.data.path
-        subject = Subject(config, flags.workdir)
+        subject = Subject(config, flags.workdir, flags.side)
     except (ValueError, OSError, ModuleNotFoundError) as error:
         print(f"bench_step: {error}", file=sys.stderr)
         return 1

@@ -1,9 +1,8 @@
 """Other rasterizers with one interface, to be timed beside ours and compared with it.
 
-A peer takes a `Scene` and returns (picture, gradients), two functions without arguments. The first
-returns the images [B, H, W, 3]. The second returns the gradients of mean((image - 0.5)^2) to means,
-quats, scales, opacities and colors. Both return only when their result is computed. A peer that is
-not installed raises NotInstalled.
+A peer takes a `Scene` and returns (picture, gradients), two `Call`s. The first returns the images
+[B, H, W, 3]. The second returns the gradients of mean((image - 0.5)^2) to means, quats, scales,
+opacities and colors. A peer that is not installed raises NotInstalled.
 
 gsplat clamps alpha at 0.999 and splax too, this package at 0.99: no scene that is compared has an
 opacity above 0.99, except in the test of the clamp, which sets gsplat's by `alpha_max`.
@@ -15,7 +14,8 @@ import itertools
 import pathlib
 import sys
 import types
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -54,6 +54,27 @@ def _require(package):
     return pathlib.Path(spec.submodule_search_locations[0])
 
 
+class Call(NamedTuple):
+    """A function without arguments, and how its result is waited for."""
+
+    begin: Callable[[], Any]
+    wait: Callable[[Any], Any]
+    repeat: Callable[[int], Any] | None = None  # begins so many, each after the one before
+
+    def __call__(self):
+        """Returns its result when it is computed."""
+        return self.wait(self.begin())
+
+    def many(self, count):
+        """Returns when `count` calls in a row are done, without waiting in between."""
+        if self.repeat is not None:
+            self.wait(self.repeat(count))
+            return
+        for _ in range(count):
+            result = self.begin()
+        self.wait(result)
+
+
 def _torch_calls(draw, arrays):
     """(picture, gradients) of `draw(*tensors)` on torch tensors."""
     import torch
@@ -65,13 +86,13 @@ def _torch_calls(draw, arrays):
 
     @torch.no_grad()
     def picture():
-        return done(draw(*arrays))
+        return draw(*arrays)
 
     def gradients():
         leaves = [x.detach().requires_grad_() for x in arrays]
-        return done(torch.autograd.grad(torch.mean((draw(*leaves) - 0.5) ** 2), leaves))
+        return torch.autograd.grad(torch.mean((draw(*leaves) - 0.5) ** 2), leaves)
 
-    return picture, gradients
+    return Call(picture, done), Call(gradients, done)
 
 
 # gsplat's torch reference needs CUDA for its pairs and its sums along rays. They are replaced here.
@@ -304,18 +325,31 @@ def splax(scene: Scene):
 
 
 def jax_calls(picture, arrays):
-    """(picture, gradients) of a jitted JAX function."""
+    """(picture, gradients) of a jitted JAX function. Many calls are one program: a scan in which
+    each call's input depends on the result before, by nothing that changes it."""
     import jax
     import jax.numpy as jnp
 
     def loss(*arrays):
         return jnp.mean((picture(*arrays) - 0.5) ** 2)
 
+    def call(function):
+
+        @functools.partial(jax.jit, static_argnums=0)
+        def scan(count, first, *others):
+
+            def body(shift, _):
+                result = jax.lax.optimization_barrier(function(first + shift, *others))
+                return 1e-30 * sum(x.ravel()[0] for x in jax.tree.leaves(result)), None
+
+            return jax.lax.scan(body, jnp.float32(0.0), length=count)[0]
+
+        return Call(
+            lambda: function(*arrays), jax.block_until_ready, lambda count: scan(count, *arrays)
+        )
+
     gradients = jax.jit(jax.grad(loss, tuple(range(len(arrays)))))
-    return (
-        lambda: jax.block_until_ready(picture(*arrays)),
-        lambda: jax.block_until_ready(gradients(*arrays)),
-    )
+    return call(picture), call(gradients)
 
 
 CPU = {"gsplat_torch": gsplat_torch, "splax": splax}

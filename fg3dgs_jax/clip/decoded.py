@@ -102,7 +102,7 @@ class Memory:
         return Decoded(make, pictures.shape)
 
 
-def shrunk(pictures: Pictures, size: tuple[int, int], interpolation: int) -> Decoded:
+def resized(pictures: Pictures, size: tuple[int, int], interpolation: int) -> Decoded:
     """Pictures [T, H, W, ...] at (width, height) px, each resized when it is asked for."""
 
     def make(number):

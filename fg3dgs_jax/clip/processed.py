@@ -144,6 +144,29 @@ class Clip:
         pictures = {name: memory.keeping(getattr(self, name)) for name in ARRAYS}
         return dataclasses.replace(self, **pictures)
 
+    def resized(self, side: int) -> "Clip":
+        """The same clip whose pictures have a longer side of `side` px."""
+        scale = side / max(self.width, self.height)
+        size = (round(self.width * scale), round(self.height * scale))
+        ratio = np.array([size[0] / self.width, size[1] / self.height])
+        fx, fy, cx, cy = np.multiply(self.intrinsics, np.tile(ratio, 2))
+        pictures = {
+            name: decoded.resized(
+                getattr(self, name),
+                size,
+                cv2.INTER_NEAREST if name == "labels" else cv2.INTER_AREA,
+            )
+            for name in ARRAYS
+        }
+        background = cv2.resize(self.background, size, interpolation=cv2.INTER_AREA)
+        return dataclasses.replace(
+            self,
+            background=background,
+            intrinsics=(float(fx), float(fy), float(cx), float(cy)),
+            landmarks=self.landmarks * ratio.astype(np.float32),
+            **pictures,
+        )
+
     def backgrounds(self) -> np.ndarray:
         """uint8 [T, H, W, 3], the torso layer over the plate: B of eq. (14)."""
         out = np.empty((*self.torso.shape[:3], 3), np.uint8)
@@ -196,32 +219,21 @@ def load_clip(path: os.PathLike | str, max_side: int = 0) -> Clip:
     camera, landmarks, expression = (
         arrays.read_npz(path / f"{n}.npz", AGAIN) for n in ("camera", "landmarks", "expression")
     )
-    points = landmarks["pixels"].astype(np.float32)
-    if 0 < max_side < max(width, height):
-        scale = max_side / max(width, height)
-        size = (round(width * scale), round(height * scale))
-        big = {
-            n: decoded.shrunk(a, size, cv2.INTER_NEAREST if n == "labels" else cv2.INTER_AREA)
-            for n, a in big.items()
-        }
-        background = cv2.resize(background, size, interpolation=cv2.INTER_AREA)
-        ratio = np.array([size[0] / width, size[1] / height])
-        intrinsics = intrinsics * np.tile(ratio, 2)
-        points = points * ratio.astype(np.float32)
     fx, fy, cx, cy = intrinsics
-    return Clip(
+    clip = Clip(
         path=path,
         meta=meta,
         background=np.ascontiguousarray(background),
         world_to_camera=camera["world_to_camera"].astype(np.float32),
         valid=camera["valid"],
         intrinsics=(float(fx), float(fy), float(cx), float(cy)),
-        landmarks=points,
+        landmarks=landmarks["pixels"].astype(np.float32),
         landmarks_valid=landmarks["valid"],
         expression=expression["e"].astype(np.float32),
         expression_names=tuple(map(str, expression["names"])),
         **big,
     )
+    return clip.resized(max_side) if 0 < max_side < max(width, height) else clip
 
 
 def open_pictures(path: pathlib.Path) -> dict[str, decoded.Pictures]:

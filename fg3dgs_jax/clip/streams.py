@@ -21,12 +21,11 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
 
-import av
 import cv2
 import numpy as np
-from av.error import FFmpegError
 
 from fg3dgs_jax.clip.inpaint import fill
+from fg3dgs_jax.media import av
 from fg3dgs_jax.media.clock import FPS
 
 STREAMS = ("frames.mkv", "labels.mkv", "torso.mkv", "alpha.mkv")
@@ -267,7 +266,7 @@ class Source:
     def _reading(self):
         try:
             yield
-        except (FFmpegError, IndexError):
+        except (av.FFmpegError, IndexError):
             self._next = _NOWHERE
             state = "is damaged" if self.path.exists() else "is missing"
             raise StreamError(f"{self.path} {state}; {_REMEDY}") from None

@@ -6,15 +6,16 @@ smaller ones BT.601. HDR (HLG and PQ) and wide gamut are converted: up to their 
 ITU-R BT.2390). What is transparent is black.
 """
 
+from __future__ import annotations
+
 import functools
 import os
 from typing import NamedTuple
 
-import av
 import cv2
 import numpy as np
-from av.error import FFmpegError
 
+from fg3dgs_jax.media import av
 from fg3dgs_jax.media.container import VideoError
 
 HLG, PQ = 18, 16  # transfer, as ITU-T H.273 numbers it
@@ -102,7 +103,7 @@ def numbers(
         form = "rgba"
     try:
         image = frame.to_ndarray(format=form, width=size[0], height=size[1], src_colorspace=matrix)
-    except (FFmpegError, ValueError):
+    except (av.FFmpegError, ValueError):
         raise VideoError(
             f"{path} has pixels of the kind {frame.format.name}, which cannot be read; expected "
             "yuv420p: convert it, e.g. to H.264"

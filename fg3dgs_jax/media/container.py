@@ -1,5 +1,7 @@
 """Media files through PyAV: opening one, its streams, and what is wrong with it in one line."""
 
+from __future__ import annotations
+
 import contextlib
 import os
 import pathlib
@@ -8,9 +10,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 from typing import NamedTuple
 
-import av
-from av.container import InputContainer
-from av.error import FFmpegError
+from fg3dgs_jax.media import av
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
@@ -48,7 +48,7 @@ def probe_streams(path: os.PathLike | str) -> list[StreamInfo]:
 
 
 @contextlib.contextmanager
-def open_media(path: os.PathLike | str, error: type[ValueError]) -> Iterator[InputContainer]:
+def open_media(path: os.PathLike | str, error: type[ValueError]) -> Iterator[av.InputContainer]:
     """The open container; whatever is wrong with the file becomes one line of class `error`."""
     expected = "a video file" if error is VideoError else "an audio file"
     text, path = str(path), pathlib.Path(path)
@@ -63,7 +63,7 @@ def open_media(path: os.PathLike | str, error: type[ValueError]) -> Iterator[Inp
         )
     try:
         container = av.open(local(path))
-    except (FFmpegError, UnicodeError) as cause:
+    except (av.FFmpegError, UnicodeError) as cause:
         raise error(
             f"{path} cannot be read as media ({type(cause).__name__}); "
             f"expected {expected} (mp4, mov, wav, ...)"
@@ -71,7 +71,7 @@ def open_media(path: os.PathLike | str, error: type[ValueError]) -> Iterator[Inp
     try:
         with container:
             yield container
-    except FFmpegError as cause:
+    except av.FFmpegError as cause:
         raise error(f"{path} is damaged ({cause.strerror}); expected {expected}") from None
 
 

@@ -1,18 +1,16 @@
 """The pictures of a video file: which stream, decoding with deinterlacing, the way up."""
 
+from __future__ import annotations
+
 import contextlib
 import itertools
 import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import av
 import numpy as np
-from av.container import InputContainer
-from av.error import FFmpegError, InvalidDataError
-from av.filter import Graph
-from av.stream import Disposition
 
+from fg3dgs_jax.media import av
 from fg3dgs_jax.media import timeline as timeline_lib
 from fg3dgs_jax.media.container import VideoError, tick
 
@@ -20,16 +18,18 @@ _FIRST = 8  # pictures, whose scan is looked at
 _SLANT = 0.05  # of a matrix that turns by quarters: cosine of 87 degrees
 
 
-def picture_stream(container: InputContainer, path: os.PathLike | str) -> av.VideoStream:
+def picture_stream(container: av.InputContainer, path: os.PathLike | str) -> av.VideoStream:
     """The first video stream that is no cover picture."""
     streams = container.streams.video
-    covers = [s for s in streams if s.disposition & Disposition.attached_pic]
+    covers = [s for s in streams if s.disposition & av.Disposition.attached_pic]
     films = [s for s in streams if s not in covers]
     if not films:
         what = "only a cover picture" if covers else "no video stream"
         raise VideoError(f"{path} has {what}; expected a video with sound")
     if len(films) > 1:  # a cover that is not marked as one has a single picture
-        films = [s for s in films if s.frames != 1 and not s.disposition & Disposition.still_image]
+        films = [
+            s for s in films if s.frames != 1 and not s.disposition & av.Disposition.still_image
+        ]
         films = films or [s for s in streams if s not in covers]
     if films[0].codec_context is None:
         raise VideoError(f"{path} has pictures of a kind that FFmpeg cannot decode; expected H.264")
@@ -37,7 +37,7 @@ def picture_stream(container: InputContainer, path: os.PathLike | str) -> av.Vid
 
 
 def decode_pictures(
-    container: InputContainer,
+    container: av.InputContainer,
     stream: av.VideoStream,
     timeline: timeline_lib.Timeline,
     sought: bool = False,
@@ -78,7 +78,7 @@ class Beginning(NamedTuple):
 
 
 def beginning(
-    container: InputContainer, stream: av.VideoStream, timeline: timeline_lib.Timeline
+    container: av.InputContainer, stream: av.VideoStream, timeline: timeline_lib.Timeline
 ) -> Beginning | None:
     """Decodes the first pictures of a container opened anew; None: there is no readable one."""
     packets = timeline_lib.put_right(container.demux(stream), timeline.pictures)
@@ -93,7 +93,7 @@ def _decoded(packets, wait_for_key):
     for packet in packets:
         try:
             frames = packet.decode()
-        except InvalidDataError:
+        except av.InvalidDataError:
             continue
         for frame in frames:
             wait_for_key = wait_for_key and not frame.key_frame
@@ -121,7 +121,7 @@ def _deinterlaced(frames):
 
 
 def _deinterlacer(frame):
-    graph = Graph()
+    graph = av.Graph()
     source = graph.add_buffer(
         width=frame.width, height=frame.height, format=frame.format.name, time_base=frame.time_base
     )
@@ -148,9 +148,9 @@ def _ready(graph):
             return
 
 
-def seek_pictures(container: InputContainer, stream: av.VideoStream, time: float) -> None:
+def seek_pictures(container: av.InputContainer, stream: av.VideoStream, time: float) -> None:
     """Goes to a key picture, where the file is right about itself the last not after `time` s."""
-    with contextlib.suppress(FFmpegError):  # a file that cannot seek is read from where it is
+    with contextlib.suppress(av.FFmpegError):  # a file that cannot seek is read from where it is
         container.seek(int(time / tick(stream)), stream=stream, backward=True)
 
 

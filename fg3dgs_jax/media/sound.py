@@ -1,15 +1,14 @@
 """The sound of a media file: which track, decoding, one channel of it, pieces at their times."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-import av
 import numpy as np
-from av.container import InputContainer
-from av.error import InvalidDataError
-from av.stream import Disposition
 
+from fg3dgs_jax.media import av
 from fg3dgs_jax.media import timeline as timeline_lib
 from fg3dgs_jax.media.clock import SAMPLE_RATE
 from fg3dgs_jax.media.container import AudioError, VideoError, local
@@ -48,7 +47,7 @@ class Sound(NamedTuple):
     damaged: int  # packets that could not be decoded
 
 
-def tracks_of(container: InputContainer) -> list[Track]:
+def tracks_of(container: av.InputContainer) -> list[Track]:
     """The sound tracks of an open file, in its order."""
     tracks = []
     for number, stream in enumerate(container.streams.audio, 1):
@@ -60,14 +59,14 @@ def tracks_of(container: InputContainer) -> list[Track]:
                 stream.rate or 0 if context else 0,
                 context.channels if context else 0,
                 "" if stream.language in (None, "und") else stream.language,
-                bool(stream.disposition & Disposition.default),
+                bool(stream.disposition & av.Disposition.default),
             )
         )
     return tracks
 
 
 def choose_track(
-    container: InputContainer,
+    container: av.InputContainer,
     number: int | None,
     path: os.PathLike | str,
     error: type[ValueError] = VideoError,
@@ -102,7 +101,7 @@ def choose_track(
 
 
 def decode_sound(
-    container: InputContainer,
+    container: av.InputContainer,
     track: Track,
     shift: timeline_lib.Shift,
     path: os.PathLike | str,
@@ -124,7 +123,7 @@ def decode_sound(
 
 
 def as_it_came(
-    container: InputContainer, track: Track, shift: timeline_lib.Shift
+    container: av.InputContainer, track: Track, shift: timeline_lib.Shift
 ) -> Iterator[np.ndarray]:
     """Yields a track at 48 kHz with its one or two channels, block by block from its first sample.
 
@@ -180,7 +179,7 @@ def _pieces(container, track, shift, mixer, report):
     for packet in timeline_lib.put_right(container.demux(stream), shift):
         try:
             frames = packet.decode()
-        except InvalidDataError:
+        except av.InvalidDataError:
             report.damaged += 1
             continue  # damaged sound becomes a hole, filled with silence
         for frame in frames:

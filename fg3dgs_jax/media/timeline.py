@@ -6,14 +6,15 @@ then laid one after the other. A clock that begins anew in only one of the two c
 nobody knows which sound belongs to which picture.
 """
 
+from __future__ import annotations
+
 import os
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-import av
 import numpy as np
-from av.container import InputContainer
 
+from fg3dgs_jax.media import av
 from fg3dgs_jax.media.container import VideoError, tick
 
 BACK = 0.1  # s; decoding times of a whole file never run back
@@ -60,7 +61,7 @@ class _Jump(NamedTuple):
 
 
 def survey(
-    container: InputContainer,
+    container: av.InputContainer,
     pictures: av.VideoStream,
     sound: av.AudioStream | None,
     path: os.PathLike | str,
@@ -100,7 +101,7 @@ def survey(
     return Timeline(*shifts, end, len(times) - 1, float(fps), still, tuple(repairs))
 
 
-def survey_sound(container: InputContainer, sound: av.AudioStream) -> Shift:
+def survey_sound(container: av.InputContainer, sound: av.AudioStream) -> Shift:
     """What is done to the time stamps of sound without pictures: pieces follow each other."""
     rows = [_row(packet) for packet in container.demux(sound) if packet.size]
     jumps, strays = _jumps(_seconds(rows, float(tick(sound))))

@@ -19,8 +19,8 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from av.error import FFmpegError
 
+from fg3dgs_jax.media import av
 from fg3dgs_jax.media import colours as colours_lib
 from fg3dgs_jax.media import pictures as pictures_lib
 from fg3dgs_jax.media import sound as sound_lib
@@ -195,7 +195,7 @@ class Video:
             pictures = pictures_lib.decode_pictures(container, stream, timeline, sought=True)
             try:
                 head = next(pictures)
-            except (StopIteration, FFmpegError):
+            except (StopIteration, av.FFmpegError):
                 continue
             if head[1].time is not None and head[0] <= latest:
                 return itertools.chain([head], pictures)

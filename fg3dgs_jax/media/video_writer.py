@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from fractions import Fraction
 from typing import NamedTuple
 
-import av
 import numpy as np
 
+from fg3dgs_jax.media import av
 from fg3dgs_jax.media.clock import FPS, SAMPLE_RATE
 from fg3dgs_jax.media.container import AudioError, VideoError, local
 from fg3dgs_jax.media.whole_files import whole

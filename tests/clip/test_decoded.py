@@ -81,7 +81,7 @@ def test_threads_share_a_stream(folder):
 
 def test_smaller_pictures_are_those_of_opencv(folder):
     frames = decoded.arrays(folder)["frames"]
-    small = decoded.shrunk(frames, (23, 17), cv2.INTER_AREA)
+    small = decoded.resized(frames, (23, 17), cv2.INTER_AREA)
     assert small.shape == (COUNT, 17, 23, 3)
     expected = cv2.resize(frames[4], (23, 17), interpolation=cv2.INTER_AREA)
     np.testing.assert_array_equal(small[4], expected)
