@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import pathlib
@@ -217,12 +218,18 @@ def run_stage(
     if done == 0:
         run.state = step.begin_stage(run.state, stage)
     size = (clip.height, clip.width)
-    setup = Setup(config, stage, number, job.nets, job.networks, size, run.lists.capacities)
-    dispatch = step.make_dispatch(setup)
+
+    @functools.cache
+    def dispatch_of(lists, lpips, controls):
+        setup = Setup(config, stage, number, job.nets, job.networks, size, dict(lists))
+        return step.make_dispatch(dataclasses.replace(setup, lpips=lpips, controls=controls))
+
     run.state = parallel.replicate(run.state)
     fed = feed.feed(config, stage, number, clip, run.on_device, job.resident, done)
     begin = time.perf_counter()
-    for steps, inputs in fed:
+    for span, inputs in fed:
+        steps = span.steps
+        dispatch = dispatch_of(tuple(run.lists.capacities.items()), span.lpips, span.controls)
         with profiler.dispatch(name, steps, begin) if profiler else contextlib.nullcontext():
             run.state, metrics, each = dispatch(run.state, job.replicated, inputs)
             metrics = {k: float(v) for k, v in parallel.first(metrics).items()}
@@ -233,9 +240,7 @@ def run_stage(
         finished = hooks.Dispatch(steps, seconds, metrics, each, run.done, done == stage.steps)
         for hook in between:
             hook(run, finished)
-        if run.lists.update({r: int(metrics[f"{r}/isects"]) for r in config.regions}):
-            setup = dataclasses.replace(setup, capacities=run.lists.capacities)
-            dispatch = step.make_dispatch(setup)
+        run.lists.update({r: int(metrics[f"{r}/isects"]) for r in config.regions})
         begin = time.perf_counter()
     run.state = run.on_host()
 
