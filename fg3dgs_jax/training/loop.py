@@ -26,7 +26,7 @@ from fg3dgs_jax.media import video
 from fg3dgs_jax.media.progress import progress
 from fg3dgs_jax.media.whole_files import whole
 from fg3dgs_jax.system import lock, memory, stop
-from fg3dgs_jax.training import batches, checkpoint, feed, hooks, masks, parallel, step
+from fg3dgs_jax.training import batches, checkpoint, feed, hooks, masks, parallel, slots, step
 from fg3dgs_jax.training import log as log_lib
 from fg3dgs_jax.training.first_gaussians import init_regions
 from fg3dgs_jax.training.objective import Networks, Setup
@@ -95,7 +95,7 @@ def _run_stages(job: "Job", log: log_lib.Log, profiler: log_lib.Profile | None) 
             hooks.write_log(log),
             hooks.grow,
             # Before the checkpoint: a kill between the two would leave the picture out for good.
-            hooks.draw_samples,
+            hooks.draw_samples(config),
             hooks.save(job.checkpoints),
             hooks.stop_if_asked(request, job.checkpoints),
         )
@@ -179,13 +179,14 @@ def prepare(
     pixels = clip.height * clip.width * config.batch * len(config.regions)
     needed = batches.expected_bytes(clip, state, resident, pixels)
     say(memory.foresee(needed, "use --config.data.max_side=256, or --config.data.resident=host"))
-    run = hooks.Run(config, workdir, clip, on_device, state, hooks.monitor_lists(state.alive, clip))
+    lists = slots.monitor_lists(config, state.alive, clip.width, clip.height)
+    run = hooks.Run(config, workdir, clip, on_device, state, lists)
     run.resolved, run.fingerprint = resolved, mark
     if latest is not None:
         run.done = run.saved = latest.step
         run.seconds = latest.progress.seconds
         run.state = checkpoint.fill(state, latest.leaves)
-        run.lists = hooks.monitor_lists(run.state.alive, clip)
+        run.lists = slots.monitor_lists(config, run.state.alive, clip.width, clip.height)
         say(f"resuming {workdir} at step {run.done} ({latest.progress.stage})", flush=True)
     replicated = parallel.replicate(
         batches.with_pictures(on_device, clip) if resident else on_device

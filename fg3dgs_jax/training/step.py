@@ -158,8 +158,9 @@ def control_density(setup: Setup, state: TrainState) -> tuple[TrainState, dict[s
 def make_dispatch(setup: Setup) -> Callable[..., tuple[TrainState, dict, dict]]:
     """`dispatch(state, clip, inputs) -> (state, metrics, metrics of each step [K])`.
 
-    Many steps, then density control if `setup.controls`. All carry a leading device dimension (`parallel.replicate`),
-    `inputs` (frame numbers and pictures, see `feed.py`) then one of steps; the state is donated.
+    Many steps, then density control if `setup.controls`. All carry a leading device dimension
+    (`parallel.replicate`), `inputs` (frame numbers and pictures, see `feed.py`) then one of steps;
+    the state is donated.
     """
     step = make_train_step(setup)
 
