@@ -170,7 +170,8 @@ def stop_if_asked(request: stop.Request, checkpoints: checkpoint.Checkpoints) ->
 def draw_samples(config: Config) -> Hook:
     """A hook that writes samples/STEP.png every `config.log.samples_every` steps.
 
-    It shows test frames, one a row. One drawer serves the whole run: it is compiled once for each number of slots.
+    It shows test frames, one a row. One drawer serves the whole run: it is compiled once for each
+    number of slots.
     """
     drawer = draw.Avatar(config, {}, {})
 
