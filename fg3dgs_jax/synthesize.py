@@ -11,7 +11,7 @@ import pathlib
 import sys
 
 from fg3dgs_jax.media import names
-from fg3dgs_jax.system import faults
+from fg3dgs_jax.system import faults, programs
 
 FILES = ("--workdir", "--audio", "--out", "--data")  # flags that name files and folders
 
@@ -70,6 +70,8 @@ def main(argv: list[str] | None = None) -> int:
     from fg3dgs_jax.media import video
     from fg3dgs_jax.media.clock import FPS
     from fg3dgs_jax.synthesis.run import synthesize
+
+    programs.keep()
 
     def work():
         given = vars(flags)
