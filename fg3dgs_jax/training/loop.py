@@ -233,7 +233,7 @@ def run_stage(
         dispatch = dispatch_of(tuple(run.lists.capacities.items()), span.lpips, span.controls)
         with profiler.dispatch(name, steps, begin) if profiler else contextlib.nullcontext():
             run.state, metrics, each = dispatch(run.state, job.replicated, inputs)
-            metrics = {k: float(v) for k, v in parallel.first(metrics).items()}
+            metrics = {k: float(v) for k, v in parallel.read(metrics).items()}
         seconds = time.perf_counter() - begin
         run.done += steps
         run.seconds += seconds
