@@ -320,12 +320,12 @@ class Avatar:
           camera: a Camera with leading dimension B.
           background: [B, H, W, 3], uint8 or float in [0, 1].
         """
-        inputs = jax.tree.map(jnp.asarray, (audio, expression, camera, background))
+        inputs = jax.device_put((audio, expression, camera, background))
         return self._draw(self.regions, self.alive, *inputs)
 
     def draw_pictures(
         self, audio: ArrayLike, expression: ArrayLike, camera: Camera, background: ArrayLike
     ) -> Picture:
         """Draws B frames without their layers; arguments as in `draw`."""
-        inputs = jax.tree.map(jnp.asarray, (audio, expression, camera, background))
+        inputs = jax.device_put((audio, expression, camera, background))
         return self._pictures(self.regions, self.alive, *inputs)
