@@ -67,7 +67,9 @@ def init_regions(
         )
         windows = jnp.zeros((8, *on_device.audio.shape[1:]))
         expression = jnp.zeros(on_device.expression.shape[1])
-        motion: Any = nets[r].init(key_r, gaussians.means, Conditions(windows, expression))
+        # One program of the parameters alone; else each operation of the net is one, and runs.
+        init = jax.jit(nets[r].init)
+        motion: Any = init(key_r, gaussians.means, Conditions(windows, expression))
         motion = with_statistics(motion, on_device.audio[clip.split("train")])
         if "lips" in motion.get("statistics", {}):
             lips = on_device.guides[np.array([GUIDES.index(point) for point in motion_lib.LIPS])]

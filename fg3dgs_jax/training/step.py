@@ -46,7 +46,7 @@ def init_state(regions: Any, alive: Any) -> TrainState:
         step=jnp.zeros((), jnp.int32),
         regions=regions,
         alive=alive,
-        opt_state=rates.init(regions),
+        opt_state=jax.jit(rates.init)(regions),
         stats={r: density.init_stats(alive[r].shape[0]) for r in regions},
     )
 
