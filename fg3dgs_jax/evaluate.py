@@ -20,7 +20,7 @@ import argparse
 import pathlib
 import sys
 
-from fg3dgs_jax.system import faults
+from fg3dgs_jax.system import faults, programs
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -94,6 +94,8 @@ def main(argv: list[str] | None = None) -> int:
     flags = parse(argv)
     # Here, because they bring in JAX, which --help does not need.
     from fg3dgs_jax.evaluation import drive, judge, report, run
+
+    programs.keep()
 
     options = vars(flags)
     videos, film, truth = (options.pop(name) for name in ("drive", "video", "truth"))

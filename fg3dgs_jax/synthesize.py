@@ -17,7 +17,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from fg3dgs_jax.media import names
-from fg3dgs_jax.system import faults
+from fg3dgs_jax.system import faults, programs
 
 if TYPE_CHECKING:
     from fg3dgs_jax.avatar.controls import Controls
@@ -152,6 +152,8 @@ def main(argv: list[str] | None = None) -> int:
     from fg3dgs_jax.media.clock import FPS
     from fg3dgs_jax.synthesis import provenance
     from fg3dgs_jax.synthesis.run import synthesize
+
+    programs.keep()
 
     def work():
         if flags.verify:

@@ -20,7 +20,7 @@ from absl import logging as absl_logging
 
 from fg3dgs_jax.avatar import workdir as workdir_lib
 from fg3dgs_jax.config import flags as config_flags
-from fg3dgs_jax.system import faults
+from fg3dgs_jax.system import faults, programs
 
 _CONFIG = config_flags.define()
 flags.declare_key_flag("config")
@@ -54,6 +54,7 @@ def _train() -> int:
 
     absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax reports every file at INFO
     parallel.give_threads()
+    programs.keep()
     if _DISTRIBUTED.value:
         parallel.connect(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     seconds = loop.fit(config, workdir, _PROFILE.value)

@@ -254,11 +254,11 @@ def _steps(args, folder, max_side, workdir):
     setup = Setup(config, stage, number, job.nets, job.networks, size, run.lists.capacities)
     dispatch = step.make_dispatch(setup)
     begin = time.perf_counter(), time.process_time()
-    for steps, inputs in feed.feed(config, stage, number, clip, run.on_device, False, 0):
+    for span, inputs in feed.feed(config, stage, number, clip, run.on_device, False, 0):
         run.state, metrics, _ = dispatch(run.state, job.replicated, inputs)
         float(parallel.first(metrics)["loss"])
         seconds = time.perf_counter() - begin[0], time.process_time() - begin[1]
-        yield tuple(1e3 * s / steps for s in seconds)
+        yield tuple(1e3 * s / span.steps for s in seconds)
         begin = time.perf_counter(), time.process_time()
 
 

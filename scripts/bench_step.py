@@ -12,6 +12,7 @@ time of the profiled calls: gaps between operations, and what the profiler does 
 
 import argparse
 import collections
+import dataclasses
 import glob
 import gzip
 import json
@@ -169,9 +170,9 @@ def bench_stage(subject, flags, name, progress):
     config = subject.config
     stage = getattr(config.stages, name)
     number = [n for n, _ in loop.stages_in_order(config)].index(name)
-    one = step.make_train_step(
-        objective.Setup(config, stage, number, subject.nets, subject.networks, subject.size)
-    )
+    setup = objective.Setup(config, stage, number, subject.nets, subject.networks, subject.size)
+    late = progress >= stage.patches.start
+    one = step.make_train_step(dataclasses.replace(setup, lpips=late))
 
     def many(state, clip, index):
         return jax.lax.scan(lambda s, i: one(s, clip, step.Inputs(i)), state, index)

@@ -342,7 +342,7 @@ class Avatar:
           camera: a Camera with leading dimension B.
           background: [B, H, W, 3], uint8 or float in [0, 1].
         """
-        inputs = jax.tree.map(jnp.asarray, (audio, expression, camera, background))
+        inputs = jax.device_put((audio, expression, camera, background))
         return self._draw(self.regions, self.alive, *inputs)
 
     def draw_pictures(
@@ -354,8 +354,8 @@ class Avatar:
         ease: tuple[ArrayLike, ArrayLike] | None = None,
     ) -> Picture:
         """Draws B frames without their layers; arguments as in `draw`, and a `play.Ease`."""
-        inputs = jax.tree.map(jnp.asarray, (audio, expression, camera, background))
+        inputs = jax.device_put((audio, expression, camera, background))
         if ease is None:
             return self._pictures(self.regions, self.alive, *inputs)
-        gain, silence = map(jnp.asarray, ease)
+        gain, silence = jax.device_put(ease)
         return self._eased(self.regions, self.alive, *inputs, (gain, silence))

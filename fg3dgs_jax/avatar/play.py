@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from fg3dgs_jax.clip.processed import Clip
@@ -85,8 +84,8 @@ def ping_pong(count: int, length: int) -> np.ndarray:
 
 def cameras(clip: Clip, index: np.ndarray) -> Camera:
     """Returns the cameras of frames `index` [B] with leading dimension B."""
-    intrinsics = (jnp.full(len(index), v, jnp.float32) for v in clip.intrinsics)
-    return Camera(jnp.asarray(clip.world_to_camera[index]), *intrinsics)
+    intrinsics = (np.full(len(index), v, np.float32) for v in clip.intrinsics)
+    return jax.device_put(Camera(clip.world_to_camera[index], *intrinsics))
 
 
 def backgrounds(clip: Clip, index: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 from flax import traverse_util
 from jax.typing import ArrayLike
@@ -70,14 +70,13 @@ def load(workdir: os.PathLike[str] | str) -> Avatar:
         raise _damaged(workdir / CONFIG_FILE, error, again) from None
     try:
         values = arrays.read_npz(workdir / AVATAR_FILE, "")
-        tree: Any = traverse_util.unflatten_dict(
-            {name: jnp.asarray(value) for name, value in values.items()}, sep="/"
-        )
+        # Not jnp.asarray of each, which compiles a program for every shape.
+        tree: Any = traverse_util.unflatten_dict(jax.device_put(values), sep="/")
         regions, alive = {}, {}
         for name in config.regions:
             gaussians = Gaussians(**tree[name]["gaussians"])
             regions[name] = Region(gaussians, tree[name].get("motion", {}))
-            alive[name] = jnp.ones(gaussians.means.shape[0], bool)
+            alive[name] = jax.device_put(np.ones(gaussians.means.shape[0], bool))
     except arrays.Damaged as error:
         raise AvatarError(f"{error}{_way_out(again)}") from None
     except (KeyError, TypeError, ValueError) as error:

@@ -137,8 +137,8 @@ class Population(Settings):
     """One region's Gaussians, and its mask."""
 
     num: int = 2000  # at the start
-    capacity: int = 8192  # slots at the start
-    max_capacity: int | None = 65_536  # slots double up to this; None: they stay
+    capacity: int = 8192  # slots at the start; a GPU begins with more (`training/slots.py`)
+    max_capacity: int | None = 65_536  # slots grow up to this; None: they stay
     dilate: int = 0  # px by which the region's mask is grown
 
 

@@ -5,7 +5,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.spatial import KDTree
 
 from fg3dgs_jax.rasterizer.sh import SH_BAND_0
 from fg3dgs_jax.types import Array, GaussianDeltas, Gaussians
@@ -79,6 +78,8 @@ def _neighbour_distances(points: np.ndarray, neighbours: int = 3) -> np.ndarray:
     count = min(neighbours, len(points) - 1)
     if count == 0:
         return np.full(1, 0.01, np.float32)
+    from scipy.spatial import KDTree  # here, for whoever draws an avatar would wait for it
+
     distances, _ = KDTree(points).query(points, k=count + 1)
     return np.maximum(distances[:, 1:].mean(1), 3e-4).astype(np.float32)
 

@@ -63,9 +63,18 @@ def _register(backend: str) -> frozenset[str]:
         warnings.warn(f"{path} does not load ({error}); rebuild it: {BUILD_COMMAND}", stacklevel=2)
         return frozenset()
     targets = [name for group in TARGETS.values() for name in group if hasattr(library, name)]
-    for name in targets:
-        handler = jax.ffi.pycapsule(getattr(library, name))
-        jax.ffi.register_ffi_target(name, handler, platform=PLATFORMS[backend])
+    try:
+        for name in targets:
+            handler = jax.ffi.pycapsule(getattr(library, name))
+            jax.ffi.register_ffi_target(name, handler, platform=PLATFORMS[backend])
+    except RuntimeError as error:  # of XLA: the library was built with the headers of a newer one
+        reason = " ".join(str(error).split())
+        warnings.warn(
+            f"{path} does not fit jaxlib {jax.lib.__version__} ({reason}); "
+            f"rebuild it: {BUILD_COMMAND}",
+            stacklevel=2,
+        )
+        return frozenset()
     return frozenset(targets)
 
 

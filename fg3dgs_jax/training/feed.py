@@ -1,4 +1,4 @@
-"""What each dispatch works on: the frame numbers of its steps, and pictures.
+"""What each dispatch works on: which steps it holds, their frame numbers, and pictures.
 
 Pictures come along where the clip's do not lie on the devices: they are read from the files one
 dispatch ahead.
@@ -8,7 +8,10 @@ either way, by one program, so that a run is the same to the bit with and withou
 """
 
 import concurrent.futures
+import itertools
+import math
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +21,36 @@ from fg3dgs_jax.config import Config, Stage
 from fg3dgs_jax.config.defaults import Draws
 from fg3dgs_jax.training import batches, parallel
 from fg3dgs_jax.types import REGIONS
+
+
+class Span(NamedTuple):
+    """Steps of a stage that run as one dispatch, and what is decided for all of them."""
+
+    start: int  # step of the stage
+    steps: int
+    lpips: bool  # LPIPS has begun: `Patches.start`
+    controls: bool  # density control follows
+
+
+def spans(config: Config, stage: Stage, done: int) -> list[Span]:
+    """What is left of a stage in dispatches of `config.steps_per_dispatch` steps.
+
+    The one within which LPIPS begins is cut in two there, so that no program has to decide.
+    Density control follows where it would without the cut.
+
+    Args:
+      config: of the run.
+      stage: which stage.
+      done: steps of it that were done before.
+    """
+    whole = {*range(0, stage.steps, config.steps_per_dispatch), stage.steps}
+    # The first step whose share of the stage is `start`, but for the rounding of their product.
+    late = math.ceil(stage.patches.start * stage.steps - 1e-6) if stage.losses.lpips else 0
+    ends = sorted(end for end in whole | {late} if done < end <= stage.steps)
+    return [
+        Span(start, end - start, start >= late, end in whole)
+        for start, end in itertools.pairwise([done, *ends])
+    ]
 
 
 def shared(config: Config, stage: Stage) -> tuple[str, ...]:
@@ -61,8 +94,8 @@ def feed(
     on_device: batches.DeviceClip,
     resident: bool,
     done: int,
-) -> Iterator[tuple[int, tuple[dict, dict | None]]]:
-    """Yields (steps, (frame numbers, pictures or None)) for each dispatch of a stage.
+) -> Iterator[tuple[Span, tuple[dict, dict | None]]]:
+    """Yields (span, (frame numbers, pictures or None)) for each dispatch of a stage.
 
     Arrays are [L, K, B, ...], a part on each local device.
 
@@ -92,9 +125,8 @@ def feed(
     rules = jax.device_put(batches.without_pictures(on_device), host)
     picker = make_picker(config, stage, number, count)
 
-    def prepare(start):
-        steps = min(config.steps_per_dispatch, stage.steps - start)
-        numbers = jax.device_put(jnp.arange(start, start + steps), host)
+    def prepare(span):
+        numbers = jax.device_put(jnp.arange(span.start, span.start + span.steps), host)
         index = {r: parallel.ours(x) for r, x in picker(rules, numbers).items()}
         pictures = None
         if not resident:
@@ -102,12 +134,12 @@ def feed(
                 r: batches.read_pictures(clip, i, stage.draws == Draws.FRAME)
                 for r, i in index.items()
             }
-        return steps, parallel.deal((index, pictures))
+        return span, parallel.deal((index, pictures))
 
-    starts = range(done, stage.steps, config.steps_per_dispatch)
+    left = spans(config, stage, done)
     with concurrent.futures.ThreadPoolExecutor(1) as ahead:
-        coming = [ahead.submit(prepare, start) for start in starts[:1]]
-        for following in [*starts[1:], None]:
+        coming = [ahead.submit(prepare, span) for span in left[:1]]
+        for following in [*left[1:], None]:
             ready = coming.pop().result()
             if following is not None:
                 coming.append(ahead.submit(prepare, following))

@@ -22,7 +22,7 @@ from fg3dgs_jax.config import Config
 from fg3dgs_jax.models import gaussians as gaussians_lib
 from fg3dgs_jax.models import motion as motion_lib
 from fg3dgs_jax.models.audio_encoder import with_statistics
-from fg3dgs_jax.training import batches, guides, masks
+from fg3dgs_jax.training import batches, guides, masks, slots
 from fg3dgs_jax.training.batches import DeviceClip
 from fg3dgs_jax.types import REGIONS, Array, Conditions
 
@@ -63,11 +63,13 @@ def init_regions(
         rng = np.random.default_rng(seed)
         points, colors = lift(rng, clip, mesh, frames, r, classes[r], sizes.num)
         gaussians, alive[r] = gaussians_lib.init_gaussians_from_points(
-            points, colors, sizes.capacity, config.sh_degree
+            points, colors, slots.first(sizes, r), config.sh_degree
         )
         windows = jnp.zeros((8, *on_device.audio.shape[1:]))
         expression = jnp.zeros(on_device.expression.shape[1])
-        motion: Any = nets[r].init(key_r, gaussians.means, Conditions(windows, expression))
+        # One program of the parameters alone; else each operation of the net is one, and runs.
+        init = jax.jit(nets[r].init)
+        motion: Any = init(key_r, gaussians.means, Conditions(windows, expression))
         motion = with_statistics(motion, on_device.audio[clip.split("train")])
         if "lips" in motion.get("statistics", {}):
             lips = on_device.guides[np.array([GUIDES.index(point) for point in motion_lib.LIPS])]

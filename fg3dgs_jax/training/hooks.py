@@ -8,16 +8,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from fg3dgs_jax import native, rasterizer
+from fg3dgs_jax import rasterizer
 from fg3dgs_jax.avatar import draw, store
 from fg3dgs_jax.clip import processed
 from fg3dgs_jax.config import Config
 from fg3dgs_jax.system import stop
-from fg3dgs_jax.training import batches, checkpoint, density, finite, parallel
+from fg3dgs_jax.training import batches, checkpoint, density, finite, parallel, slots
 from fg3dgs_jax.training import log as log_lib
 from fg3dgs_jax.training.step import TrainState
 
-WAITING_SHARE = 0.1  # capacity doubles when more than this share of it waits for a slot
+WAITING_SHARE = 0.1  # slots are added when more than this share of it waits for a slot
 SAMPLES = 3  # test frames of a sample picture
 
 
@@ -97,25 +97,25 @@ def write_log(log: log_lib.Log) -> Hook:
 
 
 def grow(run: Run, dispatch: Dispatch) -> None:
-    """Doubles the capacity of a region in which many Gaussians wait for a slot, up to its limit."""
+    """Adds slots to a region in which many Gaussians wait for one, up to its limit."""
     run.state = grow_where_needed(run.state, dispatch.metrics, run.config)
 
 
 def grow_where_needed(state: TrainState, metrics: dict[str, float], config: Config) -> TrainState:
-    """The state with twice the slots where more than `WAITING_SHARE` of them are waited for."""
-    short = []
+    """The state with more slots where more than `WAITING_SHARE` of them are waited for."""
+    capacities = {}
     for r, alive in state.alive.items():
-        slots, limit = alive.shape[-1], getattr(config.gaussians, r).max_capacity
-        waiting = metrics.get(f"{r}/waiting", 0.0) > WAITING_SHARE * slots
-        if waiting and limit is not None and 2 * slots <= limit:
-            short.append(r)
-    if not short:
+        now = alive.shape[-1]
+        if metrics.get(f"{r}/waiting", 0.0) > WAITING_SHARE * now:
+            capacity = slots.more(getattr(config.gaussians, r), now)
+            if capacity > now:
+                capacities[r] = capacity
+    if not capacities:
         return state
     state = jax.device_get(parallel.first(state))
     regions, alive, stats = dict(state.regions), dict(state.alive), dict(state.stats)
     moments = dict(state.opt_state["gaussians"])
-    for r in short:
-        capacity = 2 * alive[r].shape[0]
+    for r, capacity in capacities.items():
         moments[r], _ = density.grow(moments[r], alive[r], capacity)
         gaussians, mask = density.grow(regions[r].gaussians, alive[r], capacity)
         regions[r], alive[r] = regions[r]._replace(gaussians=gaussians), mask
@@ -167,31 +167,30 @@ def stop_if_asked(request: stop.Request, checkpoints: checkpoint.Checkpoints) ->
     return end
 
 
-def draw_samples(run: Run, dispatch: Dispatch) -> None:
-    """Writes samples/STEP.png every `config.log.samples_every` steps: test frames, one a row."""
-    if not dispatch.due(run.config.log.samples_every) or not parallel.writes():
-        return
-    state = parallel.first(run.state)
-    drawer = draw.Avatar(run.config, state.regions, state.alive)
-    rows = []
-    test = run.clip.split("test")
-    for i in test[np.linspace(0, len(test) - 1, SAMPLES).astype(int)]:
-        batch = batches.take(run.on_device, i, pictures=batches.read_pictures(run.clip, i))
-        one = jax.tree.map(lambda x: x[None], batch)
-        drawn = drawer.draw(
-            one.conditions.audio, one.conditions.expression, one.camera, one.background
-        )
-        drawn = jax.device_get(jax.tree.map(lambda x: x[0], drawn))
-        truth = np.asarray(batch.image)
-        rows.append(log_lib.sample_picture(truth, drawn.image, drawn.layers, drawn.alphas))
-    log_lib.save_picture(run.workdir / "samples" / f"{run.done:06d}.png", rows)
+def draw_samples(config: Config) -> Hook:
+    """A hook that writes samples/STEP.png every `config.log.samples_every` steps.
 
+    It shows test frames, one a row. One drawer serves the whole run: it is compiled once for each
+    number of slots.
+    """
+    drawer = draw.Avatar(config, {}, {})
 
-def monitor_lists(alive: Any, clip: processed.Clip) -> rasterizer.CapacityMonitor:
-    """Watches the regions' lists of (tile, Gaussian) pairs on a GPU; a CPU's grow by themselves."""
-    if native.resolve_backend() != "cuda":
-        return rasterizer.CapacityMonitor({})
-    size = clip.width, clip.height
-    return rasterizer.CapacityMonitor(
-        {r: rasterizer.default_capacity(alive[r].shape[-1], *size) for r in alive}
-    )
+    def write(run: Run, dispatch: Dispatch) -> None:
+        if not dispatch.due(run.config.log.samples_every) or not parallel.writes():
+            return
+        state = parallel.first(run.state)
+        drawer.regions, drawer.alive = state.regions, state.alive
+        rows = []
+        test = run.clip.split("test")
+        for i in test[np.linspace(0, len(test) - 1, SAMPLES).astype(int)]:
+            batch = batches.take(run.on_device, i, pictures=batches.read_pictures(run.clip, i))
+            one = jax.tree.map(lambda x: x[None], batch)
+            drawn = drawer.draw(
+                one.conditions.audio, one.conditions.expression, one.camera, one.background
+            )
+            drawn = jax.device_get(jax.tree.map(lambda x: x[0], drawn))
+            truth = np.asarray(batch.image)
+            rows.append(log_lib.sample_picture(truth, drawn.image, drawn.layers, drawn.alphas))
+        log_lib.save_picture(run.workdir / "samples" / f"{run.done:06d}.png", rows)
+
+    return write

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import pathlib
@@ -26,7 +27,7 @@ from fg3dgs_jax.media import video
 from fg3dgs_jax.media.progress import progress
 from fg3dgs_jax.media.whole_files import whole
 from fg3dgs_jax.system import lock, memory, stop
-from fg3dgs_jax.training import batches, checkpoint, feed, hooks, masks, parallel, step
+from fg3dgs_jax.training import batches, checkpoint, feed, hooks, masks, parallel, slots, step
 from fg3dgs_jax.training import log as log_lib
 from fg3dgs_jax.training.first_gaussians import init_regions
 from fg3dgs_jax.training.objective import Networks, Setup
@@ -95,7 +96,7 @@ def _run_stages(job: "Job", log: log_lib.Log, profiler: log_lib.Profile | None) 
             hooks.write_log(log),
             hooks.grow,
             # Before the checkpoint: a kill between the two would leave the picture out for good.
-            hooks.draw_samples,
+            hooks.draw_samples(config),
             hooks.save(job.checkpoints),
             hooks.stop_if_asked(request, job.checkpoints),
         )
@@ -179,13 +180,14 @@ def prepare(
     pixels = clip.height * clip.width * config.batch * len(config.regions)
     needed = batches.expected_bytes(clip, state, resident, pixels)
     say(memory.foresee(needed, "use --config.data.max_side=256, or --config.data.resident=host"))
-    run = hooks.Run(config, workdir, clip, on_device, state, hooks.monitor_lists(state.alive, clip))
+    lists = slots.monitor_lists(config, state.alive, clip.width, clip.height)
+    run = hooks.Run(config, workdir, clip, on_device, state, lists)
     run.resolved, run.fingerprint = resolved, mark
     if latest is not None:
         run.done = run.saved = latest.step
         run.seconds = latest.progress.seconds
         run.state = checkpoint.fill(state, latest.leaves)
-        run.lists = hooks.monitor_lists(run.state.alive, clip)
+        run.lists = slots.monitor_lists(config, run.state.alive, clip.width, clip.height)
         say(f"resuming {workdir} at step {run.done} ({latest.progress.stage})", flush=True)
     replicated = parallel.replicate(
         batches.with_pictures(on_device, clip) if resident else on_device
@@ -218,15 +220,21 @@ def run_stage(
     if done == 0:
         run.state = step.begin_stage(run.state, stage)
     size = (clip.height, clip.width)
-    setup = Setup(config, stage, number, job.nets, job.networks, size, run.lists.capacities)
-    dispatch = step.make_dispatch(setup)
+
+    @functools.cache
+    def dispatch_of(lists, lpips, controls):
+        setup = Setup(config, stage, number, job.nets, job.networks, size, dict(lists))
+        return step.make_dispatch(dataclasses.replace(setup, lpips=lpips, controls=controls))
+
     run.state = parallel.replicate(run.state)
     fed = feed.feed(config, stage, number, clip, run.on_device, job.resident, done)
     begin = time.perf_counter()
-    for steps, inputs in fed:
+    for span, inputs in fed:
+        steps = span.steps
+        dispatch = dispatch_of(tuple(run.lists.capacities.items()), span.lpips, span.controls)
         with profiler.dispatch(name, steps, begin) if profiler else contextlib.nullcontext():
             run.state, metrics, each = dispatch(run.state, job.replicated, inputs)
-            metrics = {k: float(v) for k, v in parallel.first(metrics).items()}
+            metrics = {k: float(v) for k, v in parallel.read(metrics).items()}
         seconds = time.perf_counter() - begin
         run.done += steps
         run.seconds += seconds
@@ -234,9 +242,7 @@ def run_stage(
         finished = hooks.Dispatch(steps, seconds, metrics, each, run.done, done == stage.steps)
         for hook in between:
             hook(run, finished)
-        if run.lists.update({r: int(metrics[f"{r}/isects"]) for r in config.regions}):
-            setup = dataclasses.replace(setup, capacities=run.lists.capacities)
-            dispatch = step.make_dispatch(setup)
+        run.lists.update({r: int(metrics[f"{r}/isects"]) for r in config.regions})
         begin = time.perf_counter()
     run.state = run.on_host()
 

@@ -220,6 +220,7 @@ class View(NamedTuple):
     progress: Array  # share of the stage done
     patches: Patches
     perceptual: Callable[[Array, Array], Array] | None  # LPIPS: [K, side, side, 3] twice -> [K]
+    late: bool = True  # `patches.start` has come: the host decides it, a program has no branch
     region: str | None = None  # None: the whole frame
     layer: Layer | None = None
     alive: Array | None = None  # [N] bool
@@ -260,15 +261,13 @@ def attention(view: View) -> Array | None:
 
 @jax.named_scope("lpips")
 def late_lpips(view: View) -> Array | None:
-    """L_LP on random patches from `patches.start` on; 0 before, at no cost."""
+    """L_LP on random patches from `patches.start` on; 0 before, and nothing of it is compiled."""
     network, patches = view.perceptual, view.patches
     if network is None or patches.start >= 1.0:
         return None
-    return jax.lax.cond(
-        view.progress >= patches.start,
-        lambda: patch_loss(network, view.key, view.image, view.truth, patches),
-        lambda: jnp.zeros(()),
-    )
+    if not view.late:
+        return jnp.zeros(())
+    return patch_loss(network, view.key, view.image, view.truth, patches)
 
 
 # name in `config.Losses` -> View -> scalar, or None where the view has nothing for it. Terms of a

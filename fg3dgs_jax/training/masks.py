@@ -76,7 +76,7 @@ def region_masks(
         # Without the rim, pixels next to hair would be supervised as empty in six of seven steps,
         # hair as opaque in one.
         rim = dilate(hair, max(2, round(HAIR_RIM * width))) & ~(shown & ~hair)
-        return Masks(shown, rim & ~with_hair, shown)
+        return Masks(shown, rim & jnp.logical_not(with_hair), shown)
     boxes = batch.eyes_box if region == "eyes" else batch.lips_box[None]
     # Eyes are grown a little, to reach under the face's rim without a seam. A mouth is not: round a
     # narrow one half of the rest would be lips. What may lie under the lips is left to `fill`.

@@ -24,7 +24,7 @@ class Networks(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """All that is fixed while a stage runs."""
+    """All that is fixed while the steps of a dispatch run."""
 
     config: Config
     stage: Stage
@@ -33,6 +33,9 @@ class Setup:
     networks: Networks
     size: tuple[int, int]  # height, width of a frame, px
     capacities: Mapping[str, int] = dataclasses.field(default_factory=dict)  # lists of pairs
+    # Of a dispatch, see `feed.Span`: whether LPIPS has begun, and density control follows.
+    lpips: bool = True
+    controls: bool = True
 
     @property
     def moves(self) -> bool:
@@ -153,6 +156,7 @@ def _layer_view(setup, region, layer, color, batch, key, step):
         progress=step / stage.steps,
         patches=stage.patches,
         perceptual=setup.networks.perceptual,
+        late=setup.lpips,
         region=region,
         layer=layer,
         ignored=ignored,
@@ -179,7 +183,14 @@ def _whole_frame(setup, regions, alive, probes, frames, key, step):
     )
     image, watched = image[..., :3], image[..., -3:]
     view = losses.View(
-        image, batch.image, batch, key, step / stage.steps, stage.patches, setup.networks.perceptual
+        image,
+        batch.image,
+        batch,
+        key,
+        progress=step / stage.steps,
+        patches=stage.patches,
+        perceptual=setup.networks.perceptual,
+        late=setup.lpips,
     )
     metrics = {"psnr": losses.psnr(image, batch.image)}
     for r, layer in layers.items():

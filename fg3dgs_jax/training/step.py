@@ -46,7 +46,7 @@ def init_state(regions: Any, alive: Any) -> TrainState:
         step=jnp.zeros((), jnp.int32),
         regions=regions,
         alive=alive,
-        opt_state=rates.init(regions),
+        opt_state=jax.jit(rates.init)(regions),
         stats={r: density.init_stats(alive[r].shape[0]) for r in regions},
     )
 
@@ -133,7 +133,7 @@ def summary(metrics: Mapping[str, Array]) -> dict[str, Array]:
 def control_density(setup: Setup, state: TrainState) -> tuple[TrainState, dict[str, Array]]:
     """The state after density control of every region that is due, and what it did."""
     config, rules = setup.config, setup.stage.density
-    if rules is None:
+    if rules is None or not setup.controls:
         return state, {}
     progress = state.step / setup.stage.steps
     key = jax.random.fold_in(jax.random.key(config.seed + 1), setup.number)
@@ -158,8 +158,9 @@ def control_density(setup: Setup, state: TrainState) -> tuple[TrainState, dict[s
 def make_dispatch(setup: Setup) -> Callable[..., tuple[TrainState, dict, dict]]:
     """`dispatch(state, clip, inputs) -> (state, metrics, metrics of each step [K])`.
 
-    Many steps, then density control. All carry a leading device dimension (`parallel.replicate`),
-    `inputs` (frame numbers and pictures, see `feed.py`) then one of steps; the state is donated.
+    Many steps, then density control if `setup.controls`. All carry a leading device dimension
+    (`parallel.replicate`), `inputs` (frame numbers and pictures, see `feed.py`) then one of steps;
+    the state is donated.
     """
     step = make_train_step(setup)
 

@@ -1,4 +1,4 @@
-"""MFCC against the definition written as loops, and against the package it is named after."""
+"""MFCC against the definition written as loops, mel filters and MFCC against packages."""
 
 import itertools
 import math
@@ -86,3 +86,11 @@ def test_wrong_sound_is_refused():
             mel.mfcc(samples, 13)
     with pytest.raises(ValueError, match="coefficients is 27; expected 1 to 26"):
         mel.mfcc(np.zeros(400, np.int16), 27)
+
+
+@pytest.mark.parametrize("setting", [(16_000, 800, 80, 55.0, 7600.0), (16_000, 400, 80, 0.0, 8e3)])
+def test_filters_are_librosas_to_the_last_bit(setting):
+    librosa = pytest.importorskip("librosa")
+    rate, n_fft, bands, low, high = setting
+    wanted = librosa.filters.mel(sr=rate, n_fft=n_fft, n_mels=bands, fmin=low, fmax=high)
+    np.testing.assert_array_equal(mel.filterbank(*setting), wanted)

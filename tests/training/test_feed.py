@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from fg3dgs_jax.clip import processed
+from fg3dgs_jax.config import Config
 from fg3dgs_jax.config.defaults import Resident
 from fg3dgs_jax.system import memory
 from fg3dgs_jax.training import batches, feed, parallel
@@ -20,7 +21,7 @@ def dispatches(folder, stage="motion", batch=2, resident=False, done=0):
     clip = processed.load_clip(folder)
     on_device = batches.device_clip(clip, config.data, resident=resident)
     fed = feed.feed(config, getattr(config.stages, stage), 1, clip, on_device, resident, done)
-    return clip, [(steps, *jax.device_get(inputs)) for steps, inputs in fed]
+    return clip, [(span.steps, *jax.device_get(inputs)) for span, inputs in fed]
 
 
 def test_each_dispatch_has_its_frames_and_their_pictures(folder):
@@ -38,6 +39,23 @@ def test_each_dispatch_has_its_frames_and_their_pictures(folder):
     _, ((_, index, pictures),) = dispatches(folder, "fusion", done=5)
     assert set(index) == set(pictures) == {"face"}  # fused layers share their frame
     np.testing.assert_array_equal(pictures["face"].torso, clip.torso[index["face"]])
+
+
+def test_a_dispatch_is_cut_where_lpips_begins(folder):
+    """Density control stays where it was; a run that stopped at the cut goes on from there."""
+    config = small(folder, motion=12)
+    stage = config.stages.motion
+    stage.losses.lpips, stage.patches.start = 0.0, 0.5
+    assert [span[:2] for span in feed.spans(config, stage, 0)] == [(0, 5), (5, 5), (10, 2)]
+    stage.losses.lpips = 0.2
+    cut = [(0, 5, False, True), (5, 1, False, False), (6, 4, True, True), (10, 2, True, True)]
+    assert feed.spans(config, stage, 0) == cut
+    assert feed.spans(config, stage, 6) == cut[2:]
+    stage.patches.start = 0.0
+    assert {span.lpips for span in feed.spans(config, stage, 0)} == {True}
+    config = Config()  # 0.94 x 47,000 is not 44,180 in floating point
+    ends = [span.start + span.steps for span in feed.spans(config, config.stages.motion, 44_100)]
+    assert ends[:3] == [44_180, 44_200, 44_300]
 
 
 def test_frames_depend_on_the_step_alone(folder):

@@ -24,6 +24,7 @@ from fg3dgs_jax.training import (
     loop,
     objective,
     parallel,
+    slots,
     step,
 )
 from fg3dgs_jax.types import REGIONS
@@ -118,7 +119,7 @@ def test_a_list_that_fills_up_grows_between_dispatches_and_compiles_once(
     """As on a GPU, whose lists the monitor watches; the CPU's program has the same static number
     in it, and ignores it."""
     monitor = CapacityMonitor({"face": 16, "eyes": 4096, "mouth": 4096})
-    monkeypatch.setattr(hooks, "monitor_lists", lambda *_: monitor)
+    monkeypatch.setattr(slots, "monitor_lists", lambda *_: monitor)
     saved = []
 
     def stop_after_three(_, done, *rest):
@@ -141,15 +142,6 @@ def test_a_dispatch_tells_of_its_neediest_picture_and_every_overflow():
     metrics = {"loss": jnp.arange(4.0), "face/isects": jnp.array([3, 9, 4, 4])}
     found = step.summary(metrics | {"face/overflow": jnp.array([[True, False], [True, True]])})
     assert found == {"loss": 1.5, "face/isects": 9, "face/overflow": 3}
-
-
-def test_lists_are_watched_where_they_have_an_end(folder, monkeypatch):
-    clip = processed.load_clip(folder)
-    alive = {r: np.ones(64, bool) for r in REGIONS}
-    assert hooks.monitor_lists(alive, clip).capacities == {}
-    monkeypatch.setattr(native, "resolve_backend", lambda: "cuda")
-    tiles = (SIZE // 16) ** 2
-    assert hooks.monitor_lists(alive, clip).capacities == dict.fromkeys(REGIONS, 64 * tiles)
 
 
 def test_unusable_folders_are_one_clear_line(tmp_path):
