@@ -43,6 +43,32 @@ struct BinWork {
   size_t temp_bytes;
 };
 
+template <typename T>
+T* area(void* base, int64_t offset) {
+  return reinterpret_cast<T*>(static_cast<char*>(base) + offset);
+}
+
+inline State state_at(void* base, const StateLayout& at) {
+  return {area<Record>(base, at.records), area<Run>(base, at.runs), area<Entry>(base, at.entries),
+          area<int32_t>(base, at.tile_begin)};
+}
+
+inline BinWork work_at(void* base, const BinLayout& at) {
+  BinWork w;
+  w.rects = area<TileRect>(base, at.rects);
+  w.offsets = area<uint32_t>(base, at.offsets);
+  w.owners = area<uint32_t>(base, at.owners);
+  for (int k = 0; k < 2; ++k) {
+    w.keys[k] = area<uint32_t>(base, at.keys[k]);
+    w.order[k] = area<uint32_t>(base, at.order[k]);
+    w.tile_keys[k] = area<uint32_t>(base, at.tile_keys[k]);
+    w.slots[k] = area<uint32_t>(base, at.slots[k]);
+  }
+  w.temp = area<void>(base, at.temp);
+  w.temp_bytes = static_cast<size_t>(at.temp_bytes);
+  return w;
+}
+
 struct Counts {
   int32_t *needed, *dropped;  // [batch] pairs
 };

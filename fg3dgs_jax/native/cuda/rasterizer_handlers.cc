@@ -39,32 +39,6 @@ ffi::Error check_bytes(const char* name, int64_t found, int64_t needed) {
                 std::to_string(needed) + " (a gradient cannot be mapped without its forward)");
 }
 
-template <typename T>
-T* area(void* base, int64_t offset) {
-  return reinterpret_cast<T*>(static_cast<char*>(base) + offset);
-}
-
-State state_at(void* base, const StateLayout& at) {
-  return {area<Record>(base, at.records), area<Run>(base, at.runs), area<Entry>(base, at.entries),
-          area<int32_t>(base, at.tile_begin)};
-}
-
-BinWork work_at(void* base, const BinLayout& at) {
-  BinWork w;
-  w.rects = area<TileRect>(base, at.rects);
-  w.offsets = area<uint32_t>(base, at.offsets);
-  w.owners = area<uint32_t>(base, at.owners);
-  for (int k = 0; k < 2; ++k) {
-    w.keys[k] = area<uint32_t>(base, at.keys[k]);
-    w.order[k] = area<uint32_t>(base, at.order[k]);
-    w.tile_keys[k] = area<uint32_t>(base, at.tile_keys[k]);
-    w.slots[k] = area<uint32_t>(base, at.slots[k]);
-  }
-  w.temp = area<void>(base, at.temp);
-  w.temp_bytes = static_cast<size_t>(at.temp_bytes);
-  return w;
-}
-
 ffi::Error project_fwd(F32 means, F32 quats, F32 scales, F32 opacities, F32 pose, F32 intrinsics,
                        F32Out means2d, F32Out depths, F32Out conics, S32Out radii, F32Out comps,
                        int64_t width, int64_t height, float eps2d, float near, float far,
