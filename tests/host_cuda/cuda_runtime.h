@@ -153,6 +153,7 @@ inline const uint64_t* meet_warp(uint64_t value) {
 #define blockDim host_cuda::block_size
 #define gridDim host_cuda::grid_size
 
+inline int min(int a, int b) { return a < b ? a : b; }
 inline int __ffs(unsigned x) { return __builtin_ffs(static_cast<int>(x)); }
 
 inline void __syncthreads() { host_cuda::meet(host_cuda::machine.block, threadIdx.x, 0); }

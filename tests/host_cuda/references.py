@@ -68,7 +68,9 @@ def write(path: Path, case: Case, backend: str = "reference") -> None:
     means, quats, scales, colors, opacities, background, _ = arrays
     inputs = (means, quats, scales, opacities, colors, background, pose, intrinsics)
     numbers = (*inputs, v_image, v_alpha, image, alpha, *gradients, pairs)
-    head = np.int64([MAGIC, batch, n, width, height, channels, max(1, int(np.max(pairs)))])
+    head = np.array(
+        [MAGIC, batch, n, width, height, channels, max(1, int(np.max(pairs)))], np.int64
+    )
     floats = [np.asarray(x, np.float32).tobytes() for x in numbers]
     path.write_bytes(head.tobytes() + b"".join(floats))
 
