@@ -24,6 +24,9 @@ inline cudaError_t cudaFree(void* memory) { return free(memory), cudaSuccess; }
 inline cudaError_t cudaMemset(void* memory, int value, size_t bytes) {
   return memset(memory, value, bytes), cudaSuccess;
 }
+inline cudaError_t cudaMemsetAsync(void* memory, int value, size_t bytes, cudaStream_t) {
+  return cudaMemset(memory, value, bytes);
+}
 inline cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind) {
   return memcpy(to, from, bytes), cudaSuccess;
 }

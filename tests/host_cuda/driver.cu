@@ -1,10 +1,11 @@
 // Runs the rasterizer's CUDA functions without JAX: against files of known results, and by the
 // clock.
 //
-//   nvcc -O3 --fmad=false --extended-lambda -std=c++17 -arch=sm_90 -I fg3dgs_jax/native
+//   nvcc -O3 --fmad=false -std=c++17 -arch=sm_90 -I fg3dgs_jax/native
 //     tests/host_cuda/driver.cu fg3dgs_jax/native/cuda/*.cu -o driver       (one line)
 //   driver FILE...                               # made by `python -m tests.host_cuda.references`
 //   driver --time GAUSSIANS SIDE CHANNELS BATCH  # SIDE px; footprints of 0.5 to 1 px
+//   driver --sort KEYS                           # against the standard library's
 //
 // Every line begins with what was run and ends with "ok", "FAILED" or a time. The exit code is 1 if
 // anything failed. No buffer is a byte too long and a guard lies behind each, so compute-sanitizer
@@ -15,13 +16,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <algorithm>
 #include <functional>
+#include <numeric>
 #include <random>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "cuda/kernels.h"
+#include "cuda/radix_sort.cuh"
 #include "driver_program.h"
 
 namespace fg {
@@ -66,7 +70,7 @@ Scene read_scene(const char* path) {
   std::vector<float> pairs(s.batch);
   read(file, path, pairs.data(), pairs.size());
   scene.expected.needed.assign(pairs.begin(), pairs.end());
-  scene.expected.dropped.assign(s.batch, 0);
+  scene.expected.overflow.assign(s.batch, 0);
   fclose(file);
   return scene;
 }
@@ -94,7 +98,7 @@ bool agrees(const Scene& scene, const Results& found) {
     all = report(scene, outputs[k].name, ok, figures) && all;
   }
   const bool same =
-      found.needed == scene.expected.needed && found.dropped == scene.expected.dropped;
+      found.needed == scene.expected.needed && found.overflow == scene.expected.overflow;
   return report(scene, "pairs", same) && all;
 }
 
@@ -109,7 +113,7 @@ Results one_by_one(const Scene& scene) {
       whole.arrays[k].insert(whole.arrays[k].end(), part.arrays[k].begin(), part.arrays[k].end());
     }
     whole.needed.insert(whole.needed.end(), part.needed.begin(), part.needed.end());
-    whole.dropped.insert(whole.dropped.end(), part.dropped.begin(), part.dropped.end());
+    whole.overflow.insert(whole.overflow.end(), part.overflow.begin(), part.overflow.end());
   }
   return whole;
 }
@@ -223,6 +227,47 @@ bool time_parts(const Scene& scene) {
   return report(scene, "after graphs", program.results() == results);
 }
 
+__global__ void __launch_bounds__(kSortThreads) count_kernel(Sort sort) {
+  const int64_t k = static_cast<int64_t>(blockIdx.x) * kSortThreads + threadIdx.x;
+  if (k < keys_there(sort)) count_key(sort, k, sort.keys[0][k]);
+}
+
+// Of the first `there` of n keys, in one launch a pass and in two.
+bool check_sort(int64_t n, int64_t there, int bits) {
+  std::mt19937 random(static_cast<unsigned>(bits));
+  std::vector<uint32_t> keys(n), expected(there), found(n);
+  for (uint32_t& key : keys) key = bits < 32 ? random() >> (32 - bits) : random();
+  std::iota(expected.begin(), expected.end(), 0u);
+  std::stable_sort(expected.begin(), expected.end(),
+                   [&](uint32_t a, uint32_t b) { return keys[a] < keys[b]; });
+  Buffer first(4 * n), second(4 * n), values(4 * n), more(4 * n), totals(4 * kSortDigits);
+  Buffer counts(static_cast<size_t>(sort_count_bytes(n))), many(4);
+  const auto words = [](const Buffer& buffer) { return static_cast<uint32_t*>(buffer.memory()); };
+  const Sort sort = {{words(first), words(second)},
+                     {words(values), words(more)},
+                     words(counts),
+                     words(totals),
+                     words(many),
+                     n,
+                     bits,
+                     true};
+  const uint32_t there_ = static_cast<uint32_t>(there);
+  many.fill(&there_);
+  bool ok = true;
+  for (int64_t fused_rows : {kFusedRows, int64_t{0}}) {
+    first.fill(keys.data());
+    FG_CUDA(cudaMemset(counts.memory(), 0, counts.bytes()));
+    FG_LAUNCH(count_kernel, blocks_for(n, kSortThreads), kSortThreads, nullptr, sort);
+    sort_pairs(nullptr, sort, JustSort{}, fused_rows);
+    FG_CUDA(cudaStreamSynchronize(nullptr));
+    (sort.passes() % 2 ? more : values).read(found.data());
+    ok = ok && std::equal(expected.begin(), expected.end(), found.begin());
+  }
+  printf("sort %ld of %ld keys of %d bits %s\n", long(there), long(n), bits, ok ? "ok" : "FAILED");
+  return ok && first.guarded() && second.guarded() && values.guarded() && more.guarded() &&
+         counts.guarded();
+}
+
 }  // namespace
 }  // namespace fg
 
@@ -232,8 +277,18 @@ int main(int argc, char** argv) {
     for (int k = 0; k < 4; ++k) sizes[k] = atoll(argv[2 + k]);
     return !fg::time_parts(fg::random_scene(sizes[0], sizes[1], sizes[2], sizes[3]));
   }
+  if (argc == 3 && !strcmp(argv[1], "--sort")) {
+    const int64_t n = atoll(argv[2]);
+    bool ok = true;
+    for (int bits : {1, 5, 10, 13, 32}) {
+      ok = fg::check_sort(n, n, bits) && fg::check_sort(n, n / 3, bits) && ok;
+    }
+    return !ok;
+  }
   if (argc < 2 || argv[1][0] == '-') {
-    printf("usage: driver FILE... | driver --time GAUSSIANS SIDE CHANNELS BATCH\n");
+    printf(
+        "usage: driver FILE... | driver --time GAUSSIANS SIDE CHANNELS BATCH | driver --sort "
+        "KEYS\n");
     return 2;
   }
   bool ok = true;

@@ -109,10 +109,10 @@ typedef std::vector<std::vector<float>> Arrays;
 
 struct Results {
   Arrays arrays;  // by Output
-  std::vector<int32_t> needed, dropped;
+  std::vector<int32_t> needed, overflow;
 
   bool operator==(const Results& other) const {  // bit for bit
-    bool equal = needed == other.needed && dropped == other.dropped;
+    bool equal = needed == other.needed && overflow == other.overflow;
     for (size_t k = 0; k < arrays.size(); ++k) {
       const size_t bytes = arrays[k].size() * sizeof(float);
       equal = equal && arrays[k].size() == other.arrays[k].size() &&
@@ -144,7 +144,7 @@ class Program {
     means2d_ = take(8 * s_.items()), depths_ = take(4 * s_.items());
     conics_ = take(12 * s_.items()), rho_ = take(4 * s_.items()), radii_ = take(8 * s_.items());
     v_means2d_ = take(8 * s_.items()), v_conics_ = take(12 * s_.items());
-    needed_ = take(4 * s_.batch), dropped_ = take(4 * s_.batch);
+    needed_ = take(4 * s_.batch), overflow_ = take(4 * s_.batch);
     state_ = take(StateLayout(s_).bytes), bin_ = take(BinLayout(s_).bytes);
     blend_grad_ = take(BlendGradLayout(s_).bytes);
     project_grad_ = take(ProjectGradLayout(s_.batch, s_.n).bytes);
@@ -167,7 +167,7 @@ class Program {
                            n,
                            s_.channels};
     FG_CUDA(bin(stream, s_, splats, work_at(bin_->memory(), BinLayout(s_)), state(),
-                {needed_->ints(), dropped_->ints()}));
+                {needed_->ints(), overflow_->ints()}));
   }
   void blend_part() const {
     FG_CUDA(blend(stream, s_, state(), input(kColors), input(kBackground), output(kImage),
@@ -212,8 +212,8 @@ class Program {
       results.arrays.emplace_back(output->bytes() / sizeof(float));
       output->read(results.arrays.back().data());
     }
-    results.needed.resize(s_.batch), results.dropped.resize(s_.batch);
-    needed_->read(results.needed.data()), dropped_->read(results.dropped.data());
+    results.needed.resize(s_.batch), results.overflow.resize(s_.batch);
+    needed_->read(results.needed.data()), overflow_->read(results.overflow.data());
     return results;
   }
   bool guarded() const {
@@ -249,7 +249,7 @@ class Program {
   std::vector<std::unique_ptr<Buffer>> all_;
   std::vector<Buffer*> inputs_, outputs_;
   Buffer *means2d_, *depths_, *conics_, *rho_, *radii_, *v_means2d_, *v_conics_, *zeros_, *needed_,
-      *dropped_, *state_, *bin_, *blend_grad_, *project_grad_;
+      *overflow_, *state_, *bin_, *blend_grad_, *project_grad_;
 };
 
 }  // namespace fg

@@ -63,6 +63,13 @@ def test_refuses_what_is_no_reference(driver, tmp_path, data, message):
     assert done.returncode == 2 and message in done.stdout
 
 
+@pytest.mark.parametrize("keys", [1, 2048, 5000])
+def test_sorts_as_the_standard_library(driver, keys):
+    done = driver("--sort", keys)
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.count("ok") == 10
+
+
 def test_times_every_part(driver):
     done = driver("--time", 20, 24, 3, 2)
     assert done.returncode == 0, done.stdout
