@@ -23,7 +23,7 @@ TARGETS = {
         "fg3dgs_rasterize_bwd",
     ),
     "hash_encoding": ("fg3dgs_encode_fwd", "fg3dgs_encode_bwd"),
-    "ssim": ("fg3dgs_ssim",),  # CPU only
+    "ssim": ("fg3dgs_ssim",),
 }
 PLATFORMS = {"cpu": "cpu", "cuda": "CUDA"}  # our backend's name -> XLA's platform name
 BACKENDS = ("auto", "cuda", "cpu", "reference")
@@ -84,7 +84,7 @@ def buffer_bytes(area: str, *sizes: int) -> int:
     XLA allocates these buffers as results, so that a captured graph holds all it needs.
 
     Args:
-      area: state, bin, blend_grad, project_grad or encode_grad.
+      area: state, bin, blend_grad, project_grad, encode_grad or ssim.
       *sizes: the arguments of the library's function fg3dgs_<area>_bytes.
 
     Raises:

@@ -3,11 +3,11 @@ enable_language(CUDA)
 set(FG3DGS_CUDA_ARCHS "" CACHE STRING "As CUDA_ARCHITECTURES; empty: those below")
 set(archs ${FG3DGS_CUDA_ARCHS})
 if(NOT archs)
-  # Machine code for the chips from Ampere on, and PTX for what comes after them.
+  # Machine code for the chips from Turing (T4) on, and PTX for what comes after them.
   if(CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 12.8)
-    set(archs 80-real 86-real 89-real 90-real 100-real 120)
+    set(archs 75-real 80-real 86-real 89-real 90-real 100-real 120)
   else()
-    set(archs 80-real 86-real 89-real 90)
+    set(archs 75-real 80-real 86-real 89-real 90)
   endif()
 endif()
 set(CMAKE_CUDA_STANDARD 17)
@@ -24,6 +24,6 @@ target_include_directories(fg3dgs_cuda SYSTEM PRIVATE
 # fused multiply-add is wanted, the code says so.
 target_compile_options(fg3dgs_cuda PRIVATE
   $<$<COMPILE_LANGUAGE:CXX>:${FG3DGS_OPTIONS}>
-  $<$<COMPILE_LANGUAGE:CUDA>:-O3 --fmad=false --extended-lambda -Xcompiler=-Wall>)
+  $<$<COMPILE_LANGUAGE:CUDA>:-O3 --fmad=false -Xcompiler=-Wall>)
 target_link_libraries(fg3dgs_cuda PRIVATE Threads::Threads ${CMAKE_DL_LIBS})
 install(TARGETS fg3dgs_cuda LIBRARY DESTINATION fg3dgs_jax/_native)

@@ -21,6 +21,7 @@
 #define __host__
 #define __forceinline__ inline
 #define __shared__ static thread_local
+#define __grid_constant__
 #define __launch_bounds__(...)
 #define FG_LAUNCH(kernel, grid, block, stream, ...) \
   ((void)(stream), host_cuda::launch(grid, block, [&] { kernel(__VA_ARGS__); }))
@@ -153,7 +154,21 @@ inline const uint64_t* meet_warp(uint64_t value) {
 #define blockDim host_cuda::block_size
 #define gridDim host_cuda::grid_size
 
+inline int min(int a, int b) { return a < b ? a : b; }
 inline int __ffs(unsigned x) { return __builtin_ffs(static_cast<int>(x)); }
+
+inline int __popc(unsigned x) { return __builtin_popcount(x); }
+
+// Fibers of a block never run at the same time.
+template <typename T>
+T atomicAdd(T* to, T value) {
+  const T before = *to;
+  return *to += value, before;
+}
+inline int atomicMin(int* to, int value) {
+  const int before = *to;
+  return *to = min(before, value), before;
+}
 
 inline void __syncthreads() { host_cuda::meet(host_cuda::machine.block, threadIdx.x, 0); }
 
@@ -178,6 +193,15 @@ T __shfl_sync(unsigned, T value, int source, int width = 32) {
   const uint64_t* all = host_cuda::meet_warp(host_cuda::pack(value));
   return host_cuda::unpack<T>(all[lane / width * width + source % width]);
 }
+
+template <typename T>
+T __shfl_up_sync(unsigned, T value, int offset) {
+  const int lane = threadIdx.x % 32;
+  const uint64_t* all = host_cuda::meet_warp(host_cuda::pack(value));
+  return host_cuda::unpack<T>(all[lane < offset ? lane : lane - offset]);
+}
+
+inline void __syncwarp() { host_cuda::meet_warp(0); }
 
 template <typename T>
 T __shfl_xor_sync(unsigned, T value, int bits) {

@@ -139,20 +139,41 @@ void test_buffers_of_single_images_hold_the_batch() {
     EXPECT(ProjectGradLayout(b, n).bytes <= b * ProjectGradLayout(1, n).bytes);
     const StateLayout s(all);
     EXPECT(s.runs >= s.records + 32 * b * n && s.entries >= s.runs + 8 * b * n);
-    EXPECT(s.tile_begin >= s.entries + 8 * b * c &&
-           s.bytes >= s.tile_begin + 4 * (all.tiles() + 1));
-    EXPECT(BinLayout(all).temp_bytes >= sort_temp_bytes(std::max(b * n, b * c)) - b);
+    EXPECT(s.lists >= s.entries + 8 * b * c && s.bytes >= s.lists + 8 * all.tiles());
+    const BinLayout bin(all);
+    EXPECT(bin.block_pairs >= bin.depth_counts + sort_count_bytes(b * n));
+    EXPECT(bin.bytes >= bin.tile_counts + sort_count_bytes(b * c));
     EXPECT(BlendGradLayout(all).tile_sums >= 4 * (kSlotHead + d) * b * c);
   }
 }
 
+// Against the index by all dims, whatever is merged.
 void test_leading_dims_broadcast() {
-  const int64_t full[] = {2, 3}, dims[] = {1, 3};
+  std::mt19937 random(4);
+  for (int k = 0; k < 2000; ++k) {
+    const int rank = static_cast<int>(random() % 5);
+    int64_t full[5], dims[5], count = 1;
+    for (int d = 0; d < rank; ++d) {
+      full[d] = 1 + random() % 4, dims[d] = random() % 2 ? full[d] : 1, count *= full[d];
+    }
+    Leading l;
+    EXPECT(make_leading(full, dims, rank, &l) && l.rank <= rank);
+    for (int64_t b = 0; b < count; ++b) {
+      int64_t expected = 0, step = 1, rest = b;
+      for (int d = rank - 1; d >= 0; --d) {
+        expected += dims[d] == 1 ? 0 : rest % full[d] * step;
+        rest /= full[d], step *= dims[d];
+      }
+      EXPECT(item_of(l, b) == expected);
+    }
+  }
+  const int64_t full[] = {2, 3, 4}, wrong[] = {2, 2, 4}, shared[] = {1, 1, 1};
   Leading l;
-  EXPECT(make_leading(full, dims, 2, &l));
-  for (int b = 0; b < 6; ++b) EXPECT(item_of(l, b) == b % 3);
-  const int64_t wrong[] = {2, 2};
-  EXPECT(!make_leading(full, wrong, 2, &l));
+  EXPECT(make_leading(full, full, 3, &l) && l.rank == 1 && l.full[0] == 24);
+  EXPECT(make_leading(full, shared, 3, &l) && l.rank == 1 && l.stride[0] == 0);
+  EXPECT(!make_leading(full, wrong, 3, &l));
+  const int64_t many[] = {1 << 20, 1 << 20};
+  EXPECT(!make_leading(many, many, 2, &l));
 }
 
 }  // namespace fg

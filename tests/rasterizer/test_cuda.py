@@ -246,14 +246,16 @@ def run_on_host(folder, *arguments, **environment):
 
 
 def test_the_kernels_run_on_the_host(host_library):
-    """Parity with the reference, and the tests above, with fibers for threads."""
+    """Parity with the reference, the tests above and SSIM's, with fibers for threads."""
     parity = (
         "picture_and_gradients and not 450 or channel_counts and (1 or 32) or opaque or unsound "
         "or exactly_one or equal_depths or shared_parts or bit_for_bit"
     )
     here = Path(__file__).parent
-    chosen = f"test_cuda.py and gpu or test_parity.py and ({parity})"
-    files = (str(here / "test_parity.py"), str(here / "test_cuda.py"))
+    ssim = "test_ssim_ffi.py and (many or boxes or equal_pictures or nan or batches)"
+    chosen = f"test_cuda.py and gpu or test_parity.py and ({parity}) or {ssim}"
+    files = ("test_parity.py", "test_cuda.py", "../training/test_ssim_ffi.py")
+    files = tuple(str(here / name) for name in files)
     options = ("-q", "-p", "no:cacheprovider", "-p", "tests.host_cuda.plugin", "-k", chosen)
     report = run_on_host(host_library, "-m", "pytest", *options, *files)
     assert "passed" in report and "skipped" not in report, report

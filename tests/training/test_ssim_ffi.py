@@ -14,10 +14,13 @@ import pytest
 from fg3dgs_jax import native
 from fg3dgs_jax.training import losses, ssim_ffi
 
+BACKEND = "cuda" if os.environ.get("FG3DGS_BACKEND") == "cuda" else "cpu"
+# FG3DGS_BACKEND=cuda: on a GPU, or on the host's stand-in for one (tests/host_cuda).
 needs_native = pytest.mark.skipif(
-    not (native.has_targets("ssim") and native.resolve_backend() == "cpu"),
-    reason="no compiled SSIM: not built (pip install -e .), or FG3DGS_BACKEND is not cpu",
+    not (native.has_targets("ssim", BACKEND) and native.resolve_backend() == BACKEND),
+    reason=f"no compiled SSIM: libfg3dgs_{BACKEND} is not built (pip install -e .), or not chosen",
 )
+needs_cpu = pytest.mark.skipif(BACKEND != "cpu", reason="only the CPU's library has these")
 
 
 def pictures(height, width, channels=3, seed=0):
@@ -43,6 +46,10 @@ CASES = {
     "five channels": pictures(26, 19, 5),
     "box inside": in_boxes(70, 60, [(slice(30, 37), slice(20, 33))]),
     "corners": in_boxes(64, 80, [(slice(0, 3), slice(0, 4)), (slice(60, 64), slice(77, 80))]),
+    "many tiles": pictures(45, 70, 2),
+    "boxes far apart": in_boxes(
+        90, 140, [(slice(1, 5), slice(2, 9)), (slice(60, 62), slice(99, 101))]
+    ),
     "one value": in_boxes(40, 40, [(slice(20, 21), slice(39, 40))]),
 }
 
@@ -110,12 +117,25 @@ def test_shapes_that_differ_are_refused():
         ssim_ffi.distance(jnp.zeros((4, 4, 3)), jnp.zeros((4, 5, 3)))
 
 
+@pytest.mark.skipif(not native.has_targets("ssim", "cuda"), reason="libfg3dgs_cuda is not built")
+def test_lowers_for_cuda_with_its_gradient(monkeypatch):
+    monkeypatch.setenv("FG3DGS_BACKEND", "cuda")
+    checks = [jax.export.DisabledSafetyCheck.custom_call("fg3dgs_ssim")]
+    batch = jax.vmap(jax.value_and_grad(losses.d_ssim), (0, None))
+    exported = jax.export.export(jax.jit(batch), platforms=["cuda"], disabled_checks=checks)
+    x, y = pictures(40, 30)
+    module = exported(np.stack([x, y]), y).mlir_module()
+    assert module.count("custom_call @fg3dgs_ssim") == 1
+    assert "optimization_barrier" not in module  # as in the blurs of the jnp form
+
+
 def digest():
     """Of value and gradient of one call; also run by the test below in other processes."""
     results = jax.value_and_grad(ssim_ffi.distance)(*pictures(130, 70, seed=4))
     return hashlib.sha256(b"".join(np.asarray(r).tobytes() for r in results)).hexdigest()
 
 
+@needs_cpu
 @needs_native
 def test_worker_count_does_not_change_a_bit():
     program = "from tests.training.test_ssim_ffi import digest; print(digest())"
@@ -133,6 +153,7 @@ def test_worker_count_does_not_change_a_bit():
     assert len(digests) == 1
 
 
+@needs_cpu
 @needs_native
 @pytest.mark.parametrize("isa", ["base", "avx2", "avx512"])
 def test_every_instruction_set_agrees(isa):

@@ -1,9 +1,18 @@
-// The checks at the door of SSIM, on either platform.
+// The door of SSIM that both platforms share: what it takes and gives, and the checks of it.
 #pragma once
 
 #include "core/operands.h"
 
 namespace fg {
+
+// A platform appends its own results and its context.
+inline auto ssim_call() {
+  return ffi::Ffi::Bind()
+      .Arg<F32>()   // x [..., H, W, C]
+      .Arg<F32>()   // y
+      .Ret<F32>()   // mean of 1 - SSIM [...]
+      .Ret<F32>();  // its gradient by x
+}
 
 struct SsimSize {
   int64_t pictures, height, width, channels;

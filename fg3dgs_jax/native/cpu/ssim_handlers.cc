@@ -44,7 +44,7 @@ Rect grown(const Rect& box, int64_t by, int64_t height, int64_t width) {
           std::max<int64_t>(0, box.col0 - by), std::min(width, box.col1 + by)};
 }
 
-ffi::Error ssim(ffi::ThreadPool pool, F32 x, F32 y, F32Out distance, F32Out v_x) {
+ffi::Error ssim(F32 x, F32 y, F32Out distance, F32Out v_x, ffi::ThreadPool pool) {
   SsimSize size;
   FG_TRY(check_ssim(x, y, *distance, *v_x, &size));
   const auto kernel = FG_CHOOSE(ssim_band);
@@ -90,10 +90,4 @@ ffi::Error ssim(ffi::ThreadPool pool, F32 x, F32 y, F32Out distance, F32Out v_x)
 }  // namespace
 }  // namespace fg
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(fg3dgs_ssim, fg::ssim,
-                              xla::ffi::Ffi::Bind()
-                                  .Ctx<xla::ffi::ThreadPool>()
-                                  .Arg<fg::F32>()    // x [..., H, W, C]
-                                  .Arg<fg::F32>()    // y
-                                  .Ret<fg::F32>()    // mean of 1 - SSIM [...]
-                                  .Ret<fg::F32>());  // its gradient by x
+XLA_FFI_DEFINE_HANDLER_SYMBOL(fg3dgs_ssim, fg::ssim, fg::ssim_call().Ctx<xla::ffi::ThreadPool>());

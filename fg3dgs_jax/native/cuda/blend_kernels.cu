@@ -41,12 +41,29 @@ __device__ __forceinline__ Place place_of(const Sizes& s) {
   return p;
 }
 
+__device__ __forceinline__ float quotient(float a, float b) {
+#ifdef __CUDA_ARCH__
+  return __fdividef(a, b);  // to 2 ulp, without the branch for denormals
+#else
+  return a / b;
+#endif
+}
+
+// At distance (dx, dy) of a Gaussian's centre: sigma = A/2 dx^2 + (B dx + C/2 dy) dy.
+__device__ __forceinline__ Hit<Scalar> hit_at(const Record& r, float dx, float dy, float T) {
+  return hit<Scalar>(r.half_A * dx * dx, fmaf(r.half_C, dy, r.B * dx), dy, r.opacity, T);
+}
+
+// Floats from one staged Gaussian's colours to the next: three are read at once.
+FG_HD constexpr int shade_stride(int bound) { return bound == 3 ? 4 : bound; }
+
 template <int kBound>
 __global__ void __launch_bounds__(kThreads)
-    blend_kernel(Sizes s, State state, Batched<float> colors_, Batched<float> background_,
-                 float* image, float* alpha) {
+    blend_kernel(Sizes s, State state, const __grid_constant__ Batched<float> colors_,
+                 const __grid_constant__ Batched<float> background_, float* image, float* alpha) {
+  constexpr int kShade = shade_stride(kBound);
   __shared__ Record records[kThreads];
-  __shared__ float shades[kThreads * kBound];
+  alignas(16) __shared__ float shades[kThreads * kShade];
   const int D = channels_of<kBound>(s), thread = threadIdx.x, lane = thread % 32;
   const Place at = place_of(s);
   const float* colors = colors_.at(at.b);
@@ -55,8 +72,9 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
   for (int d = 0; d < kBound; ++d) sums[d] = 0.0f;
 
-  const int end = state.tile_begin[blockIdx.x + 1];
-  for (int start = state.tile_begin[blockIdx.x]; start < end; start += kThreads) {
+  const List list = state.lists[blockIdx.x];
+  const int end = list.begin + list.count;
+  for (int start = list.begin; start < end; start += kThreads) {
     if (__syncthreads_and(T < 0.0f)) break;
     const int count = end - start < kThreads ? end - start : kThreads;
     if (thread < count) {
@@ -65,7 +83,7 @@ __global__ void __launch_bounds__(kThreads)
       const float* color = colors + (item - at.b * s.n) * D;
 #pragma unroll
       for (int d = 0; d < kBound; ++d) {
-        if (d < D) shades[thread * kBound + d] = color[d];
+        if (d < D) shades[thread * kShade + d] = color[d];
       }
     }
     __syncthreads();
@@ -80,13 +98,11 @@ __global__ void __launch_bounds__(kThreads)
         const int j = first + __ffs(mask) - 1;
         mask &= mask - 1;
         const Record r = records[j];
-        const float dx = r.u - at.x, dy = r.v - at.y;
-        const Hit<Scalar> h =
-            hit<Scalar>(0.5f * r.A * dx * dx + 0.5f * r.C * dy * dy, r.B * dx, dy, r.opacity, T);
+        const Hit<Scalar> h = hit_at(r, r.u - at.x, r.v - at.y, T);
         T = h.T;
 #pragma unroll
         for (int d = 0; d < kBound; ++d) {
-          if (d < D) sums[d] = fmaf(h.weight, shades[j * kBound + d], sums[d]);
+          if (d < D) sums[d] = fmaf(h.weight, shades[j * kShade + d], sums[d]);
         }
       }
     }
@@ -107,10 +123,12 @@ __global__ void __launch_bounds__(kThreads)
 // q = -dL/dsigma times 1, dx, dy, dx^2, dx dy, dy^2, then those of the colours.
 template <int kBound>
 __global__ void __launch_bounds__(kThreads)
-    blend_vjp_kernel(Sizes s, State state, Batched<float> colors_, BlendGradIn in) {
+    blend_vjp_kernel(Sizes s, State state, const __grid_constant__ Batched<float> colors_,
+                     BlendGradIn in) {
   constexpr int kSums = kSlotHead + kBound, kHeld = (kSums + 31) / 32;
+  constexpr int kShade = shade_stride(kBound);
   __shared__ Record records[32];
-  __shared__ float shades[32 * kBound];
+  alignas(16) __shared__ float shades[32 * kShade];
   __shared__ uint32_t slots[32];
   __shared__ unsigned hits[kWarps];  // which entries have sums of a warp
   __shared__ float shares[kWarps][32][kSums];
@@ -147,8 +165,9 @@ __global__ void __launch_bounds__(kThreads)
     in.tile_sums[static_cast<int64_t>(blockIdx.x) * D + thread] = sum;
   }
 
-  const int end = state.tile_begin[blockIdx.x + 1];
-  int start = state.tile_begin[blockIdx.x];
+  const List list = state.lists[blockIdx.x];
+  const int end = list.begin + list.count;
+  int start = list.begin;
   for (; start < end; start += 32) {
     if (__syncthreads_and(T < 0.0f)) break;
     const int count = end - start < 32 ? end - start : 32;
@@ -158,7 +177,7 @@ __global__ void __launch_bounds__(kThreads)
       const float* record = reinterpret_cast<const float*>(state.records + entry.item);
       reinterpret_cast<float*>(records + mine)[part] = record[part];
       const float* color = colors + (entry.item - at.b * s.n) * D;
-      for (int d = part; d < D; d += 8) shades[mine * kBound + d] = color[d];
+      for (int d = part; d < D; d += 8) shades[mine * kShade + d] = color[d];
       if (part == 0) slots[mine] = entry.slot;
     }
     __syncthreads();
@@ -171,18 +190,17 @@ __global__ void __launch_bounds__(kThreads)
       mask &= mask - 1;
       const Record r = records[j];
       const float dx = r.u - at.x, dy = r.v - at.y;
-      const Hit<Scalar> h =
-          hit<Scalar>(0.5f * r.A * dx * dx + 0.5f * r.C * dy * dy, r.B * dx, dy, r.opacity, T);
+      const Hit<Scalar> h = hit_at(r, dx, dy, T);
       const float before = T;
       T = h.T;
       if (!__any_sync(kAllLanes, h.weight > 0.0f)) continue;
       float cv = 0.0f;
 #pragma unroll
       for (int d = 0; d < kBound; ++d) {
-        if (d < D) cv = fmaf(v[d], shades[j * kBound + d], cv);
+        if (d < D) cv = fmaf(v[d], shades[j * kShade + d], cv);
       }
       behind -= h.weight * cv;
-      float q = (before * cv - behind / (1.0f - h.alpha)) * h.raw;
+      float q = (before * cv - quotient(behind, 1.0f - h.alpha)) * h.raw;
       // The clamp has zero slope; skipped and stopped pixels take no part.
       q = h.raw > kAlphaMax || !(h.weight > 0.0f) ? 0.0f : q;
       float sums[kSums] = {q, q * dx, q * dy, q * dx * dx, q * dx * dy, q * dy * dy};
@@ -235,8 +253,8 @@ __global__ void __launch_bounds__(kThreads)
   if (run.count > 0) r = state.records[item];
   float* conic = out.v_conics + 3 * item;
   if (lane == 0) out.v_opacities[item] = total[0] / r.opacity;
-  if (lane == 1) out.v_means2d[2 * item] = -(r.A * qx + r.B * qy);
-  if (lane == 2) out.v_means2d[2 * item + 1] = -(r.B * qx + r.C * qy);
+  if (lane == 1) out.v_means2d[2 * item] = -(2.0f * r.half_A * qx + r.B * qy);
+  if (lane == 2) out.v_means2d[2 * item + 1] = -(r.B * qx + 2.0f * r.half_C * qy);
   if (lane == 3) conic[0] = -0.5f * total[0];
   if (lane == 4) conic[1] = -total[0];
   if (lane == 5) conic[2] = -0.5f * total[0];

@@ -3,6 +3,7 @@
 // in that order, so the same inputs give the same bits.
 #include "cuda/encode_kernels.h"
 #include "cuda/kernels.h"
+#include "cuda/radix_sort.cuh"
 #include "cuda/warp.cuh"
 
 namespace fg {
@@ -35,7 +36,7 @@ __global__ void __launch_bounds__(kThreads) coords_kernel(Levels levels, EncodeG
 // Key: the table index of the cell's first corner; past the tables' end for a place outside.
 // Triples of one feature lie together, points in order, and the sort is stable.
 __global__ void __launch_bounds__(kThreads)
-    key_kernel(Levels levels, const float* points, int64_t n, uint32_t* keys, uint32_t* values) {
+    key_kernel(Levels levels, const float* points, int64_t n, Sort sort) {
   const int64_t k = thread_id();
   if (k >= n * levels.features()) return;
   const int feature = static_cast<int>(k / n);
@@ -46,8 +47,9 @@ __global__ void __launch_bounds__(kThreads)
     const Cell cell = find_cell(place, levels.scales[level], levels.resolutions[level]);
     key = static_cast<uint32_t>(levels.start(plane, level) + cell.index);
   }
-  keys[k] = key;
-  values[k] = static_cast<uint32_t>(k % n);
+  sort.keys[0][k] = key;
+  sort.values[0][k] = static_cast<uint32_t>(k % n);
+  count_key(sort, k, key);
 }
 
 // Where each cell's triples begin; entry `cells` is where the places outside begin.
@@ -104,27 +106,29 @@ cudaError_t encode_vjp(cudaStream_t stream, const Levels& levels, const EncodeGr
   const int64_t triples = n * levels.features();
   const int32_t cells = kPlanes * levels.plane_size();
   const EncodeGradLayout at(n, levels.features(), cells);
-  char* base = static_cast<char*>(g.work);
-  uint32_t *keys[2], *points[2];
+  Sort sort = {};
   for (int k = 0; k < 2; ++k) {
-    keys[k] = reinterpret_cast<uint32_t*>(base + at.keys[k]);
-    points[k] = reinterpret_cast<uint32_t*>(base + at.points[k]);
+    sort.keys[k] = area<uint32_t>(g.work, at.keys[k]);
+    sort.values[k] = area<uint32_t>(g.work, at.points[k]);
   }
-  int32_t* begins = reinterpret_cast<int32_t*>(base + at.begins);
-  int sorted = 0;
+  sort.counts = area<uint32_t>(g.work, at.counts);
+  sort.totals = area<uint32_t>(g.work, at.totals);
+  sort.n = triples;
+  sort.bits = bits_for(static_cast<uint32_t>(cells));
+  int32_t* begins = area<int32_t>(g.work, at.begins);
   if (n > 0) {
+    const cudaError_t error = cudaMemsetAsync(sort.counts, 0, sort.count_bytes(), stream);
+    if (error != cudaSuccess) return error;
     FG_LAUNCH(coords_kernel, blocks_for(n, kThreads), kThreads, stream, levels, g, n);
     FG_LAUNCH(key_kernel, blocks_for(triples, kThreads), kThreads, stream, levels, g.points, n,
-              keys[0], points[0]);
-    const cudaError_t error =
-        sort_pairs(stream, base + at.temp, static_cast<size_t>(at.temp_bytes), keys, points,
-                   triples, bits_for(static_cast<uint32_t>(cells)), &sorted);
-    if (error != cudaSuccess) return error;
+              sort);
+    sort_pairs(stream, sort, JustSort{});
   }
-  FG_LAUNCH(begin_kernel, blocks_for(int64_t{cells} + 1, kThreads), kThreads, stream, keys[sorted],
-            static_cast<int32_t>(triples), cells, begins);
+  const int sorted = sort.passes() % 2;
+  FG_LAUNCH(begin_kernel, blocks_for(int64_t{cells} + 1, kThreads), kThreads, stream,
+            sort.keys[sorted], static_cast<int32_t>(triples), cells, begins);
   FG_LAUNCH(tables_kernel, blocks_for(int64_t{32} * cells, kThreads), kThreads, stream, levels, g,
-            points[sorted], begins);
+            sort.values[sorted], begins);
   return cudaGetLastError();
 }
 

@@ -36,50 +36,64 @@ struct Sizes {
   FG_HD_MEMBER constexpr int64_t tiles() const { return batch * tiles_x() * tiles_y(); }
 };
 
-// What CUB may want besides two buffers of keys and of values: per block of at least 2,304 items
-// 256 counters, and less than 1 MiB for histograms. Checked against CUB's own figure at each call.
-constexpr int64_t sort_temp_bytes(int64_t n) { return (1 << 20) + n; }
+constexpr int kSortTile = 2048;    // keys that a block sorts
+constexpr int kSortDigits = 256;   // at most, of a pass
+constexpr int kSortPasses = 4;     // at most, of keys of 32 bits
+constexpr int kEmitThreads = 256;  // depth positions of a block
+
+FG_HD constexpr int64_t sort_rows(int64_t n) { return (n + kSortTile - 1) / kSortTile; }
+
+// Counts of digits by pass and block, for keys of any size.
+FG_HD constexpr int64_t sort_count_bytes(int64_t n) {
+  return 4 * kSortPasses * kSortDigits * sort_rows(n);
+}
 
 struct StateLayout {  // of fg3dgs_rasterize_fwd, for its backward
-  int64_t records, runs, entries, tile_begin, bytes;
+  int64_t records, runs, entries, lists, bytes;
   constexpr explicit StateLayout(const Sizes& s)
-      : records(0), runs(0), entries(0), tile_begin(0), bytes(0) {
+      : records(0), runs(0), entries(0), lists(0), bytes(0) {
     Areas a;
     records = a.take(32 * s.items());  // Record
     runs = a.take(8 * s.items());      // Run
     entries = a.take(8 * s.pool());    // Entry
-    tile_begin = a.take(4 * (s.tiles() + 1));
+    lists = a.take(8 * s.tiles());     // List
     bytes = a.bytes;
   }
 };
 
 struct BinLayout {  // workspace of fg3dgs_rasterize_fwd
-  int64_t rects, keys[2], order[2], offsets, tile_keys[2], slots[2], owners, temp, temp_bytes,
-      bytes;
+  int64_t rects, owners, keys[2], order[2], tile_keys[2], slots[2], totals[2], pairs;
+  // These begin as zeros and lie together.
+  int64_t depth_counts, block_pairs, image_pairs, tile_counts, bytes;
   constexpr explicit BinLayout(const Sizes& s)
       : rects(0),
+        owners(0),
         keys{0, 0},
         order{0, 0},
-        offsets(0),
         tile_keys{0, 0},
         slots{0, 0},
-        owners(0),
-        temp(0),
-        temp_bytes(0),
+        totals{0, 0},
+        pairs(0),
+        depth_counts(0),
+        block_pairs(0),
+        image_pairs(0),
+        tile_counts(0),
         bytes(0) {
     Areas a;
     rects = a.take(8 * s.items());
-    offsets = a.take(4 * s.items());
     owners = a.take(4 * s.pool());
     for (int k = 0; k < 2; ++k) {
       keys[k] = a.take(4 * s.items());
       order[k] = a.take(4 * s.items());
       tile_keys[k] = a.take(4 * s.pool());
       slots[k] = a.take(4 * s.pool());
+      totals[k] = a.take(4 * kSortDigits);
     }
-    const int64_t most = s.items() > s.pool() ? s.items() : s.pool();
-    temp_bytes = s.batch * sort_temp_bytes(most / (s.batch > 0 ? s.batch : 1));
-    temp = a.take(temp_bytes);
+    pairs = a.take(4);
+    depth_counts = a.take(sort_count_bytes(s.items()));
+    block_pairs = a.take(8 * ((s.items() + kEmitThreads - 1) / kEmitThreads));
+    image_pairs = a.take(8 * s.batch);
+    tile_counts = a.take(sort_count_bytes(s.pool()));
     bytes = a.bytes;
   }
 };
@@ -105,17 +119,17 @@ struct ProjectGradLayout {  // workspace of fg3dgs_project_bwd
 };
 
 struct EncodeGradLayout {  // workspace of fg3dgs_encode_bwd
-  int64_t keys[2], points[2], begins, temp, temp_bytes, bytes;
+  int64_t keys[2], points[2], begins, totals, counts, bytes;
   constexpr EncodeGradLayout(int64_t n, int64_t features, int64_t entries)
-      : keys{0, 0}, points{0, 0}, begins(0), temp(0), temp_bytes(0), bytes(0) {
+      : keys{0, 0}, points{0, 0}, begins(0), totals(0), counts(0), bytes(0) {
     Areas a;
     for (int k = 0; k < 2; ++k) {
       keys[k] = a.take(4 * n * features);
       points[k] = a.take(4 * n * features);
     }
     begins = a.take(4 * (entries + 1));
-    temp_bytes = sort_temp_bytes(n * features);
-    temp = a.take(temp_bytes);
+    totals = a.take(4 * kSortDigits);
+    counts = a.take(sort_count_bytes(n * features));
     bytes = a.bytes;
   }
 };

@@ -8,7 +8,7 @@
 namespace fg {
 namespace {
 
-constexpr int64_t kMaxIndex = 0x7FFFFFFF - 1024;  // indices and CUB's counts are 32 bits
+constexpr int64_t kMaxIndex = 0x7FFFFFFF - 1024;  // indices and counts are 32 bits
 constexpr int64_t kMaxImages = 65535;             // rows of a grid
 constexpr int64_t kMaxSide = 32767 * kTileSize;   // px; a TileRect has 16 bits
 
@@ -37,32 +37,6 @@ ffi::Error check_bytes(const char* name, int64_t found, int64_t needed) {
   if (found >= needed) return ffi::Error::Success();
   return refuse(std::string(name) + " has " + std::to_string(found) + " bytes; expected " +
                 std::to_string(needed) + " (a gradient cannot be mapped without its forward)");
-}
-
-template <typename T>
-T* area(void* base, int64_t offset) {
-  return reinterpret_cast<T*>(static_cast<char*>(base) + offset);
-}
-
-State state_at(void* base, const StateLayout& at) {
-  return {area<Record>(base, at.records), area<Run>(base, at.runs), area<Entry>(base, at.entries),
-          area<int32_t>(base, at.tile_begin)};
-}
-
-BinWork work_at(void* base, const BinLayout& at) {
-  BinWork w;
-  w.rects = area<TileRect>(base, at.rects);
-  w.offsets = area<uint32_t>(base, at.offsets);
-  w.owners = area<uint32_t>(base, at.owners);
-  for (int k = 0; k < 2; ++k) {
-    w.keys[k] = area<uint32_t>(base, at.keys[k]);
-    w.order[k] = area<uint32_t>(base, at.order[k]);
-    w.tile_keys[k] = area<uint32_t>(base, at.tile_keys[k]);
-    w.slots[k] = area<uint32_t>(base, at.slots[k]);
-  }
-  w.temp = area<void>(base, at.temp);
-  w.temp_bytes = static_cast<size_t>(at.temp_bytes);
-  return w;
 }
 
 ffi::Error project_fwd(F32 means, F32 quats, F32 scales, F32 opacities, F32 pose, F32 intrinsics,
@@ -110,7 +84,7 @@ ffi::Error project_bwd(F32 means, F32 quats, F32 scales, F32 pose, F32 intrinsic
 
 ffi::Error rasterize_fwd(F32 means2d, F32 depths, F32 conics, S32 radii, F32 colors, F32 opacities,
                          F32 background, F32Out image, F32Out alpha, S32Out n_isects,
-                         S32Out n_dropped, U8Out state, U8Out work, int64_t capacity,
+                         S32Out overflow, U8Out state, U8Out work, int64_t capacity,
                          cudaStream_t stream) {
   Batch batch;
   FG_TRY(batch_of("alpha [..., H, W]", *alpha, 2, &batch));
@@ -127,10 +101,10 @@ ffi::Error rasterize_fwd(F32 means2d, F32 depths, F32 conics, S32 radii, F32 col
   FG_TRY(check_bytes("state", state->size_bytes(), kept.bytes));
   FG_TRY(check_bytes("workspace", work->size_bytes(), dropped.bytes));
   if (static_cast<int64_t>(n_isects->element_count()) != s.batch ||
-      static_cast<int64_t>(n_dropped->element_count()) != s.batch)
+      static_cast<int64_t>(overflow->element_count()) != s.batch)
     return refuse("counts must be [...]");
   const State bins = state_at(state->untyped_data(), kept);
-  const Counts counts = {n_isects->typed_data(), n_dropped->typed_data()};
+  const Counts counts = {n_isects->typed_data(), overflow->typed_data()};
   FG_TRY(check(bin(stream, s, splats, work_at(work->untyped_data(), dropped), bins, counts)));
   return check(
       blend(stream, s, bins, splats.colors, backgrounds, image->typed_data(), alpha->typed_data()));
@@ -197,7 +171,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(fg3dgs_project_bwd, fg::project_bwd,
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(fg3dgs_rasterize_fwd, fg::rasterize_fwd,
                               fg::rasterize_fwd_call()
-                                  .Ret<fg::S32>()  // pairs that found no slot [...]
+                                  .Ret<fg::S32>()  // 1 where pairs found no slot [...]
                                   .Ret<fg::U8>()   // state for the backward
                                   .Ret<fg::U8>()   // workspace
                                   .Attr<int64_t>("capacity")

@@ -36,4 +36,14 @@ __device__ __forceinline__ float warp_sum(float x) {
   return x;
 }
 
+// The sum of x over the lanes up to this one.
+template <typename T>
+__device__ __forceinline__ T inclusive_sum(T x, int lane) {
+  for (int offset = 1; offset < 32; offset *= 2) {
+    const T below = __shfl_up_sync(kAllLanes, x, offset);
+    if (lane >= offset) x += below;
+  }
+  return x;
+}
+
 }  // namespace fg
