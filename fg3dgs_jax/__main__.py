@@ -11,6 +11,7 @@ PROGRAMS = {
     "train": "a processed folder -> an avatar, with checkpoints and metrics",
     "evaluate": "measures an avatar on held-out frames: metrics, video, report",
     "synthesize": "makes an avatar speak any sound: an mp4",
+    "export": "writes an avatar as .ply files, which viewers of 3DGS read",
     "weights": "lists, fetches, converts and checks pretrained networks",
     "lipsync": "fits a lip prior and a lip-sync expert to clips of many people",
 }

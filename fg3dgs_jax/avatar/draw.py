@@ -301,12 +301,45 @@ class Avatar:
         axes = (None, None, 0, 0, 0, 0)
         self._draw = jax.jit(jax.vmap(one, in_axes=axes))
         self._pictures = jax.jit(jax.vmap(picture, in_axes=axes))
+
+        def moved(
+            regions: dict[str, Region], alive: dict[str, Array], audio: Array, expression: Array
+        ) -> dict[str, gaussians_lib.Drawable]:
+            drawn, conditions = {}, Conditions(audio, expression)
+            for r, region in regions.items():
+                driven = conditions_of(r, nets, regions, conditions)
+                net: Any = (nets or {})[r]
+                deltas, _ = net.apply(region.motion, region.gaussians.means, driven)
+                drawn[r] = gaussians_lib.activate(region.gaussians, deltas, alive[r])
+            return drawn
+
+        self._moved = jax.jit(moved)
         self._eased = jax.jit(jax.vmap(picture, in_axes=(*axes, (0, None))))
 
     def __repr__(self) -> str:
         """Returns one line with the regions and their numbers of Gaussians."""
         counts = ", ".join(f"{r}: {int(a.sum())}" for r, a in self.alive.items())
         return f"Avatar(Gaussians {{{counts}}})"
+
+    def at_rest(self) -> dict[str, gaussians_lib.Drawable]:
+        """Returns each region's Gaussians as they are stored, without motion."""
+        return {
+            name: gaussians_lib.activate(region.gaussians, None, self.alive[name])
+            for name, region in self.regions.items()
+        }
+
+    def in_motion(
+        self, audio: ArrayLike, expression: ArrayLike
+    ) -> dict[str, gaussians_lib.Drawable]:
+        """Returns each region's Gaussians in one frame.
+
+        Args:
+          audio: float [8, A, D], windows of the audio features.
+          expression: float [E].
+        """
+        if not self.config.moves:
+            return self.at_rest()
+        return self._moved(self.regions, self.alive, *jax.device_put((audio, expression)))
 
     def speak(
         self,

@@ -25,12 +25,17 @@ class Speech(NamedTuple):
     """An avatar that speaks a sound."""
 
     frames: Iterator[np.ndarray]  # uint8 [H, W, 3], drawn as they are taken
-    poses: np.ndarray  # int [n]: the clip's frame that lends each pose
+    drive: play.Drive  # what drives them
+
+    @property
+    def poses(self) -> np.ndarray:
+        """Int [n]: the clip's frame that lends each pose."""
+        return self.drive.poses
 
     @property
     def num_frames(self) -> int:
         """The number of frames, 25 a second."""
-        return len(self.poses)
+        return self.drive.num_frames
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +98,7 @@ class Subject:
             sounds=np.arange(num_frames),
             ease=self._ease(controls, num_frames),
         )
-        return Speech(play.draw_pictures(self.avatar, self.clip, drive), poses)
+        return Speech(play.draw_pictures(self.avatar, self.clip, drive), drive)
 
     def _hear(self, samples, num_frames):
         """Features of new sound, by the lip prior that the clip's own came from."""

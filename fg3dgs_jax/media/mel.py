@@ -1,12 +1,18 @@
-"""Mel spectra and cepstra, shared by the audio features and the networks that hear."""
+"""Mel spectra and cepstra, shared by the audio features and the networks that hear.
 
+The filters are librosa's. Its STFT is not used, for its first call compiles for 20 s.
+"""
+
+import contextlib
 import functools
+import importlib.metadata
 
 import numpy as np
+import platformdirs
+
+from fg3dgs_jax.media.whole_files import whole
 
 _CHUNK = 2048  # columns per FFT call: bounds the memory of an hour of sound
-# Slaney's mel scale: Hz a mel up to 1000 Hz, 27 mels from there to 6400 Hz.
-_HERTZ_A_MEL, _BEND, _LOG_A_MEL = 200.0 / 3.0, 1000.0, np.log(6.4) / 27.0
 _FRAME_LENGTH, _HOP, _FFT, _FILTERS, _LIFTER = 400, 160, 512, 26, 22  # of the MFCC
 
 
@@ -14,28 +20,25 @@ _FRAME_LENGTH, _HOP, _FFT, _FILTERS, _LIFTER = 400, 160, 512, 26, 22  # of the M
 def filterbank(sample_rate: int, n_fft: int, num_mels: int, fmin: float, fmax: float) -> np.ndarray:
     """float32 [num_mels, n_fft // 2 + 1]: triangles of unit area (Slaney) on the mel scale.
 
-    They are those of `librosa.filters.mel` to the last bit, which takes seconds to import.
+    librosa takes seconds to import, so what it made stays in the user's cache.
     """
-    low, high = (_slaney_mels(hertz) for hertz in (fmin, fmax))
-    corners = _slaney_hertz(np.linspace(low, high, num_mels + 2))[:, None]
-    bins = np.fft.rfftfreq(n_fft, 1.0 / sample_rate)
-    rising = (bins - corners[:-2]) / (corners[1:-1] - corners[:-2])
-    falling = (corners[2:] - bins) / (corners[2:] - corners[1:-1])
-    triangles = np.maximum(0.0, np.minimum(rising, falling)).astype(np.float32)
-    return (triangles * (2.0 / (corners[2:] - corners[:-2]))).astype(np.float32)
+    setting = f"{sample_rate}_{n_fft}_{num_mels}_{fmin:g}_{fmax:g}"
+    name = f"mel_{setting}_librosa_{importlib.metadata.version('librosa')}.npy"
+    path = platformdirs.user_cache_path("fg3dgs", appauthor=False) / "filters" / name
+    with contextlib.suppress(OSError, ValueError, EOFError):
+        kept = np.load(path)
+        if kept.shape == (num_mels, n_fft // 2 + 1) and kept.dtype == np.float32:
+            return kept
+    import librosa  # here, for the reason above
 
-
-def _slaney_mels(hertz):
-    """Mels of a frequency: even in Hz up to _BEND, in its logarithm beyond."""
-    if hertz < _BEND:
-        return hertz / _HERTZ_A_MEL
-    return _BEND / _HERTZ_A_MEL + np.log(hertz / _BEND) / _LOG_A_MEL
-
-
-def _slaney_hertz(mels):
-    """The inverse of `_slaney_mels`, of an array."""
-    beyond = _BEND * np.exp(_LOG_A_MEL * (mels - _BEND / _HERTZ_A_MEL))
-    return np.where(mels < _BEND / _HERTZ_A_MEL, _HERTZ_A_MEL * mels, beyond)
+    filters = librosa.filters.mel(
+        sr=sample_rate, n_fft=n_fft, n_mels=num_mels, fmin=fmin, fmax=fmax
+    )
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole(path) as part:
+            np.save(part, filters)
+    return filters
 
 
 def spectrum(samples: np.ndarray, n_fft: int, hop: int) -> np.ndarray:

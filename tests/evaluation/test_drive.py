@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+from fg3dgs_jax.avatar import play
 from fg3dgs_jax.avatar import store as avatar_store
 from fg3dgs_jax.avatar.subject import Speech
 from fg3dgs_jax.clip import landmarks
@@ -264,7 +265,9 @@ def test_real_lips_against_themselves_two_frames_later(tmp_path):
         def speak(self, samples, name):
             assert len(samples) == 640 * len(pictures)
             late = [pictures[max(i - 2, 0)] for i in range(len(pictures))]
-            return Speech((cv2.resize(p, (256, 256)) for p in late), np.arange(len(late)))
+            index = np.arange(len(late))
+            drive = play.Drive(np.zeros((0, 1, 1)), np.zeros((0, 1)), poses=index, sounds=index)
+            return Speech((cv2.resize(p, (256, 256)) for p in late), drive)
 
     def tracker():
         return face_landmarker.Tracker(model)

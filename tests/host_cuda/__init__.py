@@ -41,7 +41,15 @@ def build_driver(path: Path) -> None:
 
 def _compile(output: Path, sources: Iterable[Path], options: Sequence[str] = ()) -> None:
     includes = [f"-I{path}" for path in (HERE, NATIVE)]
-    command = [COMPILER, *FLAGS.split(), *includes, *options, "-x", "c++", *map(str, sorted(sources))]
+    command = [
+        COMPILER,
+        *FLAGS.split(),
+        *includes,
+        *options,
+        "-x",
+        "c++",
+        *map(str, sorted(sources)),
+    ]
     done = subprocess.run([*command, "-o", str(output)], capture_output=True, text=True)
     if done.returncode or "warning" in done.stderr:
         raise RuntimeError(f"the kernels do not compile cleanly for the host:\n{done.stderr}")

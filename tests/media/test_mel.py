@@ -88,9 +88,21 @@ def test_wrong_sound_is_refused():
         mel.mfcc(np.zeros(400, np.int16), 27)
 
 
-@pytest.mark.parametrize("setting", [(16_000, 800, 80, 55.0, 7600.0), (16_000, 400, 80, 0.0, 8e3)])
-def test_filters_are_librosas_to_the_last_bit(setting):
+@pytest.mark.parametrize("kept", ("nothing", "whole", "damaged", "a folder that cannot be made"))
+def test_filters_are_librosas_and_stay_in_the_cache(tmp_path, monkeypatch, kept):
     librosa = pytest.importorskip("librosa")
-    rate, n_fft, bands, low, high = setting
-    wanted = librosa.filters.mel(sr=rate, n_fft=n_fft, n_mels=bands, fmin=low, fmax=high)
-    np.testing.assert_array_equal(mel.filterbank(*setting), wanted)
+    cache = tmp_path / "cache"
+    monkeypatch.setattr(mel.platformdirs, "user_cache_path", lambda *_, **__: cache)
+    setting = (16_000, 800, 80, 55.0, 7600.0)
+    expected = librosa.filters.mel(sr=16_000, n_fft=800, n_mels=80, fmin=55.0, fmax=7600.0)
+    make = mel.filterbank.__wrapped__
+    if kept == "a folder that cannot be made":
+        cache.write_text("")
+    elif kept != "nothing":
+        make(*setting)
+        (file,) = (cache / "filters").iterdir()
+        if kept == "damaged":
+            file.write_bytes(file.read_bytes()[:-40])
+        else:  # librosa is not asked again
+            monkeypatch.setattr(librosa.filters, "mel", None)
+    np.testing.assert_array_equal(make(*setting), expected)
