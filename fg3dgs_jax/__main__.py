@@ -12,6 +12,7 @@ PROGRAMS = {
     "evaluate": "measures an avatar on held-out frames: metrics, video, report",
     "synthesize": "makes an avatar speak any sound: an mp4",
     "export": "writes an avatar as .ply files, which viewers of 3DGS read",
+    "doctor": "tells what is installed, what is missing, and how fast this machine is",
     "weights": "lists, fetches, converts and checks pretrained networks",
     "lipsync": "fits a lip prior and a lip-sync expert to clips of many people",
 }
