@@ -85,7 +85,7 @@ def ping_pong(count: int, length: int) -> np.ndarray:
 def cameras(clip: Clip, index: np.ndarray) -> Camera:
     """Returns the cameras of frames `index` [B] with leading dimension B."""
     intrinsics = (np.full(len(index), v, np.float32) for v in clip.intrinsics)
-    return jax.device_put(Camera(clip.world_to_camera[index], *intrinsics))
+    return Camera(*jax.device_put((clip.world_to_camera[index], *intrinsics)))
 
 
 def backgrounds(clip: Clip, index: np.ndarray) -> np.ndarray:
