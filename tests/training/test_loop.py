@@ -260,5 +260,3 @@ def test_a_gpus_next_programs_are_compiled_while_it_works(folder, tmp_path, monk
     monkeypatch.setattr(native, "on_gpu", lambda: True)
     loop.fit(config, tmp_path / "run")
     assert compiling == [(0, True), (1, False), (2, False), (2, False), (2, False)]
-    with np.load(tmp_path / "run/avatar.npz") as saved:
-        assert len(saved["face/gaussians/means"]) > 64  # beyond the slots of a CPU
