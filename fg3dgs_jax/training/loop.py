@@ -256,7 +256,9 @@ class Dispatches:
         self._job = job
         self._made: dict[tuple, Callable] = {}
         self._coming: dict[tuple, concurrent.futures.Future] = {}
-        self._pool = concurrent.futures.ThreadPoolExecutor(1) if native.on_gpu() else None
+        # Processes of one run tune together, so they have to compile in the same order.
+        ahead = native.on_gpu() and jax.process_count() == 1
+        self._pool = concurrent.futures.ThreadPoolExecutor(1) if ahead else None
 
     def __enter__(self) -> "Dispatches":
         return self
@@ -274,10 +276,13 @@ class Dispatches:
     def compile_ahead(self, number: int, done: int) -> None:
         """Begins to compile what the rest of a stage and the one after it will need.
 
+        The programs of earlier stages are forgotten, for they are large.
+
         Args:
           number: the stage's place in the order of the stages.
           done: steps of it that were done before.
         """
+        self._made = {key: made for key, made in self._made.items() if key[0] >= number}
         if self._pool is None:
             return
         run = self._job.run

@@ -39,11 +39,17 @@ class Killed(Exception):
 @pytest.fixture
 def compiled_once(tmp_path):
     """Programs compiled within the test are kept on disk for its further runs."""
-    before = jax.config.jax_compilation_cache_dir
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path / "compiled"))
+    settings = {
+        "enable_compilation_cache": True,
+        "compilation_cache_dir": str(tmp_path / "compiled"),
+    }
+    before = {name: getattr(jax.config, f"jax_{name}") for name in settings}
+    for name, value in settings.items():
+        jax.config.update(f"jax_{name}", value)
     compilation_cache.reset_cache()
     yield
-    jax.config.update("jax_compilation_cache_dir", before)
+    for name, value in before.items():
+        jax.config.update(f"jax_{name}", value)
     compilation_cache.reset_cache()
 
 
