@@ -27,6 +27,9 @@ if importlib.metadata.version("jaxlib").startswith("0.10."):  # a flag that is n
     _CHEAP += " --xla_cpu_use_fusion_emitters=false"  # a third of the time that compiling takes
 os.environ["XLA_FLAGS"] = f"{_CHEAP} {os.environ.get('XLA_FLAGS', '')}".strip()
 
+# Programs whose main() a test calls would keep what they compile in the user's cache.
+os.environ.setdefault("JAX_ENABLE_COMPILATION_CACHE", "false")
+
 
 @pytest.fixture(autouse=True, scope="module")
 def _compiled_programs_are_forgotten():

@@ -137,7 +137,7 @@ class Population(Settings):
     """One region's Gaussians, and its mask."""
 
     num: int = 2000  # at the start
-    capacity: int = 8192  # slots at the start; a GPU begins with more (`training/slots.py`)
+    capacity: int = 8192  # slots at the start; a GPU begins with more (`training/density.py`)
     max_capacity: int | None = 65_536  # slots grow up to this; None: they stay
     dilate: int = 0  # px by which the region's mask is grown
 

@@ -70,8 +70,7 @@ def _register(backend: str) -> frozenset[str]:
     except RuntimeError as error:  # of XLA: the library was built with the headers of a newer one
         reason = " ".join(str(error).split())
         warnings.warn(
-            f"{path} does not fit jaxlib {jax.lib.__version__} ({reason}); "
-            f"rebuild it: {BUILD_COMMAND}",
+            f"{path} does not fit jax {jax.__version__} ({reason}); rebuild it: {BUILD_COMMAND}",
             stacklevel=2,
         )
         return frozenset()
@@ -117,6 +116,11 @@ def _warn_missing(group: str, backend: str) -> None:
         f"build it with {BUILD_COMMAND}",
         stacklevel=3,
     )
+
+
+def on_gpu() -> bool:
+    """Whether a GPU draws: then a program's static numbers are chosen to change seldom."""
+    return resolve_backend() == "cuda"
 
 
 def resolve_backend(requested: str = "auto", group: str = "rasterizer") -> str:

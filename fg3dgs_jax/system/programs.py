@@ -11,6 +11,7 @@ import platform
 import re
 import shutil
 import zlib
+from typing import Any
 
 import platformdirs
 
@@ -29,7 +30,8 @@ def keep() -> pathlib.Path | None:
     """
     import jax  # here, because --help and a finished run do not need it
 
-    if jax.config.jax_compilation_cache_dir or not jax.config.jax_enable_compilation_cache:
+    settings: Any = jax.config  # has an attribute for each
+    if settings.jax_compilation_cache_dir or not settings.jax_enable_compilation_cache:
         return None
     programs = platformdirs.user_cache_path("fg3dgs", appauthor=False) / "programs"
     folder = programs / machine()
@@ -41,9 +43,9 @@ def keep() -> pathlib.Path | None:
         _drop_oldest(programs)
     except OSError:
         return None
-    jax.config.update("jax_compilation_cache_dir", str(folder))
+    settings.update("jax_compilation_cache_dir", str(folder))
     # All of them: a start runs hundreds of small ones, which together take seconds to compile.
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    settings.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     return folder
 
 

@@ -2,6 +2,10 @@
 
 New Gaussians go into dead slots, those with the largest gradients first; where there are fewer dead
 slots than candidates the rest wait, and the count of those that waited is returned.
+
+The capacity is a static number of a program. A CPU pays for every slot in every step. A GPU hardly
+feels a slot, but compiles for half a minute when their number changes: there a region begins with
+more of them, and gets four times as many where a CPU doubles.
 """
 
 from typing import Any, NamedTuple
@@ -10,12 +14,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from fg3dgs_jax import geometry
-from fg3dgs_jax.config.defaults import Density
+from fg3dgs_jax import geometry, native
+from fg3dgs_jax.config.defaults import Density, Population
 from fg3dgs_jax.rasterizer.sh import SH_BAND_0
 from fg3dgs_jax.types import Array, Gaussians
 
 SPLIT_SHRINK = 1.6  # 3DGS: children are this much smaller than their parent
+# On a GPU a region begins with so many times the slots that its config names.
+AT_FIRST_ON_GPU = {"face": 4, "eyes": 2, "mouth": 2}
 KEY_NEAR, KEY_FAR = 225 / 255, 30 / 255  # TalkingGaussian: greener than this is key colour
 
 
@@ -116,6 +122,25 @@ def control(
     )
     report = {"added": num, "pruned": prune.sum(), "waiting": candidates.sum() - num}
     return Slots(gaussians, moments, alive | fresh, init_stats(capacity)), report
+
+
+def first_slots(population: Population, region: str) -> int:
+    """Slots of a region at the start of a run."""
+    factor = AT_FIRST_ON_GPU[region] if native.on_gpu() else 1
+    return _within(population, population.capacity, factor)
+
+
+def more_slots(population: Population, slots: int) -> int:
+    """Slots for a region whose `slots` do not suffice; as many as now where it has its limit."""
+    return _within(population, slots, 4 if native.on_gpu() else 2)
+
+
+def _within(population, slots, factor):
+    """`factor`, a power of two, times `slots`, or less so as to keep within their limit."""
+    limit = population.max_capacity or 0
+    while factor > 1 and factor * slots > limit:
+        factor //= 2
+    return factor * slots
 
 
 def grow(tree: Any, alive: Array, capacity: int) -> tuple[Any, Array]:

@@ -22,7 +22,7 @@ from fg3dgs_jax.config import Config
 from fg3dgs_jax.models import gaussians as gaussians_lib
 from fg3dgs_jax.models import motion as motion_lib
 from fg3dgs_jax.models.audio_encoder import with_statistics
-from fg3dgs_jax.training import batches, guides, masks, slots
+from fg3dgs_jax.training import batches, density, guides, masks
 from fg3dgs_jax.training.batches import DeviceClip
 from fg3dgs_jax.types import REGIONS, Array, Conditions
 
@@ -63,7 +63,7 @@ def init_regions(
         rng = np.random.default_rng(seed)
         points, colors = lift(rng, clip, mesh, frames, r, classes[r], sizes.num)
         gaussians, alive[r] = gaussians_lib.init_gaussians_from_points(
-            points, colors, slots.first(sizes, r), config.sh_degree
+            points, colors, density.first_slots(sizes, r), config.sh_degree
         )
         windows = jnp.zeros((8, *on_device.audio.shape[1:]))
         expression = jnp.zeros(on_device.expression.shape[1])

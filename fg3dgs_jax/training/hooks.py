@@ -8,12 +8,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from fg3dgs_jax import rasterizer
+from fg3dgs_jax import native, rasterizer
 from fg3dgs_jax.avatar import draw, store
 from fg3dgs_jax.clip import processed
 from fg3dgs_jax.config import Config
 from fg3dgs_jax.system import stop
-from fg3dgs_jax.training import batches, checkpoint, density, finite, parallel, slots
+from fg3dgs_jax.training import batches, checkpoint, density, finite, parallel
 from fg3dgs_jax.training import log as log_lib
 from fg3dgs_jax.training.step import TrainState
 
@@ -107,7 +107,7 @@ def grow_where_needed(state: TrainState, metrics: dict[str, float], config: Conf
     for r, alive in state.alive.items():
         now = alive.shape[-1]
         if metrics.get(f"{r}/waiting", 0.0) > WAITING_SHARE * now:
-            capacity = slots.more(getattr(config.gaussians, r), now)
+            capacity = density.more_slots(getattr(config.gaussians, r), now)
             if capacity > now:
                 capacities[r] = capacity
     if not capacities:
@@ -194,3 +194,20 @@ def draw_samples(config: Config) -> Hook:
         log_lib.save_picture(run.workdir / "samples" / f"{run.done:06d}.png", rows)
 
     return write
+
+
+def monitor_lists(config: Config, alive: Any, clip: processed.Clip) -> rasterizer.CapacityMonitor:
+    """Watches the regions' lists of (tile, Gaussian) pairs on a GPU; a CPU's grow by themselves.
+
+    They are long enough for all the slots that there may be: a longer list is a new program too.
+    """
+    if not native.on_gpu():
+        return rasterizer.CapacityMonitor({})
+    most = {
+        r: max(getattr(config.gaussians, r).max_capacity or 0, slots.shape[-1])
+        for r, slots in alive.items()
+    }
+    size = clip.width, clip.height
+    return rasterizer.CapacityMonitor(
+        {r: rasterizer.default_capacity(n, *size) for r, n in most.items()}
+    )

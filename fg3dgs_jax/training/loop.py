@@ -1,8 +1,8 @@
 """The loop: every stage of a config in its order, from where the workdir stands."""
 
+import concurrent.futures
 import contextlib
 import dataclasses
-import functools
 import json
 import os
 import pathlib
@@ -15,6 +15,7 @@ from clu import parameter_overview
 from flax import linen as nn
 
 from fg3dgs_jax import config as config_lib
+from fg3dgs_jax import native
 from fg3dgs_jax.avatar import draw, store
 from fg3dgs_jax.avatar import workdir as workdir_lib
 from fg3dgs_jax.clip import processed
@@ -27,7 +28,7 @@ from fg3dgs_jax.media import video
 from fg3dgs_jax.media.progress import progress
 from fg3dgs_jax.media.whole_files import whole
 from fg3dgs_jax.system import lock, memory, stop
-from fg3dgs_jax.training import batches, checkpoint, feed, hooks, masks, parallel, slots, step
+from fg3dgs_jax.training import batches, checkpoint, feed, hooks, masks, parallel, step
 from fg3dgs_jax.training import log as log_lib
 from fg3dgs_jax.training.first_gaussians import init_regions
 from fg3dgs_jax.training.objective import Networks, Setup
@@ -89,7 +90,8 @@ def _run_stages(job: "Job", log: log_lib.Log, profiler: log_lib.Profile | None) 
     done = run.done
     total = sum(stage.steps for _, stage in stages_in_order(config))
     bar = progress(desc="train", total=total, initial=done, unit="step", enabled=parallel.writes())
-    with bar, stop.gently("stopping after this dispatch, with a checkpoint") as request:
+    said = "stopping after this dispatch, with a checkpoint"
+    with bar, Dispatches(job) as dispatches, stop.gently(said) as request:
         between = (
             hooks.stop_if_not_finite,
             hooks.show_progress(bar),
@@ -103,7 +105,7 @@ def _run_stages(job: "Job", log: log_lib.Log, profiler: log_lib.Profile | None) 
         start = 0  # the total step at which the stage begins
         for number, (name, stage) in enumerate(stages_in_order(config)):
             if done < start + stage.steps or done == 0:
-                run_stage(job, name, number, run.done - start, between, profiler)
+                run_stage(job, name, number, run.done - start, between, dispatches, profiler)
             start += stage.steps
 
 
@@ -180,14 +182,14 @@ def prepare(
     pixels = clip.height * clip.width * config.batch * len(config.regions)
     needed = batches.expected_bytes(clip, state, resident, pixels)
     say(memory.foresee(needed, "use --config.data.max_side=256, or --config.data.resident=host"))
-    lists = slots.monitor_lists(config, state.alive, clip.width, clip.height)
+    lists = hooks.monitor_lists(config, state.alive, clip)
     run = hooks.Run(config, workdir, clip, on_device, state, lists)
     run.resolved, run.fingerprint = resolved, mark
     if latest is not None:
         run.done = run.saved = latest.step
         run.seconds = latest.progress.seconds
         run.state = checkpoint.fill(state, latest.leaves)
-        run.lists = slots.monitor_lists(config, run.state.alive, clip.width, clip.height)
+        run.lists = hooks.monitor_lists(config, run.state.alive, clip)
         say(f"resuming {workdir} at step {run.done} ({latest.progress.stage})", flush=True)
     replicated = parallel.replicate(
         batches.with_pictures(on_device, clip) if resident else on_device
@@ -201,6 +203,7 @@ def run_stage(
     number: int,
     done: int,
     between: Sequence[hooks.Hook],
+    dispatches: "Dispatches",
     profiler: log_lib.Profile | None = None,
 ) -> None:
     """Runs one stage to its end.
@@ -211,6 +214,7 @@ def run_stage(
       number: its place in the order of the stages.
       done: steps of it that were done before.
       between: called in their order after each dispatch.
+      dispatches: the programs of the run.
       profiler: times each dispatch, if given.
     """
     run = job.run
@@ -219,19 +223,13 @@ def run_stage(
     run.stage = name
     if done == 0:
         run.state = step.begin_stage(run.state, stage)
-    size = (clip.height, clip.width)
-
-    @functools.cache
-    def dispatch_of(lists, lpips, controls):
-        setup = Setup(config, stage, number, job.nets, job.networks, size, dict(lists))
-        return step.make_dispatch(dataclasses.replace(setup, lpips=lpips, controls=controls))
-
     run.state = parallel.replicate(run.state)
+    dispatches.compile_ahead(number, done)
     fed = feed.feed(config, stage, number, clip, run.on_device, job.resident, done)
     begin = time.perf_counter()
     for span, inputs in fed:
         steps = span.steps
-        dispatch = dispatch_of(tuple(run.lists.capacities.items()), span.lpips, span.controls)
+        dispatch = dispatches.get(number, span)
         with profiler.dispatch(name, steps, begin) if profiler else contextlib.nullcontext():
             run.state, metrics, each = dispatch(run.state, job.replicated, inputs)
             metrics = {k: float(v) for k, v in parallel.read(metrics).items()}
@@ -245,6 +243,86 @@ def run_stage(
         run.lists.update({r: int(metrics[f"{r}/isects"]) for r in config.regions})
         begin = time.perf_counter()
     run.state = run.on_host()
+
+
+class Dispatches:
+    """The programs of a run, each made once; for a GPU they are compiled ahead, in a thread.
+
+    XLA compiles without Python's lock, and a GPU leaves the processor idle. A CPU would train
+    slower meanwhile.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._made: dict[tuple, Callable] = {}
+        self._coming: dict[tuple, concurrent.futures.Future] = {}
+        # Processes of one run tune together, so they have to compile in the same order.
+        ahead = native.on_gpu() and jax.process_count() == 1
+        self._pool = concurrent.futures.ThreadPoolExecutor(1) if ahead else None
+
+    def __enter__(self) -> "Dispatches":
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def get(self, number: int, span: feed.Span) -> Callable:
+        """The program of a span of a stage; waits for it where it is being compiled."""
+        if (coming := self._coming.get(self._key(number, span))) is not None:
+            coming.result()
+        return self._make(number, span)
+
+    def compile_ahead(self, number: int, done: int) -> None:
+        """Begins to compile what the rest of a stage and the one after it will need.
+
+        The programs of earlier stages are forgotten, for they are large.
+
+        Args:
+          number: the stage's place in the order of the stages.
+          done: steps of it that were done before.
+        """
+        self._made = {key: made for key, made in self._made.items() if key[0] >= number}
+        if self._pool is None:
+            return
+        run = self._job.run
+        arrays = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
+            (run.state, self._job.replicated),
+        )
+        stages = stages_in_order(run.config)[: number + 2]
+        spans = [(number, span) for span in feed.spans(run.config, stages[number][1], done)]
+        for following in range(number + 1, len(stages)):
+            spans += [(following, s) for s in feed.spans(run.config, stages[following][1], 0)]
+        now = self._key(*spans[0])  # is compiled at once, by who asks for it
+        for n, span in spans:
+            key = self._key(n, span)
+            if key != now and key not in self._coming:
+                dispatch = self._make(n, span)
+                self._coming[key] = self._pool.submit(self._compile, dispatch, n, span, arrays)
+
+    def _compile(self, dispatch, number, span, arrays):
+        job, run = self._job, self._job.run
+        _, stage = stages_in_order(run.config)[number]
+        fed = feed.feed(
+            run.config, stage, number, run.clip, run.on_device, job.resident, span.start
+        )
+        _, inputs = next(fed)
+        dispatch.lower(*arrays, inputs).compile()
+
+    def _make(self, number, span):
+        job, run, key = self._job, self._job.run, self._key(number, span)[1:]
+        if key not in self._made:
+            _, stage = stages_in_order(run.config)[number]
+            size, lists = (run.clip.height, run.clip.width), run.lists.capacities
+            setup = Setup(run.config, stage, number, job.nets, job.networks, size, lists)
+            setup = dataclasses.replace(setup, lpips=span.lpips, controls=span.controls)
+            self._made[key] = step.make_dispatch(setup)
+        return self._made[key]
+
+    def _key(self, number, span):
+        lists = tuple(self._job.run.lists.capacities.items())
+        return span.steps, number, lists, span.lpips, span.controls
 
 
 def stages_in_order(config: Config) -> list[tuple[str, Stage]]:

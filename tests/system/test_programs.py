@@ -27,7 +27,9 @@ def start(cache, **environment):
     """(folder, programs found, programs compiled) of a process of its own, and what it warned."""
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM],
-        env=os.environ | {"XDG_CACHE_HOME": str(cache), "JAX_PLATFORMS": "cpu"} | environment,
+        env=os.environ
+        | {"XDG_CACHE_HOME": str(cache), "JAX_ENABLE_COMPILATION_CACHE": "true"}
+        | environment,
         capture_output=True,
         text=True,
         check=True,
@@ -54,6 +56,7 @@ def cache(tmp_path, monkeypatch):
     names = (*(f"jax_{name}" for name in names), "jax_persistent_cache_min_compile_time_secs")
     before = {name: getattr(jax.config, name) for name in names}
     jax.config.update("jax_compilation_cache_dir", None)
+    jax.config.update("jax_enable_compilation_cache", True)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     yield tmp_path / "fg3dgs" / "programs"
     for name, value in before.items():

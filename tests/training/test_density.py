@@ -6,10 +6,13 @@ import numpy as np
 import optax
 import pytest
 
-from fg3dgs_jax.config.defaults import Density
+from fg3dgs_jax import native
+from fg3dgs_jax.config import Config
+from fg3dgs_jax.config.defaults import Density, Population
 from fg3dgs_jax.models import gaussians as gaussians_lib
 from fg3dgs_jax.rasterizer.sh import SH_BAND_0
 from fg3dgs_jax.training import density
+from fg3dgs_jax.types import REGIONS
 
 RULES = {
     "face": Density(split_scale=0.01, max_scale=0.1, min_opacity=(0.05, 0.3), grad_threshold=1.0),
@@ -110,3 +113,23 @@ def test_the_statistic_is_in_ndc_units_and_counts_only_what_was_seen():
     stats = density.accumulate(stats, jnp.full((2, 2), 1e-3), radii, width=64, height=32)
     np.testing.assert_allclose(stats.gradient, [np.hypot(0.032, 0.016), 0.0], rtol=1e-6)
     np.testing.assert_array_equal(stats.count, [1, 0])
+
+
+def test_a_cpu_begins_as_the_config_says_and_doubles():
+    sizes = Population(capacity=100, max_capacity=450)
+    assert density.first_slots(sizes, "face") == 100
+    assert [density.more_slots(sizes, n) for n in (100, 200, 400)] == [200, 400, 400]
+    assert density.more_slots(Population(capacity=100, max_capacity=None), 100) == 100
+
+
+def test_a_gpu_begins_large_and_grows_by_four(monkeypatch):
+    monkeypatch.setattr(native, "on_gpu", lambda: True)
+    sizes = Population(capacity=100, max_capacity=1000)
+    assert [density.first_slots(sizes, r) for r in REGIONS] == [400, 200, 200]
+    assert [density.more_slots(sizes, n) for n in (100, 200, 400, 1000)] == [400, 800, 800, 1000]
+    fixed = Population(capacity=100, max_capacity=None)
+    assert density.first_slots(fixed, "face") == density.more_slots(fixed, 100) == 100
+    paper = Config().gaussians
+    first = {r: density.first_slots(getattr(paper, r), r) for r in REGIONS}
+    assert first == {"face": 32_768, "eyes": 8192, "mouth": 16_384}
+    assert {density.more_slots(getattr(paper, r), n) for r, n in first.items()} == {65_536, 32_768}

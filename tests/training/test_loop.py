@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from fg3dgs_jax import native
 from fg3dgs_jax.avatar import draw, store, workdir
 from fg3dgs_jax.clip import format, processed
+from fg3dgs_jax.config.defaults import Patches
 from fg3dgs_jax.rasterizer import CapacityMonitor
 from fg3dgs_jax.system import lock, stop
 from fg3dgs_jax.training import (
@@ -24,7 +26,6 @@ from fg3dgs_jax.training import (
     loop,
     objective,
     parallel,
-    slots,
     step,
 )
 from fg3dgs_jax.types import REGIONS
@@ -38,21 +39,28 @@ class Killed(Exception):
 @pytest.fixture
 def compiled_once(tmp_path):
     """Programs compiled within the test are kept on disk for its further runs."""
-    before = jax.config.jax_compilation_cache_dir
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path / "compiled"))
+    settings = {
+        "enable_compilation_cache": True,
+        "compilation_cache_dir": str(tmp_path / "compiled"),
+    }
+    before = {name: getattr(jax.config, f"jax_{name}") for name in settings}
+    for name, value in settings.items():
+        jax.config.update(f"jax_{name}", value)
     compilation_cache.reset_cache()
     yield
-    jax.config.update("jax_compilation_cache_dir", before)
+    for name, value in before.items():
+        jax.config.update(f"jax_{name}", value)
     compilation_cache.reset_cache()
 
 
 @pytest.fixture
 def compiling(monkeypatch):
-    """A list that grows by (stage number, whether anything was compiled) with each dispatch."""
+    """A list that grows by (stage number, whether it was compiled then) with each dispatch."""
     events, found, make_dispatch = [], [], step.make_dispatch
 
     def listen(event, *_, **__):
-        if event == "/jax/core/compile/backend_compile_duration":
+        here = threading.current_thread() is threading.main_thread()
+        if event == "/jax/core/compile/backend_compile_duration" and here:
             events.append(event)
 
     def watched(setup):
@@ -64,6 +72,7 @@ def compiling(monkeypatch):
             found.append((setup.number, len(events) > before))
             return result
 
+        call.lower = dispatch.lower
         return call
 
     monkeypatch.setattr(step, "make_dispatch", watched)
@@ -119,7 +128,7 @@ def test_a_list_that_fills_up_grows_between_dispatches_and_compiles_once(
     """As on a GPU, whose lists the monitor watches; the CPU's program has the same static number
     in it, and ignores it."""
     monitor = CapacityMonitor({"face": 16, "eyes": 4096, "mouth": 4096})
-    monkeypatch.setattr(slots, "monitor_lists", lambda *_: monitor)
+    monkeypatch.setattr(hooks, "monitor_lists", lambda *_: monitor)
     saved = []
 
     def stop_after_three(_, done, *rest):
@@ -246,3 +255,14 @@ def test_the_step_lowers_for_cuda_without_a_gpu(folder, monkeypatch):
         assert f"@{name}" in module, name
     for capacity in capacities.values():
         assert module.count(f"capacity = {capacity} : i64") == 2  # forward and backward
+
+
+def test_a_gpus_next_programs_are_compiled_while_it_works(folder, tmp_path, monkeypatch, compiling):
+    """Each stage's first by the one before; what a dispatch that LPIPS cuts needs, by its own."""
+    config = still(folder, fusion=10)
+    config.regions, config.stages.fusion.losses.lpips = ("face",), 0.5
+    config.stages.fusion.patches = Patches(0.2, 16, 2)
+    monkeypatch.setattr(loop, "load_perceptual", lambda _: lambda x, y: ((x - y) ** 2).mean((1, 2)))
+    monkeypatch.setattr(native, "on_gpu", lambda: True)
+    loop.fit(config, tmp_path / "run")
+    assert compiling == [(0, True), (1, False), (2, False), (2, False), (2, False)]
