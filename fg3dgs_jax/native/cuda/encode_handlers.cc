@@ -7,7 +7,7 @@
 namespace fg {
 namespace {
 
-constexpr int64_t kMaxTriples = 0x7FFFFFFF - 1024;  // CUB counts in 32 bits
+constexpr int64_t kMaxTriples = 0x7FFFFFFF - 1024;  // counts are 32 bits
 
 ffi::Error check(cudaError_t error) {
   if (error == cudaSuccess) return ffi::Error::Success();
