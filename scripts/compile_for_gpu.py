@@ -9,7 +9,8 @@ buffers"), what makes the host wait, and the memory. Nothing is run, and nothing
 would time alternatives on the chip, it takes its first guess.
 
 No data is read. A clip of `--side` px stands in as shapes, LPIPS and the lip-sync expert have
-random weights. What one of our custom calls launches by itself is not counted, only the call.
+random weights. What one of our custom calls launches by itself is not counted, only the call. The
+motion stage has two cases, because LPIPS takes part in the last of its steps only.
 """
 
 import argparse
@@ -79,6 +80,13 @@ dnn_version_info { major: 9 minor: 12 }
 AUDIO_WINDOW = (2, 384)  # of the Whisper features
 FRAMES = 8000  # of the clip, 5 min 20 s
 KNOWN = 64  # frames of it that the lip-sync expert knows
+CASES = {  # name: the stage, and whether LPIPS takes part if the stage has it
+    "static": ("static", True),
+    "motion": ("motion", False),
+    "motion_lpips": ("motion", True),
+    "fusion": ("fusion", True),
+    "alignment": ("alignment", True),
+}
 
 # Thunks, XLA's word for what it launches one after the other, by what a graph makes of them.
 KERNELS = ("kCustomKernel", "kKernel", "kGemm", "kCublasLtMatmul", "kConvolution", "kCuDnn")
@@ -92,7 +100,7 @@ def parse(argv):
     """Flags of the program."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", default="configs/obama.py", help="FILE[:VARIANT]")
-    parser.add_argument("--stages", nargs="+", help="default: all")
+    parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES))
     parser.add_argument("--side", type=int, default=512, help="of the pictures, px")
     slots = {"face": 32768, "eyes": 4096, "mouth": 8192}
     parser.add_argument("--slots", type=json.loads, default=slots, help="JSON {region: Gaussians}")
@@ -167,8 +175,10 @@ def networks():
     )
 
 
-def lower(config, name, flags, known, devices):
-    """A dispatch of the stage `name`, lowered for `devices`; `known`: of `networks`."""
+def lower(config, case, flags, known, devices):
+    """A dispatch of a case, lowered for `devices`; `known`: of `networks`."""
+    name, with_lpips = CASES[case]
+    known = known if with_lpips else known._replace(perceptual=None)
     stages = dict(loop.stages_in_order(config))
     number, stage = list(stages).index(name), stages[name]
     nets = draw.make_nets(config)
@@ -262,10 +272,10 @@ def by_part(program, thunks, operations):
     return dict(found.most_common())
 
 
-def compiled(config, name, flags, known, devices):
-    """All that is counted of a stage."""
+def compiled(config, case, flags, known, devices):
+    """All that is counted of a case."""
     begin = time.process_time()
-    lowered = lower(config, name, flags, known, devices)
+    lowered = lower(config, case, flags, known, devices)
     traced = time.process_time()
     program, listed, operations = compile_(lowered)
     thunks = tree(listed)
@@ -282,12 +292,12 @@ def compiled(config, name, flags, known, devices):
     }
 
 
-def show(name, found):
-    """One line a stage, and one with its parts."""
+def show(case, found):
+    """One line a case, and one with its parts."""
     one = found["step"]
     outside = ", ".join(f"{n} {kind}" for kind, n in one["outside"].items()) or "nothing"
     print(
-        f"{name}: a step is {one['kernels']} kernels, {one['copies']} copies, {one['calls']} calls "
+        f"{case}: a step is {one['kernels']} kernels, {one['copies']} copies, {one['calls']} calls "
         f"in {one['graphs']} graphs; outside of them {outside}; {one['waits']} waits for the host; "
         f"{found['temporary_bytes'] / 1e6:.0f} MB temporary"
     )
@@ -298,18 +308,16 @@ def main(argv=None) -> int:
     """Runs the program; 0 on success, 1 with one line on bad input."""
     flags = parse(argv)
     try:
-        config = config_lib.load(flags.config)
-        devices = chip()
-        names = flags.stages or [name for name, _ in loop.stages_in_order(config)]
-        known, results = networks(), {}
-        for name in names:
-            results[name] = compiled(config, name, flags, known, devices)
-            show(name, results[name])
+        config, devices, known = config_lib.load(flags.config), chip(), networks()
+        results = {}
+        for case in flags.cases:
+            results[case] = compiled(config, case, flags, known, devices)
+            show(case, results[case])
     except (ValueError, OSError, ModuleNotFoundError) as error:
         print(f"compile_for_gpu: {error}", file=sys.stderr)
         return 1
     if flags.out:
-        flags.out.write_text(json.dumps({"jax": jax.__version__, "stages": results}, indent=1))
+        flags.out.write_text(json.dumps({"jax": jax.__version__, "cases": results}, indent=1))
     return 0
 
 
