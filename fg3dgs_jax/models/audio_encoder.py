@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from fg3dgs_jax.config import defaults as config_lib
-from fg3dgs_jax.models.layers import Linear, activate, uniform_fan_in
+from fg3dgs_jax.models.layers import Linear, activate, small_einsum, uniform_fan_in
 from fg3dgs_jax.types import Array
 
 LARGEST = 4.0  # standard deviations; other voices and rooms stay within what training has seen
@@ -117,4 +117,5 @@ def _convolve(x: Array, kernel: Array, strides: Any, padding: Any, **_: Any) -> 
     length = (padded.shape[1] - taps) // stride + 1
     ends = (i + stride * (length - 1) + 1 for i in range(taps))
     columns = [padded[:, i:end:stride] for i, end in enumerate(ends)]
-    return jnp.concatenate(columns, -1) @ kernel.reshape(taps * channels, width)
+    rows = jnp.concatenate(columns, -1)
+    return small_einsum("blc,cf->blf", rows, kernel.reshape(taps * channels, width))

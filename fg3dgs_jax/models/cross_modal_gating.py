@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from fg3dgs_jax.config.defaults import GateFrom, HighFrequencyMotion
-from fg3dgs_jax.models.layers import MLP, FeedForward, Linear, uniform_fan_in
+from fg3dgs_jax.models.layers import MLP, FeedForward, Linear, small_einsum, uniform_fan_in
 from fg3dgs_jax.models.region_deformation import MOVES, MOVES_TURNS_SCALES, as_deltas
 from fg3dgs_jax.types import Array, GaussianDeltas
 
@@ -66,9 +66,9 @@ class CrossModalAttention(nn.Module):
         query, key, value = (self.param(n, _projection, shape) for n in ("query", "key", "value"))
         out = self.param("out", _projection_out, (self.heads, width // self.heads, width))
         bias = self.param("out_bias", nn.initializers.zeros, (width,))
-        keys = jnp.einsum("kc,chd->khd", tokens, key)
-        folded_keys = jnp.einsum("chd,khd->chk", query, keys) * shape[-1] ** -0.5
-        folded_values = jnp.einsum("kc,chd,hdo->hko", tokens, value, out)
+        keys, values = (small_einsum("kc,chd->khd", tokens, x) for x in (key, value))
+        folded_keys = small_einsum("chd,khd->chk", query, keys) * shape[-1] ** -0.5
+        folded_values = small_einsum("khd,hdo->hko", values, out)
         weights = nn.softmax(jnp.einsum("nc,chk->nhk", queries, folded_keys))
         return jnp.einsum("nhk,hko->no", weights, folded_values) + bias
 

@@ -5,10 +5,12 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from fg3dgs_jax.types import Array
 
 SLOPE = 0.02  # below zero, as in TalkingGaussian's audio network
+FEW = 16  # rows: a product of no more is not worth a kernel of its own
 
 
 def uniform_fan_in(scale: float = 1.0) -> Callable[..., Array]:
@@ -50,8 +52,35 @@ def _product_backward(residuals: Any, v: Array) -> Any:
 product.defvjp(_product_forward, _product_backward)
 
 
+def small_einsum(subscripts: str, a: Array, b: Array) -> Array:
+    """`jnp.einsum` of two small arrays.
+
+    On a GPU it is a sum over their spread product. XLA fuses that with what is around it, where a
+    matrix product would be a kernel of its own, and transposing for it another.
+    """
+    if jax.default_backend() == "cpu":
+        return jnp.einsum(subscripts, a, b)
+    operands, kept = subscripts.split("->")
+    letters = kept + "".join(sorted(set(operands) - set(kept) - {","}))
+
+    def spread(x: Array, axes: str) -> Array:
+        x = x.transpose([axes.index(letter) for letter in letters if letter in axes])
+        return jnp.expand_dims(x, [i for i, letter in enumerate(letters) if letter not in axes])
+
+    x, y = (spread(x, axes) for x, axes in zip((a, b), operands.split(","), strict=True))
+    return jnp.sum(x * y, tuple(range(len(kept), len(letters))))
+
+
+def multiply(x: Array, kernel: Array) -> Array:
+    """X [..., C] times kernel [C, M], in the way that suits the number of rows."""
+    rows = x.reshape(-1, x.shape[-1])
+    if len(rows) > FEW or jax.default_backend() == "cpu":
+        return product(x, kernel)
+    return small_einsum("rc,cm->rm", rows, kernel).reshape(*x.shape[:-1], -1)
+
+
 def _dot_general(x: Array, kernel: Array, *_: Any, **__: Any) -> Array:  # as nn.Dense calls it
-    return product(x, kernel)
+    return multiply(x, kernel)
 
 
 class Linear(nn.Module):
@@ -87,7 +116,7 @@ class MLP(nn.Module):
         """Applies the layers."""
 
         def scaled(x: Array, kernel: Array, *_: Any, **__: Any) -> Array:
-            return product(x, kernel if gain is None else gain[:, None] * kernel)
+            return multiply(x, kernel if gain is None else gain[:, None] * kernel)
 
         for i, width in enumerate(self.widths):
             last = i == len(self.widths) - 1

@@ -24,6 +24,7 @@ TARGETS = {
     ),
     "hash_encoding": ("fg3dgs_encode_fwd", "fg3dgs_encode_bwd"),
     "ssim": ("fg3dgs_ssim",),
+    "adam": ("fg3dgs_adam",),  # CUDA only
 }
 PLATFORMS = {"cpu": "cpu", "cuda": "CUDA"}  # our backend's name -> XLA's platform name
 BACKENDS = ("auto", "cuda", "cpu", "reference")

@@ -10,6 +10,7 @@ and sh/rest.
 import dataclasses
 import functools
 import itertools
+import math
 import re
 from typing import Any
 
@@ -19,13 +20,14 @@ import optax
 
 from fg3dgs_jax.config.defaults import Rates
 from fg3dgs_jax.config.settings import Schedule
+from fg3dgs_jax.training import adam_ffi
 from fg3dgs_jax.types import Array
 
 # TalkingGaussian: Adam as in 3DGS for the Gaussians, betas (0.9, 0.99) for the motion nets. Their
 # eps is as small: eyes and mouth cover 1% of the picture, a gradient of the mean over all of it
 # reaches their nets as 1e-8 to 1e-13, and Adam's usual 1e-8 would leave them where they started.
-GAUSSIANS = optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-15)
-MOTION = optax.scale_by_adam(b1=0.9, b2=0.99, eps=1e-15)
+DECAYS, EPS = {"gaussians": (0.9, 0.999), "motion": (0.9, 0.99)}, 1e-15
+GAUSSIANS, MOTION = (optax.scale_by_adam(*DECAYS[part], eps=EPS) for part in DECAYS)
 OPTIMIZERS = {"gaussians": GAUSSIANS, "motion": MOTION}
 
 
@@ -123,6 +125,8 @@ def update(grads: Any, state: dict, regions: Any, rates: Any, progress: Array) -
       rates: see `table`.
       progress: share of the stage done, in [0, 1].
     """
+    if adam_ffi.is_available():
+        return _update_at_once(grads, state, regions, rates, progress)
     new_regions, new_state = {}, {part: {} for part in OPTIMIZERS}
     for r, region in regions.items():
         moved = {}
@@ -152,3 +156,43 @@ def _adam(optimizer, grads, state, rates):
         return step, state
     keep = functools.partial(jax.tree.map, lambda m, a, b: a if m else b, moves)
     return step, new._replace(mu=keep(new.mu, state.mu), nu=keep(new.nu, state.nu))
+
+
+def _update_at_once(grads, state, regions, rates, progress):
+    """`update` with all parameters in one custom call."""
+    schedules = dict.fromkeys(s for rate in jax.tree.leaves(rates) for s in rate.schedules)
+    now = {s: jnp.zeros(()) if s is None else at(s, progress) for s in schedules}
+    new_regions, new_state = dict(regions), {part: dict(state[part]) for part in OPTIMIZERS}
+    groups, leaves = {}, []
+    for r, part in ((r, part) for r in regions for part in OPTIMIZERS):
+        old, values = state[part][r], getattr(regions[r], part)
+        trees = (getattr(rates[r], part), values, getattr(grads[r], part), old.mu, old.nu)
+        rows = list(zip(*map(jax.tree.leaves, trees), strict=True))
+        if not any(rate.moves for rate, *_ in rows):
+            continue
+        groups[r, part] = rows
+        new_state[part][r] = old._replace(count=optax.safe_increment(old.count))
+        for rate, value, gradient, mean, square in rows:
+            first, rest = now[rate.schedules[0]], now[rate.schedules[-1]]
+            row, band_0 = (1, 0) if first is rest else (math.prod(value.shape[1:]), value.shape[-1])
+            leaf = adam_ffi.Leaf(
+                value,
+                gradient,
+                mean,
+                square,
+                rates=(first, rest),
+                row=row,
+                first=band_0,
+                decays=DECAYS[part],
+                count=new_state[part][r].count,
+            )
+            leaves += [leaf] * rate.moves
+    moved = iter(adam_ffi.step(leaves, EPS) if leaves else [])
+    for (r, part), rows in groups.items():
+        kept = [(value, mean, square) for _, value, _, mean, square in rows]
+        new = [next(moved) if rate.moves else k for (rate, *_), k in zip(rows, kept, strict=True)]
+        structure = jax.tree.structure(getattr(regions[r], part))
+        values, mu, nu = (structure.unflatten(x) for x in zip(*new, strict=True))
+        new_regions[r] = new_regions[r]._replace(**{part: values})
+        new_state[part][r] = new_state[part][r]._replace(mu=mu, nu=nu)
+    return new_regions, new_state

@@ -30,6 +30,22 @@ class Inputs(struct.PyTreeNode):
     pictures: Any = None  # {region: Pictures of these frames}, where the clip has none
 
 
+class Row(struct.PyTreeNode):
+    """Metrics side by side: a scan writes each of its results by a kernel of its own."""
+
+    values: Array  # [..., M], float32, in which counts are exact up to 16 million
+    names: tuple[str, ...] = struct.field(pytree_node=False)
+
+    @classmethod
+    def of(cls, metrics: Mapping[str, Array]) -> "Row":
+        """A row of scalars."""
+        return cls(jnp.stack([jnp.float32(x) for x in metrics.values()]), tuple(metrics))
+
+    def columns(self) -> dict[str, Array]:
+        """{name: [...]}."""
+        return {name: self.values[..., i] for i, name in enumerate(self.names)}
+
+
 def begin_stage(state: TrainState, stage: Stage) -> TrainState:
     """`state` at the start of a stage, at step 0.
 
@@ -165,7 +181,12 @@ def make_dispatch(setup: Setup) -> Callable[..., tuple[TrainState, dict, dict]]:
     step = make_train_step(setup)
 
     def run(state, clip, inputs):
-        state, each = jax.lax.scan(lambda s, x: step(s, clip, Inputs(*x)), state, inputs)
+        def one(state, now):
+            state, metrics = step(state, clip, Inputs(*now))
+            return state, Row.of(metrics)
+
+        state, rows = jax.lax.scan(one, state, inputs)
+        each = rows.columns()
         state, report = control_density(setup, state)
         counts = {f"{r}/gaussians": state.alive[r].sum() for r in setup.config.regions}
         return state, {**summary(each), **report, **counts}, each

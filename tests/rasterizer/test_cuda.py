@@ -16,9 +16,13 @@ import numpy as np
 import pytest
 
 from fg3dgs_jax import native, rasterizer
+from fg3dgs_jax.avatar import draw
+from fg3dgs_jax.config import Config
 from fg3dgs_jax.config.defaults import Encoding
 from fg3dgs_jax.models import hash_encoding, hash_encoding_ffi
 from fg3dgs_jax.rasterizer import blending, reference
+from fg3dgs_jax.training import adam_ffi, rates
+from fg3dgs_jax.types import REGIONS, Gaussians
 from tests import host_cuda
 
 from .scenes import loss, make_scene, relative
@@ -210,6 +214,36 @@ def test_encoding_equals_its_definition():
 
 def _encode_cuda(tables, coords, *, levels):
     return hash_encoding_ffi._encode(("cuda", levels), tables, coords)
+
+
+@gpu
+@pytest.mark.parametrize("name", ["motion", "fusion"])
+def test_adam_of_all_parameters_at_once_equals_one_by_one(monkeypatch, name):
+    rng = np.random.default_rng(0)
+
+    def drawn(*shape, scale=1.0):
+        return jnp.float32(scale * rng.normal(size=shape))
+
+    def region():
+        n = 1100  # more than a block's piece
+        gaussians = Gaussians(drawn(n, 3), drawn(n, 4), drawn(n, 3), drawn(n), drawn(n, 9, 3))
+        nets = {f"layer_{i}": {"kernel": drawn(5, i + 1), "bias": drawn(i + 1)} for i in range(6)}
+        return draw.Region(gaussians, {"params": nets, "statistics": {"mean": drawn(7)}})
+
+    regions = {r: region() for r in REGIONS}
+    table = rates.table(regions, getattr(Config().stages, name).rates)
+
+    def two_steps(state, regions):
+        for i in range(2):  # gradients of all sizes
+            grads = jax.tree.map(lambda x, i=i: jnp.sin(9 * x + i) * 10.0 ** (-6 + 3 * x), regions)
+            regions, state = rates.update(grads, state, regions, table, 0.3 + 0.1 * i)
+        return regions, state
+
+    found = jax.jit(lambda *now: two_steps(*now))(rates.init(regions), regions)
+    monkeypatch.setattr(adam_ffi, "is_available", lambda: False)
+    expected = jax.jit(lambda *now: two_steps(*now))(rates.init(regions), regions)
+    for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(x, y, rtol=2e-5, atol=1e-7)
 
 
 @gpu
