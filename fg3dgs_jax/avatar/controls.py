@@ -187,7 +187,7 @@ def read_columns(path: os.PathLike[str] | str, names: Sequence[str]) -> dict[str
     return columns
 
 
-def _columns(path):
+def _columns(path: os.PathLike[str] | str) -> dict[str, np.ndarray]:
     """{name: float32 [n]}; without a header the only column is called "0"."""
     with open(path, newline="", encoding="utf-8") as file:
         rows = [[cell.strip() for cell in row] for row in csv.reader(file) if row]
@@ -201,7 +201,7 @@ def _columns(path):
     return dict(zip(names, values.T, strict=True))
 
 
-def _is_number(text):
+def _is_number(text: str) -> bool:
     try:
         float(text)
     except ValueError:
@@ -209,6 +209,6 @@ def _is_number(text):
     return True
 
 
-def _one_of(name, word, words):
+def _one_of(name: str, word: str, words: Sequence[str]) -> None:
     if word not in words:
         raise ValueError(f"{name} is {word!r}; expected one of {', '.join(words)}")

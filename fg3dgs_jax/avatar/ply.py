@@ -77,7 +77,7 @@ def read(path: os.PathLike[str] | str) -> Drawable:
     table = np.frombuffer(data, "<f4", count * len(names)).reshape(count, len(names))
     columns = dict(zip(names, table.T.astype(np.float32), strict=True))
 
-    def pick(*wanted):
+    def pick(*wanted: str) -> np.ndarray:
         if missing := [name for name in wanted if name not in columns]:
             raise PlyError(f"{path} has no {missing[0]}; expected Gaussians as of 3DGS")
         return np.stack([columns[name] for name in wanted], -1)

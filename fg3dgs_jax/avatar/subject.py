@@ -100,7 +100,7 @@ class Subject:
         )
         return Speech(play.draw_pictures(self.avatar, self.clip, drive), drive)
 
-    def _hear(self, samples, num_frames):
+    def _hear(self, samples: np.ndarray, num_frames: int) -> np.ndarray:
         """Features of new sound, by the lip prior that the clip's own came from."""
         prior = self.clip.path / f"{lip_prior.NAME}.npz"
         extractor = self.avatar.config.data.audio_extractor
@@ -108,7 +108,7 @@ class Subject:
             extractor, samples, num_frames, prior if prior.is_file() else None
         )
 
-    def _ease(self, controls, num_frames):
+    def _ease(self, controls: Controls, num_frames: int) -> play.Ease | None:
         if not controls.eases:
             return None
         still = self._hear(np.zeros(QUIET * clock.SAMPLES_PER_FRAME, np.int16), QUIET)
