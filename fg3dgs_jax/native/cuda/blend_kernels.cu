@@ -230,9 +230,28 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// Sums each Gaussian's slots, nearest tile row first, and turns them into gradients.
+// The background's gradient for channel `sum % D` of image `sum / D`, by a warp.
+__device__ __forceinline__ void sum_background(const Sizes& s, const float* tile_sums, int64_t sum,
+                                               float* v_background) {
+  if (sum >= s.batch * s.channels) return;  // the whole warp
+  const int64_t b = sum / s.channels, d = sum % s.channels, tiles = s.tiles() / s.batch;
+  float total = 0.0f;
+  for (int64_t t = threadIdx.x % 32; t < tiles; t += 32)
+    total += tile_sums[(b * tiles + t) * s.channels + d];
+  total = warp_sum(total);
+  if (threadIdx.x % 32 == 0) v_background[sum] = total;
+}
+
+// Sums each Gaussian's slots, nearest tile row first, and turns them into gradients. The blocks
+// behind the Gaussians' sum the background's.
 __global__ void __launch_bounds__(kThreads)
-    gather_kernel(Sizes s, State state, const float* slot_sums, BlendGradOut out) {
+    gather_kernel(Sizes s, State state, const float* slot_sums, const float* tile_sums,
+                  BlendGradOut out) {
+  const int64_t blocks = (s.items() * kGroup + kThreads - 1) / kThreads;
+  if (blockIdx.x >= blocks) {
+    const int64_t sum = (blockIdx.x - blocks) * kWarps + threadIdx.x / 32;
+    return sum_background(s, tile_sums, sum, out.v_background);
+  }
   constexpr int kHeld = (kSlotHead + kMaxChannels + kGroup - 1) / kGroup;
   const int64_t item = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) / kGroup;
   const int lane = threadIdx.x % kGroup, D = static_cast<int>(s.channels), stride = kSlotHead + D;
@@ -263,17 +282,6 @@ __global__ void __launch_bounds__(kThreads)
     const int d = lane + m * kGroup - kSlotHead;
     if (d >= 0 && d < D) out.v_colors[item * D + d] = total[m];
   }
-}
-
-// One warp for each channel of each image.
-__global__ void background_kernel(int64_t tiles, int64_t channels, const float* tile_sums,
-                                  float* v_background) {
-  const int64_t b = blockIdx.x / channels, d = blockIdx.x % channels;
-  float sum = 0.0f;
-  for (int64_t t = threadIdx.x; t < tiles; t += 32)
-    sum += tile_sums[(b * tiles + t) * channels + d];
-  sum = warp_sum(sum);
-  if (threadIdx.x == 0) v_background[blockIdx.x] = sum;
 }
 
 template <typename Visit>
@@ -312,13 +320,9 @@ cudaError_t blend_vjp(cudaStream_t stream, const Sizes& s, const State& state,
     FG_LAUNCH(blend_vjp_kernel<decltype(bound)::value>, static_cast<unsigned>(s.tiles()), kThreads,
               stream, s, state, colors, in);
   });
-  if (s.items() > 0) {
-    FG_LAUNCH(gather_kernel, blocks_for(s.items() * kGroup, kThreads), kThreads, stream, s, state,
-              in.slot_sums, out);
-  }
-  const unsigned sums = static_cast<unsigned>(s.batch * s.channels);
-  FG_LAUNCH(background_kernel, sums, 32, stream, s.tiles() / s.batch, s.channels, in.tile_sums,
-            out.v_background);
+  const unsigned gathers = blocks_for(s.items() * kGroup, kThreads);
+  FG_LAUNCH(gather_kernel, gathers + blocks_for(s.batch * s.channels, kWarps), kThreads, stream, s,
+            state, in.slot_sums, in.tile_sums, out);
   return cudaGetLastError();
 }
 
