@@ -178,11 +178,11 @@ def networks():
 def lower(config, case, flags, known, devices):
     """A dispatch of a case, lowered for `devices`; `known`: of `networks`."""
     name, with_lpips = CASES[case]
-    known = known if with_lpips else known._replace(perceptual=None)
     stages = dict(loop.stages_in_order(config))
     number, stage = list(stages).index(name), stages[name]
     nets = draw.make_nets(config)
-    setup = objective.Setup(config, stage, number, nets, known, (flags.side, flags.side))
+    size = (flags.side, flags.side)
+    setup = objective.Setup(config, stage, number, nets, known, size, lpips=with_lpips)
     steps = config.steps_per_dispatch
     index = {r: shape(steps, setup.frames, dtype=jnp.int32) for r in feed.shared(config, stage)}
     arguments = (

@@ -46,7 +46,9 @@ def step(leaves: Sequence[Leaf], eps: float) -> list[tuple[Array, Array, Array]]
         for name, place in kept.items()
         for i in range(count)
     }
-    call = jax.ffi.ffi_call("fg3dgs_adam", results, input_output_aliases=alias)
+    call = jax.ffi.ffi_call(
+        "fg3dgs_adam", results, vmap_method="sequential", input_output_aliases=alias
+    )
     moved = call(
         _table(leaves),
         *operands,

@@ -19,11 +19,11 @@ CONVOLVED = ("motion_lpips", "alignment")
 # Kernels and copies of a step, and MB that it takes besides clip and state. As compiled by JAX
 # 0.10.2 and 0.12.0.1, and a tenth more.
 MOST = {
-    "static": (100, 100),
-    "motion": (620, 300),
-    "motion_lpips": (1100, 300),
-    "fusion": (170, 150),
-    "alignment": (640, 900),
+    "static": (66, 50),
+    "motion": (440, 190),
+    "motion_lpips": (650, 195),
+    "fusion": (121, 50),
+    "alignment": (420, 405),
 }
 
 pytestmark = [

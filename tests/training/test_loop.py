@@ -237,8 +237,7 @@ def test_the_step_lowers_for_cuda_without_a_gpu(folder, monkeypatch):
         objective.Setup(config, stage, 1, nets, objective.Networks(), size, capacities)
     )
     monkeypatch.setenv("FG3DGS_BACKEND", "cuda")  # only now: what is above runs here
-    groups = ("rasterizer", "hash_encoding")
-    targets = [name for group in groups for name in native.TARGETS[group]]
+    targets = [name for group in native.TARGETS.values() for name in group]
     checks = [jax.export.DisabledSafetyCheck.custom_call(name) for name in targets]
     lower = jax.export.export(
         jax.jit(jax.vmap(run, axis_name=parallel.AXIS)), platforms=["cuda"], disabled_checks=checks
