@@ -19,7 +19,7 @@ from fg3dgs_jax import geometry
 from fg3dgs_jax.avatar.draw import Layer
 from fg3dgs_jax.clip.format import LABELS
 from fg3dgs_jax.config.defaults import Patches
-from fg3dgs_jax.training import ssim_ffi
+from fg3dgs_jax.training.ffi import ssim as ssim_ffi
 from fg3dgs_jax.training.masks import box_mask, detail_mask, isin
 from fg3dgs_jax.types import Array, Batch, GaussianDeltas
 

@@ -20,7 +20,7 @@ import optax
 
 from fg3dgs_jax.config.defaults import Rates
 from fg3dgs_jax.config.settings import Schedule
-from fg3dgs_jax.training import adam_ffi
+from fg3dgs_jax.training.ffi import adam as adam_ffi
 from fg3dgs_jax.types import Array
 
 # TalkingGaussian: Adam as in 3DGS for the Gaussians, betas (0.9, 0.99) for the motion nets. Their

@@ -21,7 +21,8 @@ from fg3dgs_jax.config import Config
 from fg3dgs_jax.config.defaults import Encoding
 from fg3dgs_jax.models import hash_encoding, hash_encoding_ffi
 from fg3dgs_jax.rasterizer import blending, reference
-from fg3dgs_jax.training import adam_ffi, rates
+from fg3dgs_jax.training import rates
+from fg3dgs_jax.training.ffi import adam as adam_ffi
 from fg3dgs_jax.types import REGIONS, Gaussians
 from tests import host_cuda
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from fg3dgs_jax import native
-from fg3dgs_jax.training import losses, ssim_ffi
+from fg3dgs_jax.training import losses
+from fg3dgs_jax.training.ffi import ssim as ssim_ffi
 
 BACKEND = "cuda" if os.environ.get("FG3DGS_BACKEND") == "cuda" else "cpu"
 # FG3DGS_BACKEND=cuda: on a GPU, or on the host's stand-in for one (tests/host_cuda).
@@ -160,7 +161,7 @@ def test_every_instruction_set_agrees(isa):
     program = (
         "import jax, numpy as np\n"
         "from tests.training.test_ssim_ffi import CASES, by_definition\n"
-        "from fg3dgs_jax.training import ssim_ffi\n"
+        "from fg3dgs_jax.training.ffi import ssim as ssim_ffi\n"
         "value, gradient = jax.value_and_grad(ssim_ffi.distance)(*CASES['wide'])\n"
         "expected, wanted = by_definition(*CASES['wide'])\n"
         "np.testing.assert_allclose(value, expected, rtol=2e-5)\n"
