@@ -100,6 +100,7 @@ run clip 60 bash -c clip
 first() {
   if [ -x "$pack/driver" ]; then
     on_device parity 20 "$pack/driver" "$pack"/references/*
+    on_device sort 10 "$pack/driver" --sort 50000
     for batch in 1 8; do
       on_device "times_$batch" 20 "$pack/driver" --time 50000 512 3 $batch
     done
@@ -120,7 +121,7 @@ first() {
   chosen+=" or bit_for_bit"
   run tests 90 "$python" -m pytest -q -p no:cacheprovider tests/rasterizer/test_cuda.py \
     tests/rasterizer/test_parity.py tests/models/test_hash_encoding_ffi.py -k "$chosen"
-  local bench=(scripts/bench_step.py --data "$work/subject" --cases motion fusion)
+  local bench=(scripts/bench_step.py --data "$work/subject" --cases fusion motion)
   if [ "$gpu" = 1 ]; then
     bench+=(--config configs/obama.py:audio=mel --side 512)
   else # to see that it runs

@@ -44,7 +44,7 @@ fi
 cp "$built"/libfg3dgs_{cpu,cuda}.so "$pack/native"
 export FG3DGS_NATIVE_DIR=$pack/native
 if [ -f tests/host_cuda/driver.cu ]; then
-  nvcc -O3 --fmad=false --extended-lambda -std=c++17 "-arch=sm_$arch" -I fg3dgs_jax/native \
+  nvcc -O3 --fmad=false -std=c++17 "-arch=sm_$arch" -I fg3dgs_jax/native \
     tests/host_cuda/driver.cu fg3dgs_jax/native/cuda/*.cu -o "$pack/driver"
   "$python" -m tests.host_cuda.references "$pack/references"
 else

