@@ -278,7 +278,8 @@ def look_at_lips(
       The figures, all None without a face, and a picture uint8 [H, W, 3] of the curves.
     """
     figures: dict[str, Any] = dict.fromkeys(
-        ("face", "jitter", "closures_a_second", "sound_late_ms", "expected", "driven")
+        ("face", "jitter", "jitter_truth", "closures_a_second", "closures_a_second_truth")
+        + ("sound_late_ms", "expected", "driven")
     )
     known = [t for t in tracks if t is not None and t.valid.sum() >= MIN_FRAMES]
     if len(known) < len(parts):
@@ -286,12 +287,10 @@ def look_at_lips(
     curves = [curves_of(track) for track in known]
     footage, track, own = parts[0], known[0], curves[0]
     figures["face"] = float(track.valid.mean())
-    figures["jitter"] = [jitter(one) for one in known]
-    shut = [len(ruler.shut_runs(one.opening)) for one in curves]
-    figures["closures_a_second"] = [number * clock.FPS / footage.count for number in shut]
-    for name in ("jitter", "closures_a_second"):
-        figures[f"{name}_truth"] = figures[name][1] if len(parts) == 2 else None
-        figures[name] = figures[name][0]
+    for end, one, curve in zip(("", "_truth"), known, curves, strict=False):
+        figures[f"jitter{end}"] = jitter(one)
+        shut = len(ruler.shut_runs(curve.opening))
+        figures[f"closures_a_second{end}"] = shut * clock.FPS / footage.count
     others = {"truth": curves[1]} if len(parts) == 2 else {}
     sound = next((p.samples for p in parts if p.samples.any()), None)
     if sound is not None:

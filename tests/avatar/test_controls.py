@@ -37,15 +37,11 @@ def test_natural_blinks_come_every_few_seconds_and_last_less_than_a_third_of_one
     shut = lids > 0.5
     begins = np.flatnonzero(shut[1:] & ~shut[:-1])
     assert 110 < len(begins) < 200 and np.diff(begins).min() >= 25  # in ten minutes
-    runs = np.flatnonzero(~shut[1:] & shut[:-1])[: len(begins)] - begins[: len(runs_of(shut))]
-    assert runs.max() <= 5 and lids.max() > 0.95 and lids.min() >= 0.05
+    ends = np.flatnonzero(~shut[1:] & shut[:-1])
+    assert (ends - begins[: len(ends)]).max() <= 5 and lids.max() > 0.95 and lids.min() >= 0.05
     np.testing.assert_array_equal(lids, lib.natural_blinks(25 * 600, seed=3))
     assert not np.array_equal(lids, lib.natural_blinks(25 * 600, seed=4))
     assert len(lib.natural_blinks(1)) == 1
-
-
-def runs_of(shut):
-    return np.flatnonzero(~shut[1:] & shut[:-1])
 
 
 def test_a_still_pose_is_the_most_usual_one():
